@@ -1,0 +1,18 @@
+"""The mathematics of ECIF: tensors in, tensors out. Nothing here knows of FiftyOne or of open_clip."""
+
+from fiftyone_ecif.core.fit import Fit, fit_to_rest
+from fiftyone_ecif.core.head import Head
+from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
+from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
+from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.partition import partitions
+from fiftyone_ecif.core.removal import removal_step
+from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs
+from fiftyone_ecif.core.scores import influence, self_influence
+from fiftyone_ecif.core.solver import Solution, conjugate_gradients
+
+__all__ = [
+    "LOSSES", "ClipLoss", "ContrastiveLoss", "Fit", "Head", "KroneckerCurvature", "Objective", "Pairs", "Progress", "Roles",
+    "Scope", "SigLipLoss", "Solution", "TensorPairs", "conjugate_gradients", "fit_to_rest", "influence",
+    "kronecker_curvature", "partitions", "removal_step", "self_influence", "silent",
+]

@@ -1,0 +1,222 @@
+"""Contrastive losses as functions of the similarity matrix, and the roles that a pair plays in them (ECIF.md §1, §2)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Roles(NamedTuple):
+    """What each pair of a batch contributes, or its derivative along tangents; each (..., B), in nats.
+
+    Attributes:
+        positive: as a positive, pos_n
+        negative_first_order: as a negative of the others, by the derivative of its weight, neg_n
+        negative_exact: as a negative of the others, by deleting it, negx_n
+    """
+
+    positive: Tensor
+    negative_first_order: Tensor
+    negative_exact: Tensor
+
+    def negative(self, removal: str) -> Tensor:
+        """The negative role under a removal form, ``"exact"`` or ``"first_order"``."""
+        return {"exact": self.negative_exact, "first_order": self.negative_first_order}[removal]
+
+    def value(self, removal: str) -> Tensor:
+        """Both roles together."""
+        return self.positive + self.negative(removal)
+
+
+class ContrastiveLoss(ABC):
+    """A batch's summed loss as a function of S (B, B): batch mean times B, rows are images."""
+
+    def similarity_cotangent(self, similarity: Tensor) -> Tensor:
+        """∂(sum loss)/∂S, (B, B)."""
+        with torch.enable_grad():
+            leaf = similarity.detach().requires_grad_()
+            return torch.autograd.grad(self.sum_loss(leaf), leaf)[0]
+
+    @abstractmethod
+    def sum_loss(self, similarity: Tensor) -> Tensor:
+        """The batch's loss, summed over its pairs, in nats; a differentiable scalar."""
+
+    @abstractmethod
+    def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
+        """∂²(sum loss)/∂S² applied to Ṡ (K, B, B): the core of the Gauss-Newton product (ECIF.md §5)."""
+
+    @abstractmethod
+    def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        """Random S̄ (samples, B, B) with E[S̄ S̄ᵀ] = ∂²(sum loss)/∂S², the model's own labels drawn (Fisher sampling)."""
+
+    @abstractmethod
+    def roles(self, similarity: Tensor) -> Roles:
+        """pos_n, neg_n and negx_n of every pair of the batch, (B,) each (ECIF.md §2)."""
+
+    @abstractmethod
+    def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
+        """Derivatives of the roles along Ṡ (K, B, B), (K, B) each (ECIF.md §4)."""
+
+    @abstractmethod
+    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
+        """∂(pos_n + negx_n)/∂S for the pairs n in ``index`` (C,), shape (C, B, B)."""
+
+
+class ClipLoss(ContrastiveLoss):
+    """open_clip's ClipLoss: ½ Σ_n [−log P_nn − log Q_nn], P and Q the softmax over rows and columns of S."""
+
+    def sum_loss(self, similarity: Tensor) -> Tensor:
+        target = torch.arange(len(similarity), device=similarity.device)
+        return 0.5 * (F.cross_entropy(similarity, target, reduction="sum")
+                      + F.cross_entropy(similarity.T, target, reduction="sum"))
+
+    def similarity_cotangent(self, similarity: Tensor) -> Tensor:
+        # ½ (P + Q) − I
+        result = 0.5 * (similarity.softmax(1) + similarity.softmax(0))
+        result.diagonal().sub_(1.0)
+        return result
+
+    def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
+        # ½ [P∘(Ṡ − m 1ᵀ) + Q∘(Ṡ − 1 cᵀ)],  m_i = Σ_j P_ij Ṡ_ij,  c_j = Σ_i Q_ij Ṡ_ij
+        rows, columns = similarity.softmax(1), similarity.softmax(0)
+        weighted_rows, weighted_columns = rows * tangents, columns * tangents
+        m, c = weighted_rows.sum(-1, keepdim=True), weighted_columns.sum(-2, keepdim=True)
+        return 0.5 * (weighted_rows - rows * m + weighted_columns - columns * c)
+
+    def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        # A row's curvature P_i∘(δ − P_i) is the covariance of (one-hot − P_i); rows and columns are drawn apart.
+        def draw(probability: Tensor) -> Tensor:
+            choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
+            return F.one_hot(choice.T, probability.shape[1]).to(probability) - probability
+
+        return (draw(similarity.softmax(1)) + draw(similarity.softmax(0).T).mT) * 0.5**0.5
+
+    def roles(self, similarity: Tensor) -> Roles:
+        rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
+        return Roles(*(0.5 * (row + column) for row, column in zip(rows.values(), columns.values(), strict=True)))
+
+    def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
+        rows = _SoftmaxSide(similarity).derivatives(tangents)
+        columns = _SoftmaxSide(similarity.T).derivatives(tangents.mT)
+        return Roles(*(0.5 * (row + column) for row, column in zip(rows, columns, strict=True)))
+
+    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
+        rows = _SoftmaxSide(similarity).deletion_cotangents(index)
+        columns = _SoftmaxSide(similarity.T).deletion_cotangents(index)
+        return 0.5 * (rows + columns.mT)
+
+
+class _SoftmaxSide:
+    """One direction of the softmax loss, Σ_i −log P_ii with P the softmax over the rows of S.
+
+    Deleting candidate n from row i divides by 1 − P_in. Only a row's largest entry can have P_in > ½, so that entry
+    alone is computed from the row without it; everywhere else 1 − P_in ≥ ½ and nothing can cancel (ECIF.md §2).
+    """
+
+    def __init__(self, similarity: Tensor) -> None:
+        self.log_probability = similarity.log_softmax(1)
+        self.probability = self.log_probability.exp()
+        self.top = similarity.argmax(1, keepdim=True)
+        # Row i without its largest entry: its share of the row, and its own softmax P^(−top).
+        rest = similarity.scatter(1, self.top, -torch.inf)
+        self.log_rest = rest.logsumexp(1, keepdim=True) - similarity.logsumexp(1, keepdim=True)
+        self.rest_probability = rest.softmax(1).nan_to_num()  # a batch of one pair has nothing left
+
+    def log_complement(self) -> Tensor:
+        """log(1 − P_in), (B, B)."""
+        plain = torch.log1p(-self.probability.scatter(1, self.top, 0.0))
+        return plain.scatter(1, self.top, self.log_rest)
+
+    def values(self) -> tuple[Tensor, Tensor, Tensor]:
+        """−log P_nn, Σ_{i≠n} P_in and −Σ_{i≠n} log(1 − P_in), (B,) each."""
+        positive = -self.log_probability.diagonal()
+        first_order = _off_diagonal(self.probability).sum(0)
+        exact = -_off_diagonal(self.log_complement()).sum(0)
+        return positive, first_order, exact
+
+    def derivatives(self, tangents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Along Ṡ (K, B, B): m_n − Ṡ_nn, Σ_{i≠n} P_in (Ṡ_in − m_i), and the same over (1 − P_in); (K, B) each."""
+        weighted = self.probability * tangents
+        mean = weighted.sum(-1, keepdim=True)  # m_i
+        positive = mean.squeeze(-1) - tangents.diagonal(dim1=-2, dim2=-1)
+        change = weighted - self.probability * mean  # P_in (Ṡ_in − m_i)
+        first_order = _off_diagonal(change).sum(-2)
+        # (Ṡ_in − m_i) / (1 − P_in) = Ṡ_in − (mean of Ṡ_i over the row without n)
+        top = self.top.expand(*tangents.shape[:-1], 1)
+        rest_mean = (self.rest_probability * tangents).sum(-1, keepdim=True)
+        at_top = self.probability.gather(1, self.top) * (tangents.gather(-1, top) - rest_mean)
+        at_top = torch.where(self.log_rest.isneginf(), torch.zeros_like(at_top), at_top)
+        exact = change / (1.0 - self.probability.scatter(1, self.top, 0.0))
+        exact = _off_diagonal(exact.scatter(-1, top, at_top)).sum(-2)
+        return positive, first_order, exact
+
+    def deletion_cotangents(self, index: Tensor) -> Tensor:
+        """∂/∂S of −log P_nn − Σ_{i≠n} log(1 − P_in), (C, B, B): rows i ≠ n are P_in (δ_jn − P^(−n)_ij)."""
+        count, size = len(index), len(self.probability)
+        own = F.one_hot(index, size).to(self.probability)  # (C, B): 1 at n
+        column = self.probability[:, index].T  # P_in, (C, B)
+        is_top = self.top.squeeze(1)[None, :] == index[:, None]  # (C, B): n is row i's largest
+        complement = torch.where(is_top, torch.ones_like(column), 1.0 - column)
+        without = self.probability / complement[:, :, None]
+        without = torch.where(is_top[:, :, None], self.rest_probability, without)
+        without = without * (1.0 - own)[:, None, :]
+        result = column[:, :, None] * (own[:, None, :] - without)
+        result[torch.arange(count, device=index.device), index] = self.probability[index] - own
+        return result
+
+
+class SigLipLoss(ContrastiveLoss):
+    """open_clip's SigLipLoss: Σ_ij −log σ(z_ij S_ij), z = 1 on the diagonal and −1 elsewhere.
+
+    The loss is a sum over cells, so deleting a pair deletes its row and its column: both negative forms agree.
+    """
+
+    @staticmethod
+    def _sign(similarity: Tensor) -> Tensor:
+        return 2.0 * torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device) - 1.0
+
+    def sum_loss(self, similarity: Tensor) -> Tensor:
+        return -F.logsigmoid(self._sign(similarity) * similarity).sum()
+
+    def similarity_cotangent(self, similarity: Tensor) -> Tensor:
+        sign = self._sign(similarity)
+        return -sign * torch.sigmoid(-sign * similarity)
+
+    def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
+        probability = similarity.sigmoid()
+        return probability * (1.0 - probability) * tangents
+
+    def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        probability = similarity.sigmoid().expand(samples, -1, -1)
+        return torch.bernoulli(probability, generator=generator) - probability
+
+    def roles(self, similarity: Tensor) -> Roles:
+        return self._roles(-F.logsigmoid(self._sign(similarity) * similarity))
+
+    def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
+        return self._roles(self.similarity_cotangent(similarity) * tangents)
+
+    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
+        own = F.one_hot(index, len(similarity)).bool()
+        cells = own[:, :, None] | own[:, None, :]
+        return self.similarity_cotangent(similarity) * cells
+
+    @staticmethod
+    def _roles(cells: Tensor) -> Roles:
+        """Per-pair sums of a quantity that belongs to cells, (..., B, B)."""
+        off_diagonal = _off_diagonal(cells)
+        negative = off_diagonal.sum(-1) + off_diagonal.sum(-2)
+        return Roles(cells.diagonal(dim1=-2, dim2=-1), negative, negative)
+
+
+LOSSES: dict[str, ContrastiveLoss] = {"clip": ClipLoss(), "siglip": SigLipLoss()}
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """The matrix (..., B, B) with its diagonal set to zero, whatever stood there."""
+    eye = torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
+    return matrix.masked_fill(eye, 0.0)

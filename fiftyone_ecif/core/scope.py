@@ -1,0 +1,145 @@
+"""What every parameter scope offers the mathematics: embeddings of a batch, their tangents and their pull-backs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+AnyScope = TypeVar("AnyScope", bound="Scope")
+
+
+class Tangent(NamedTuple):
+    """Derivative of a batch's embeddings along K directions: (K, B, D), (K, B, D), (K,), (K,) or None."""
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor | None = None
+
+
+class Cotangent(NamedTuple):
+    """Derivative of K scalars by a batch's embeddings: (K, B, D), (K, B, D), (K,), (K,) or None."""
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor | None = None
+
+
+class LayerStatistics(NamedTuple):
+    """One linear layer's part in K pulled-back scalars, the raw material of Kronecker factors (ECIF.md §5).
+
+    Attributes:
+        position: where the layer's weight (rows, columns), flattened, starts in the parameter vector
+        inputs: (T, columns) what the layer was fed
+        output_gradients: (K, T, rows) derivative of the scalars by what it gave out
+    """
+
+    position: int
+    inputs: Tensor
+    output_gradients: Tensor
+
+
+class Linearization(ABC):
+    """The embeddings of one batch at θ, with their derivatives.
+
+    Attributes:
+        image: (B, D) unit vectors u_n
+        text: (B, D) unit vectors v_n
+        logit_scale: (), log τ
+        logit_bias: () or None
+    """
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    logit_bias: Tensor | None
+
+    def similarity(self) -> Tensor:
+        """S_ij = τ u_i·v_j (+ bias), shape (B, B), rows are images (ECIF.md, Notation)."""
+        similarity = self.logit_scale.exp() * (self.image @ self.text.T)
+        return similarity if self.logit_bias is None else similarity + self.logit_bias
+
+    def similarity_tangent(self, directions: Tensor) -> Tensor:
+        """Ṡ_ij = τ (u̇_i·v_j + u_i·v̇_j) + τ̇/τ S_ij (+ bias tangent) for directions (K, P): (K, B, B) (ECIF.md §4)."""
+        tangent = self.tangent(directions)
+        scale = self.logit_scale.exp()
+        # One product of doubled depth instead of two: [u̇ + τ̇/τ u, u] · [v, v̇].
+        left = torch.cat([tangent.image + tangent.logit_scale[:, None, None] * self.image,
+                          self.image.expand_as(tangent.image)], dim=-1)
+        right = torch.cat([self.text.expand_as(tangent.text), tangent.text], dim=-1)
+        result = scale * (left @ right.mT)
+        return result if tangent.logit_bias is None else result + tangent.logit_bias[:, None, None]
+
+    def cotangent(self, similarity_cotangent: Tensor) -> Cotangent:
+        """Derivatives by S, (K, B, B), carried to the embeddings: ū = τ S̄ v, v̄ = τ S̄ᵀ u, and the scalars'."""
+        scale = self.logit_scale.exp()
+        image = scale * (similarity_cotangent @ self.text)
+        text = scale * (similarity_cotangent.mT @ self.image)
+        return Cotangent(
+            image,
+            text,
+            (image * self.image).sum((-1, -2)),
+            None if self.logit_bias is None else similarity_cotangent.sum((-1, -2)),
+        )
+
+    @abstractmethod
+    def tangent(self, directions: Tensor) -> Tangent:
+        """Forward mode: directions (K, P) in parameters to tangents of the embeddings."""
+
+    @abstractmethod
+    def pull_back(self, cotangent: Cotangent) -> Tensor:
+        """Reverse mode: cotangents of the embeddings to gradients (K, P) in parameters."""
+
+    @abstractmethod
+    def layer_statistics(self, cotangent: Cotangent) -> list[LayerStatistics]:
+        """The linear layers' inputs and output gradients behind :meth:`pull_back`."""
+
+
+class Scope(ABC):
+    """A choice of parameters θ, and the embeddings as a function of them."""
+
+    @abstractmethod
+    def vector(self) -> Tensor:
+        """θ as one vector (P,)."""
+
+    @abstractmethod
+    def replace(self: AnyScope, vector: Tensor) -> AnyScope:
+        """The same scope at another θ, (P,)."""
+
+    @abstractmethod
+    def linearize(self, image_input: Tensor, text_input: Tensor) -> Linearization:
+        """Embed one batch of inputs at θ and keep what its derivatives need."""
+
+
+class Pairs(Protocol):
+    """Where batches come from: the inputs of the scope for any set of pair indices."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Image and text inputs of the pairs ``index`` (int64, (B,)), in that order."""
+        ...
+
+
+class TensorPairs:
+    """Pairs held in memory.
+
+    Args:
+        image: (N, ...) image inputs
+        text: (N, ...) text inputs
+    """
+
+    def __init__(self, image: Tensor, text: Tensor) -> None:
+        if len(image) != len(text):
+            raise ValueError(f"{len(image)} images and {len(text)} texts do not make pairs.")
+        self.image, self.text = image, text
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.image[index], self.text[index]

@@ -1,0 +1,79 @@
+"""The slow, obvious way: every quantity by its definition, with loops and autograd, in float64."""
+
+import torch
+
+from fiftyone_ecif.core import Head
+
+
+def make_head(seed=0, dim=5, image_dim=7, text_dim=6, logit_scale=1.5, bias=False):
+    generator = torch.Generator().manual_seed(seed)
+    double = dict(generator=generator, dtype=torch.float64)
+    return Head(
+        torch.randn(dim, image_dim, **double),
+        torch.randn(dim, text_dim, **double),
+        torch.tensor(logit_scale, dtype=torch.float64),
+        torch.tensor(-1.0, dtype=torch.float64) if bias else None,
+    )
+
+
+def make_features(pairs=24, seed=1, image_dim=7, text_dim=6):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(pairs, image_dim, generator=generator, dtype=torch.float64)
+    text = torch.randn(pairs, text_dim, generator=generator, dtype=torch.float64)
+    return image, text
+
+
+def similarity_of(head, vector, image, text):
+    """S by definition, differentiable in the parameter vector."""
+    moved = head.replace(vector)
+    u = torch.nn.functional.normalize(image @ moved.image_weight.T, dim=1)
+    v = torch.nn.functional.normalize(text @ moved.text_weight.T, dim=1)
+    result = moved.logit_scale.exp() * u @ v.T
+    return result if moved.logit_bias is None else result + moved.logit_bias
+
+
+def sum_loss(kind, S, kept=None):
+    """The batch's summed loss over the pairs in ``kept``, cell by cell."""
+    kept = list(range(len(S))) if kept is None else kept
+    total = S.new_zeros(())
+    if kind == "clip":
+        for i in kept:
+            row = torch.stack([S[i, j] for j in kept])
+            column = torch.stack([S[j, i] for j in kept])
+            total = total + 0.5 * (torch.logsumexp(row, 0) - S[i, i]) + 0.5 * (torch.logsumexp(column, 0) - S[i, i])
+    else:
+        for i in kept:
+            for j in kept:
+                total = total - torch.nn.functional.logsigmoid(S[i, j] if i == j else -S[i, j])
+    return total
+
+
+def weighted_sum_loss(kind, S, weights):
+    """The batch's loss as a function of the weight ζ_n of every pair *as a negative* of the others (ECIF.md §2)."""
+    size = len(S)
+    total = S.new_zeros(())
+    if kind == "clip":
+        for i in range(size):
+            w = torch.stack([weights[j] if j != i else S.new_ones(()) for j in range(size)])
+            total = total + 0.5 * (torch.log((w * S[i].exp()).sum()) - S[i, i])
+            total = total + 0.5 * (torch.log((w * S[:, i].exp()).sum()) - S[i, i])
+    else:
+        for i in range(size):
+            for j in range(size):
+                cell = -torch.nn.functional.logsigmoid(S[i, j] if i == j else -S[i, j])
+                total = total + (cell if i == j else weights[i] * weights[j] * cell)
+    return total
+
+
+def role_functions(kind, S, n):
+    """pos_n, neg_n (derivative by ζ_n at 1) and negx_n (ζ_n from 1 to 0), differentiable in S."""
+    size = len(S)
+    ones = torch.ones(size, dtype=S.dtype)
+    if kind == "clip":
+        positive = 0.5 * (-torch.log_softmax(S, 1)[n, n] - torch.log_softmax(S, 0)[n, n])
+    else:
+        positive = -torch.nn.functional.logsigmoid(S[n, n])
+    weights = ones.clone().requires_grad_()
+    first_order = torch.autograd.grad(weighted_sum_loss(kind, S, weights), weights, create_graph=True)[0][n]
+    exact = sum_loss(kind, S) - sum_loss(kind, S, [i for i in range(size) if i != n]) - positive
+    return positive, first_order, exact

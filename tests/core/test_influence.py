@@ -1,0 +1,251 @@
+"""The chain from θ to scores against dense oracles, and against really refitting."""
+
+import pytest
+import torch
+from oracle import make_features, make_head, role_functions, similarity_of, sum_loss
+
+from fiftyone_ecif.core import (
+    LOSSES,
+    Objective,
+    TensorPairs,
+    conjugate_gradients,
+    fit_to_rest,
+    influence,
+    kronecker_curvature,
+    partitions,
+    removal_step,
+    self_influence,
+)
+
+KINDS = ["clip", "siglip"]
+
+
+def make_objective(kind="clip", pairs=24, batch_size=8, rounds=2, anchor=0.3, **head):
+    head = make_head(bias=kind == "siglip", **head)
+    data = TensorPairs(*make_features(pairs))
+    origin = head.vector() if anchor else None
+    return Objective(data, partitions(pairs, batch_size, rounds, seed=3), LOSSES[kind], anchor, origin), head
+
+
+def oracle_value(objective, head, vector, kind, removed=()):
+    """J by definition: loops over rounds, batches and cells."""
+    total = 0.0
+    for batches in objective.rounds:
+        for index in batches:
+            kept = torch.tensor([i for i in index.tolist() if i not in removed])
+            image, text = objective.pairs.gather(kept)
+            total = total + sum_loss(kind, similarity_of(head, vector, image, text))
+    total = total / (len(objective.pairs) * len(objective.rounds))
+    return total + objective.anchor / 2 * (vector - objective.origin).square().sum()
+
+
+def dense_gauss_newton(objective, head, kind):
+    """JᵀAJ + δI with J = ∂S/∂θ and A = ∂²(sum loss)/∂S² from autograd."""
+    theta = head.vector()
+    total = torch.zeros(len(theta), len(theta), dtype=theta.dtype)
+    for batches in objective.rounds:
+        for index in batches:
+            image, text = objective.pairs.gather(index)
+            J = torch.autograd.functional.jacobian(lambda t: similarity_of(head, t, image, text), theta)
+            J = J.reshape(-1, len(theta))
+            S = similarity_of(head, theta, image, text)
+            A = torch.autograd.functional.hessian(lambda s: sum_loss(kind, s), S).reshape(len(J), len(J))
+            total += J.T @ A @ J
+    identity = torch.eye(len(theta), dtype=theta.dtype)
+    return total / (len(objective.pairs) * len(objective.rounds)) + objective.anchor * identity
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_value_and_gradient_match_the_oracle(kind):
+    objective, head = make_objective(kind)
+    head = head.replace(head.vector() + 0.1)
+    theta = head.vector().requires_grad_()
+    expected = oracle_value(objective, head, theta, kind)
+    value, gradient = objective.value_and_gradient(head)
+    assert value == pytest.approx(expected.item(), rel=1e-9) == objective.value(head)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, theta)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gauss_newton_product_matches_the_dense_matrix(kind):
+    objective, head = make_objective(kind, pairs=12, batch_size=6)
+    directions = torch.randn(3, head.size, dtype=torch.float64)
+    dense = dense_gauss_newton(objective, head, kind)
+    torch.testing.assert_close(objective.gauss_newton_product(head, directions), directions @ dense)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_solver_matches_a_dense_solve(kind):
+    objective, head = make_objective(kind, pairs=12, batch_size=6)
+    targets = torch.randn(2, head.size, dtype=torch.float64)
+    curvature = kronecker_curvature(objective, head, objective.anchor)
+    found = conjugate_gradients(lambda d: objective.gauss_newton_product(head, d), targets, curvature.solve, 1e-10)
+    dense = torch.linalg.solve(dense_gauss_newton(objective, head, kind), targets.T).T
+    torch.testing.assert_close(found.vectors, dense, rtol=1e-6, atol=1e-8)
+    assert found.converged and found.relative_residual <= 1e-10
+
+
+def test_solver_reports_what_it_could_not_reach_and_refuses_negative_curvature():
+    objective, head = make_objective()
+    target = torch.randn(1, head.size, dtype=torch.float64)
+    short = conjugate_gradients(lambda d: objective.gauss_newton_product(head, d), target, lambda r: r, 1e-12, 2)
+    assert not short.converged and short.iterations == 2
+    with pytest.raises(ValueError, match="negative curvature"):
+        conjugate_gradients(lambda d: -d, target, lambda r: r)
+    with pytest.raises(ValueError, match="not finite"):
+        conjugate_gradients(lambda d: d, target * torch.nan, lambda r: r)
+
+
+def test_kronecker_curvature_preconditions_and_needs_damping():
+    head = make_head(dim=4, image_dim=30, text_dim=30, logit_scale=2.5)
+    spectrum = 0.8 ** torch.arange(30)  # features are never isotropic
+    image, text = (features * spectrum for features in make_features(400, 1, 30, 30))
+    rounds = partitions(400, 40, 1, seed=0)
+    objective = Objective(TensorPairs(image, text), rounds, LOSSES["clip"], 1e-2, head.vector())
+    curvature = kronecker_curvature(objective, head, objective.anchor, samples=16)
+    target = torch.randn(1, head.size, dtype=torch.float64)
+    product = lambda d: objective.gauss_newton_product(head, d)  # noqa: E731
+    plain = conjugate_gradients(product, target, lambda r: r, 1e-4, 500)
+    preconditioned = conjugate_gradients(product, target, curvature.solve, 1e-4, 500)
+    assert preconditioned.iterations < plain.iterations
+    with pytest.raises(ValueError, match="damping"):
+        kronecker_curvature(objective, head, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kronecker_eigenvalues_sum_to_the_trace(kind):
+    objective, head = make_objective(kind, pairs=12, batch_size=6)
+    curvature = kronecker_curvature(objective, head, objective.anchor, samples=3000)
+    trace = dense_gauss_newton(objective, head, kind).trace() - objective.anchor * head.size
+    assert curvature.mean_eigenvalue == pytest.approx(trace.item() / head.size, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_match_the_oracle(kind):
+    """(1/N) ⟨s, ∇role⟩ by autograd, pair by pair, for all three roles."""
+    objective, head = make_objective(kind, pairs=10, batch_size=5)
+    solutions = torch.randn(2, head.size, dtype=torch.float64)
+    scores = influence(objective, head, solutions)
+    theta = head.vector().requires_grad_()
+    for number, batches in enumerate(objective.rounds):
+        for index in batches:
+            S = similarity_of(head, theta, *objective.pairs.gather(index))
+            for place, n in enumerate(index.tolist()):
+                for mine, role in zip(scores, role_functions(kind, S, place), strict=True):
+                    gradient = torch.autograd.grad(role, theta, retain_graph=True)[0]
+                    torch.testing.assert_close(mine[number, :, n], solutions @ gradient / 10, rtol=0, atol=1e-6)
+
+
+def test_self_influence_matches_the_oracle_whatever_the_chunk():
+    objective, head = make_objective(pairs=10, batch_size=5, rounds=1)
+    inverse = torch.linalg.inv(dense_gauss_newton(objective, head, "clip"))
+    quadratic = lambda g: ((g @ inverse) * g).sum(-1)  # noqa: E731
+    mine = self_influence(objective, head, quadratic, chunk=2)
+    torch.testing.assert_close(mine, self_influence(objective, head, quadratic, chunk=7))
+    theta = head.vector().requires_grad_()
+    for index in objective.rounds[0]:
+        S = similarity_of(head, theta, *objective.pairs.gather(index))
+        for place, n in enumerate(index.tolist()):
+            positive, _, exact = role_functions("clip", S, place)
+            gradient = torch.autograd.grad(positive + exact, theta, retain_graph=True)[0]
+            torch.testing.assert_close(mine[n], quadratic(gradient) / 10)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A head at rest on 60 pairs, a tenth of them wrong, with a clean held-out target."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(100, 4, generator=generator, dtype=torch.float64)
+    mix = torch.randn(2, 4, 6, generator=generator, dtype=torch.float64)
+    noise = 0.3 * torch.randn(2, 100, 6, generator=generator, dtype=torch.float64)
+    image, text = latent @ mix[0] + noise[0], latent @ mix[1] + noise[1]
+    train_text = text[:60].clone()
+    train_text[:6] = text[[1, 2, 3, 4, 5, 0]]
+    head = make_head(4, dim=4, image_dim=6, text_dim=6, logit_scale=2.0)
+    pairs = TensorPairs(image[:60], train_text)
+    objective = Objective(pairs, partitions(60, 12, 3, 0), LOSSES["clip"], 0.2, head.vector())
+    target = Objective(TensorPairs(image[60:], text[60:]), partitions(40, 20, 2, 1), LOSSES["clip"])
+    curvature = kronecker_curvature(objective, head, objective.anchor)
+    fit = fit_to_rest(objective, head, curvature.solve, 1e-9, 100)
+    return objective, target, fit, curvature
+
+
+def solve_target(objective, target, scope, curvature):
+    gradient = target.value_and_gradient(scope)[1]
+    return conjugate_gradients(
+        lambda d: objective.gauss_newton_product(scope, d), gradient[None], curvature.solve, 1e-8).vectors
+
+
+def test_fit_comes_to_rest(fitted):
+    objective, _, fit, _ = fitted
+    assert fit.at_rest
+    assert objective.value_and_gradient(fit.scope)[1].norm() < 1e-7
+
+
+def test_sign_and_size_by_really_refitting_without_each_pair(fitted):
+    """value_n is the change of the target loss when n is removed and the head refitted: positive = the pair helps."""
+    objective, target, fit, curvature = fitted
+    scores = influence(objective, fit.scope, solve_target(objective, target, fit.scope, curvature))
+    before = target.value(fit.scope)
+    measured = []
+    for n in range(30):
+        removed = torch.arange(60) == n
+        refit = fit_to_rest(objective.without(removed), fit.scope, curvature.solve, 1e-6, 100, gradient_scale=1.0)
+        assert refit.at_rest
+        measured.append(target.value(refit.scope) - before)
+    measured = torch.tensor(measured, dtype=torch.float64)
+
+    def pearson(values):
+        return torch.corrcoef(torch.stack([values[:30], measured]))[0, 1].item()
+
+    exact = scores.value("exact").mean(0)[0]
+    assert pearson(exact) >= 0.9
+    assert pearson(exact) > pearson(scores.positive.mean(0)[0])
+    agree = (exact[:30].sign() == measured.sign())[measured.abs() > measured.abs().median()]
+    assert agree.double().mean() > 0.9
+
+
+def test_removal_step_is_close_to_the_refit_and_a_second_step_closer(fitted):
+    objective, _, fit, curvature = fitted
+    removed = torch.zeros(60, dtype=torch.bool)
+    removed[30:33] = True
+    refit = fit_to_rest(objective.without(removed), fit.scope, curvature.solve, 1e-8, 100, gradient_scale=1.0)
+    truth = refit.scope.vector() - fit.scope.vector()
+    one, solution = removal_step(objective, fit.scope, removed, curvature.solve, 1, 1e-8)
+    two, _ = removal_step(objective, fit.scope, removed, curvature.solve, 2, 1e-8)
+    assert solution.converged
+    assert (one - truth).norm() < 0.5 * truth.norm()
+    assert (two - truth).norm() < 0.8 * (one - truth).norm()
+
+
+def test_the_group_form_is_the_gradient_of_what_removal_changes(fitted):
+    """∇(pos_E + negx_E) is ∇J − ∇J_{−E}: for one pair it is the single form, for many it is not their sum."""
+    objective, _, fit, curvature = fitted
+    def group(members):
+        removed = torch.zeros(60, dtype=torch.bool)
+        removed[members] = True
+        full, kept = (o.value_and_gradient(fit.scope)[1] for o in (objective, objective.without(removed)))
+        return full - kept
+    probe = torch.randn(1, fit.scope.size, dtype=torch.float64)
+    single = influence(objective, fit.scope, probe).value("exact").mean(0)[0]
+    torch.testing.assert_close(group([7]) @ probe[0], single[7])
+    batch = objective.rounds[0][0].tolist()
+    assert abs(group(batch[:6]) @ probe[0] - single[batch[:6]].sum()) > 1e-6
+
+
+def test_removing_everything_is_refused(fitted):
+    objective = fitted[0]
+    with pytest.raises(ValueError, match="fewer than two"):
+        objective.without(torch.ones(60, dtype=torch.bool))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_do_not_depend_on_the_device(kind):
+    objective, head = make_objective(kind, pairs=64, batch_size=16)
+    solutions = torch.randn(2, head.size, dtype=torch.float64)
+    here = influence(objective, head, solutions)
+    there = influence(objective, head.to("cuda"), solutions.cuda())
+    for mine, theirs in zip(here, there, strict=True):
+        torch.testing.assert_close(mine, theirs.cpu(), rtol=1e-8, atol=1e-10)
