@@ -9,10 +9,10 @@ from fiftyone_ecif.core.partition import partitions
 from fiftyone_ecif.core.removal import removal_step
 from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs
 from fiftyone_ecif.core.scores import influence, self_influence
-from fiftyone_ecif.core.solver import Solution, conjugate_gradients
+from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
 
 __all__ = [
     "LOSSES", "ClipLoss", "ContrastiveLoss", "Fit", "Head", "KroneckerCurvature", "Objective", "Pairs", "Progress", "Roles",
     "Scope", "SigLipLoss", "Solution", "TensorPairs", "conjugate_gradients", "fit_to_rest", "influence",
-    "kronecker_curvature", "partitions", "removal_step", "self_influence", "silent",
+    "kronecker_curvature", "largest_eigenvalue", "partitions", "removal_step", "self_influence", "silent",
 ]

@@ -122,22 +122,23 @@ class HeadLinearization(Linearization):
         )
 
     def pull_back(self, cotangent: Cotangent) -> Tensor:
-        parts = [(layer.output_gradients.mT @ layer.inputs).flatten(-2) for layer in self.layer_statistics(cotangent)]
-        parts.append(cotangent.logit_scale[..., None])
-        if cotangent.logit_bias is not None:
-            parts.append(cotangent.logit_bias[..., None])
-        return torch.cat(parts, dim=-1)
+        layers = self.layer_statistics(cotangent)
+        return torch.cat([(layer.output_gradients.mT @ layer.inputs).flatten(-2) for layer in layers], dim=-1)
 
     def layer_statistics(self, cotangent: Cotangent) -> list[LayerStatistics]:
         # The projector (I − u uᵀ)/‖w‖ is symmetric: the same map serves tangents and cotangents.
-        return [
-            LayerStatistics(0, self.image_input, self._project(cotangent.image, self.image, self.image_norm)),
-            LayerStatistics(
-                self.head.image_weight.numel(),
-                self.text_input,
-                self._project(cotangent.text, self.text, self.text_norm),
-            ),
+        parts = [
+            (self.image_input, self._project(cotangent.image, self.image, self.image_norm)),
+            (self.text_input, self._project(cotangent.text, self.text, self.text_norm)),
         ]
+        # A scalar parameter is a layer of one weight that was fed a one.
+        one = self.logit_scale.new_ones(1, 1)
+        parts += [(one, scalar[..., None, None]) for scalar in cotangent[2:] if scalar is not None]
+        layers, position = [], 0
+        for inputs, output_gradients in parts:
+            layers.append(LayerStatistics(position, inputs, output_gradients))
+            position += inputs.shape[-1] * output_gradients.shape[-1]
+        return layers
 
     @staticmethod
     def _project(raw: Tensor, unit: Tensor, norm: Tensor) -> Tensor:

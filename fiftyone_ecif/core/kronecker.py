@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core.objective import Objective, Progress, silent
-from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,31 @@ class KroneckerCurvature:
             self._block(layer, result).copy_(layer.rows @ rotated @ layer.columns.T)
         return result
 
-    def quadratic(self, vectors: Tensor) -> Tensor:
-        """gᵀ H⁻¹ g for vectors g (..., P)."""
-        return (vectors * self.solve(vectors)).sum(-1)
+    def quadratic(self, batch: Linearization, cotangent: Cotangent) -> Tensor:
+        """gᵀ H⁻¹ g for the K gradients g that the cotangent pulls back to, (K,), without forming the layers' part of g."""
+        statistics = {layer.position: layer for layer in batch.layer_statistics(cotangent)}
+        result = torch.zeros_like(cotangent.logit_scale)
+        for layer in self.layers:
+            inputs, gradients = statistics[layer.position].inputs, statistics[layer.position].output_gradients
+            rotated = (gradients @ layer.rows).mT @ (inputs @ layer.columns)
+            result += (rotated.square() / (layer.eigenvalues + self.damping)).sum((-1, -2))
+        uncovered = self._uncovered()
+        if uncovered.any():
+            gradients = batch.pull_back(cotangent)[..., uncovered]
+            result += (gradients.square() / (self.diagonal[uncovered] + self.damping)).sum(-1)
+        return result
+
+    def _uncovered(self) -> Tensor:
+        """Which parameters no layer holds, bool (P,)."""
+        mask = torch.ones_like(self.diagonal, dtype=torch.bool)
+        for layer in self.layers:
+            mask[layer.position : layer.position + layer.eigenvalues.numel()] = False
+        return mask
 
     @property
-    def mean_eigenvalue(self) -> float:
-        """Mean curvature over all parameters, without damping: tr(Gauss-Newton) / P."""
-        covered = sum(layer.eigenvalues.numel() for layer in self.layers)
-        if not covered:
-            return self.diagonal.mean().item()
-        total = sum(layer.eigenvalues.sum().item() for layer in self.layers) + self.diagonal.sum().item()
-        return total / self.diagonal.numel()
+    def trace(self) -> float:
+        """tr(Gauss-Newton), without damping."""
+        return sum(layer.eigenvalues.sum().item() for layer in self.layers) + self.diagonal.sum().item()
 
     @staticmethod
     def _block(layer: LayerFactors, vectors: Tensor) -> Tensor:

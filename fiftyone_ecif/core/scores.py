@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fiftyone_ecif.core.losses import Roles
 from fiftyone_ecif.core.objective import Objective, Progress, silent
-from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
 
 
 def influence(
@@ -47,7 +47,7 @@ def influence(
 def self_influence(
     objective: Objective,
     scope: Scope,
-    quadratic: Callable[[Tensor], Tensor],
+    quadratic: Callable[[Linearization, Cotangent], Tensor],
     chunk: int = 16,
     progress: Progress = silent,
 ) -> Tensor:
@@ -56,7 +56,7 @@ def self_influence(
     Args:
         objective: the pairs, their partitions and loss
         scope: at θ̂
-        quadratic: g ↦ gᵀ H⁻¹ g for vectors (C, P)
+        quadratic: gᵀ H⁻¹ g of the gradients behind C cotangents of a batch, (C,); see ``KroneckerCurvature.quadratic``
         chunk: pairs whose gradients are held together
         progress: called per batch
 
@@ -70,7 +70,7 @@ def self_influence(
         similarity = batch.similarity()
         for members in torch.arange(len(index), device=similarity.device).split(chunk):
             cotangents = objective.loss.deletion_cotangents(similarity, members)
-            gradients = batch.pull_back(batch.cotangent(cotangents))
-            result[index[members.cpu()]] = quadratic(gradients).to(result.device) / objective.divisor
+            own = quadratic(batch, batch.cotangent(cotangents))
+            result[index[members.cpu()]] = own.to(result.device) / objective.divisor
         progress("Self-influence", done + 1, len(batches))
     return result

@@ -86,3 +86,25 @@ def conjugate_gradients(
         relative = (residual.norm(dim=-1, keepdim=True) / norms).max().item()
     progress(step, max_iterations, max_iterations)
     return Solution(solution, iterations, relative, relative <= tolerance)
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 20) -> float:
+    """The largest eigenvalue of a positive semi-definite matrix by power iteration, from below.
+
+    Args:
+        product: the matrix applied to (1, P)
+        start: (1, P), any vector
+        iterations: products to spend
+
+    Returns:
+        the estimate; within a few per cent after 20 products on the spectra met here
+    """
+    vector = start / start.norm()
+    size = 0.0
+    for _ in range(iterations):
+        image = product(vector)
+        size = image.norm().item()
+        if size == 0.0:
+            break
+        vector = image / size
+    return size

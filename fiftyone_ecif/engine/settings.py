@@ -1,0 +1,111 @@
+"""What a run may choose, and what it found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from fiftyone_ecif.core import Head
+
+REMOVAL_FORMS = ("exact", "first_order")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices behind a run's scores.
+
+    Args:
+        removal: how a pair's negative role ends: "exact" deletes it, "first_order" follows its weight's derivative
+        rounds: random partitions into batches that scores are averaged over
+        batch_size: pairs per batch B of the attributed loss
+        anchor: δ, pull towards the given weights; None for a tenth of the largest curvature at θ0
+        damping: added to the curvature on top of the anchor
+        seed: of the partitions, folds and curvature samples
+        tolerance: relative residual at which the solver stops
+        max_iterations: of the solver
+    """
+
+    removal: str = "exact"
+    rounds: int = 4
+    batch_size: int = 256
+    anchor: float | None = None
+    damping: float = 0.0
+    seed: int = 0
+    tolerance: float = 1e-3
+    max_iterations: int = 200
+
+    def __post_init__(self) -> None:
+        if self.removal not in REMOVAL_FORMS:
+            raise ValueError(f"removal must be one of {', '.join(REMOVAL_FORMS)}, not {self.removal!r}.")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {self.rounds}.")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, not {self.batch_size}.")
+        if self.anchor is not None and not self.anchor > 0:
+            raise ValueError(f"anchor must be above 0, not {self.anchor}: without it the problem has no minimum.")
+        if not self.damping >= 0:
+            raise ValueError(f"damping must be at least 0, not {self.damping}.")
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """How well one fold's fit and solve went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``."""
+
+    pairs: int
+    anchor: float
+    fit_steps: int
+    fit_relative_gradient: float
+    solver_iterations: int
+    solver_relative_residual: float
+    target_loss: float
+
+
+@dataclass
+class PairScores:
+    """Scores of N pairs, float32 (N,), in the order of the pairs; NaN where there is none.
+
+    Attributes:
+        value: predicted change of the target loss if the pair were removed, nats; positive: the pair helps
+        value_positive: the part of ``value`` that the pair has as a positive
+        value_negative: the part that it has as a negative of the others
+        value_std: standard deviation of ``value`` over rounds, nats; NaN with one round
+        self_influence: (1/N) gᵀ H⁻¹ g, nats
+        held_out_loss: the pair's batch loss pos_n under a head that was not fitted on it, nats
+    """
+
+    value: Tensor
+    value_positive: Tensor
+    value_negative: Tensor
+    value_std: Tensor
+    self_influence: Tensor
+    held_out_loss: Tensor
+
+    @classmethod
+    def empty(cls, pairs: int) -> PairScores:
+        """All NaN."""
+        return cls(*(torch.full((pairs,), torch.nan) for _ in fields(cls)))
+
+
+@dataclass
+class InfluenceOutcome:
+    """What a run found.
+
+    Attributes:
+        scores: of every pair
+        heads: the fitted heads θ̂: one, or with cross-fitting one per fold
+        folds: (N,) int64, the fold whose head a pair was fitted in; all zero without cross-fitting
+        solutions: (folds, P), s = H⁻¹ ∇C of every fold
+        reports: one per fold
+        timings: seconds per step
+        warnings: in plain words
+    """
+
+    scores: PairScores
+    heads: list[Head]
+    folds: Tensor
+    solutions: Tensor
+    reports: list[FoldReport]
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)

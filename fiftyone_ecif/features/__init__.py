@@ -1,0 +1,17 @@
+"""Tower features of image-text pairs: reading, embedding, storing."""
+
+from fiftyone_ecif.features.embedding import embed_pairs
+from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
+from fiftyone_ecif.features.reading import PairRow, UnreadablePair, read_image
+from fiftyone_ecif.features.store import FeatureStore
+
+__all__ = [
+    "ArrayPairs",
+    "FeatureStore",
+    "PairRow",
+    "StoredPairs",
+    "UnreadablePair",
+    "embed_pairs",
+    "read_image",
+    "stored_embeddings",
+]

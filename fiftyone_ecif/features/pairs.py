@@ -1,0 +1,168 @@
+"""Pairs whose tower features are at hand: in a store's shards, or in arrays of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+
+class StoredPairs:
+    """Pairs in the shards of a feature store; implements :class:`~fiftyone_ecif.core.scope.Pairs`.
+
+    Shards are memory-mapped when first needed, and only the rows asked for are copied. Can be pickled: workers map
+    the shards themselves.
+
+    Args:
+        ids: of the pairs, in order
+        position: int64 (N,), each pair's row in the shards laid end to end
+        shards: the shard files
+        starts: int64 (shards,), the position of each shard's first row
+        image_dim: F_image
+        text_dim: F_text
+        skipped: the reason for every pair that was left out, by id
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        position: Tensor,
+        shards: Sequence[Path],
+        starts: Tensor,
+        image_dim: int,
+        text_dim: int,
+        skipped: dict[str, str],
+    ) -> None:
+        self.ids, self.position, self.shards, self.starts = list(ids), position, list(shards), starts
+        self.image_dim, self.text_dim, self.skipped = image_dim, text_dim, skipped
+        self._mapped: dict[int, dict[str, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_mapped": {}}
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the pairs ``index`` (int64, (B,)), in that order.
+
+        Returns:
+            image (B, F_image) and text (B, F_text), float32, on the CPU
+        """
+        index = index.cpu()
+        image, text = torch.empty(len(index), self.image_dim), torch.empty(len(index), self.text_dim)
+        for rows, shard, within in self._by_shard(index):
+            image[rows], text[rows] = shard["image"][within], shard["text"][within]
+        return image, text
+
+    def subset(self, index: Tensor) -> StoredPairs:
+        """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
+        index = index.cpu()
+        ids = [self.ids[row] for row in index.tolist()]
+        return StoredPairs(ids, self.position[index], self.shards, self.starts, self.image_dim, self.text_dim, {})
+
+    @property
+    def truncated(self) -> int:
+        """Number of pairs whose caption was longer than the model's context."""
+        everything = torch.arange(len(self))
+        return sum(int(shard["truncated"][within].sum()) for _, shard, within in self._by_shard(everything))
+
+    def _by_shard(self, index: Tensor):
+        """Which of ``index`` lie in each shard: (rows of index, the shard's tensors, rows within the shard)."""
+        position = self.position[index]
+        owner = torch.bucketize(position, self.starts, right=True) - 1
+        for number in owner.unique().tolist():
+            rows = (owner == number).nonzero().squeeze(1)
+            yield rows, self._map(number), position[rows] - self.starts[number]
+
+    def _map(self, number: int) -> dict[str, Tensor]:
+        if number not in self._mapped:
+            with safe_open(self.shards[number], framework="pt") as file:
+                self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
+        return self._mapped[number]
+
+
+class ArrayPairs:
+    """Pairs in memory; implements :class:`~fiftyone_ecif.core.scope.Pairs` like :class:`StoredPairs`.
+
+    Args:
+        ids: of the pairs, in order
+        image: (N, F_image), float32
+        text: (N, F_text), float32
+        skipped: the reason for every pair that was left out, by id
+    """
+
+    truncated = 0
+
+    def __init__(self, ids: Sequence[str], image: Tensor, text: Tensor, skipped: dict[str, str]) -> None:
+        self.ids, self.image, self.text, self.skipped = list(ids), image, text, skipped
+        self.image_dim, self.text_dim = image.shape[1], text.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the pairs ``index`` (int64, (B,)), in that order: (B, F_image) and (B, F_text), float32."""
+        index = index.cpu()
+        return self.image[index], self.text[index]
+
+    def subset(self, index: Tensor) -> ArrayPairs:
+        """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
+        return ArrayPairs([self.ids[row] for row in index.tolist()], *self.gather(index), {})
+
+
+def stored_embeddings(ids: Sequence[str], image: Sequence, text: Sequence) -> ArrayPairs:
+    """Pairs from embeddings that the user already has.
+
+    Args:
+        ids: N ids
+        image: N image embeddings: an array (N, F_image), or a sequence of vectors and Nones
+        text: N text embeddings, likewise
+
+    Returns:
+        the usable pairs as :class:`ArrayPairs`; pairs with a missing, all-zero or not finite embedding, or one of
+        another length than most, are skipped with their reason
+
+    Raises:
+        ValueError: if there are not as many embeddings as ids
+    """
+    skipped: dict[str, str] = {}
+    halves = []
+    for name, vectors in (("image", image), ("text", text)):
+        if len(vectors) != len(ids):
+            raise ValueError(f"There are {len(ids)} ids and {len(vectors)} {name} embeddings; each pair needs one.")
+        matrix, faults = _as_matrix(vectors)
+        halves.append(matrix)
+        for row, fault in faults.items():
+            skipped.setdefault(ids[row], f"{name} embedding {fault}")
+    kept = [row for row, id in enumerate(ids) if id not in skipped]
+    image_rows, text_rows = (matrix if len(kept) == len(ids) else matrix[kept] for matrix in halves)
+    return ArrayPairs([ids[row] for row in kept], image_rows, text_rows, skipped)
+
+
+def _as_matrix(vectors: Sequence) -> tuple[Tensor, dict[int, str]]:
+    """Vectors as one float32 matrix, and what is wrong with the rows that cannot be used (those are zero)."""
+    faults: dict[int, str] = {}
+    if isinstance(vectors, np.ndarray) and vectors.ndim == 2 and vectors.dtype != object:
+        matrix = torch.from_numpy(np.array(vectors, dtype=np.float32))
+    else:
+        rows = [None if vector is None else np.asarray(vector, dtype=np.float32).reshape(-1) for vector in vectors]
+        lengths = [len(row) for row in rows if row is not None]
+        width = max(set(lengths), key=lengths.count) if lengths else 0
+        matrix = torch.zeros(len(rows), width)
+        for number, row in enumerate(rows):
+            if row is None:
+                faults[number] = "is missing"
+            elif len(row) != width:
+                faults[number] = f"has {len(row)} numbers, most have {width}"
+            else:
+                matrix[number] = torch.from_numpy(row)
+    for number in (~matrix.isfinite().all(dim=1)).nonzero().flatten().tolist():
+        faults.setdefault(number, "is not finite")
+    for number in (matrix == 0).all(dim=1).nonzero().flatten().tolist():
+        faults.setdefault(number, "is all zeros")
+    return matrix, faults

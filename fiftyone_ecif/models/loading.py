@@ -1,0 +1,168 @@
+"""Loading open_clip models by name and tag or checkpoint, with errors in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from fiftyone_ecif.models.contrastive import ContrastiveModel
+
+_PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
+_SHOWN = 4
+
+
+def load_model(
+    name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu", precision: str = "fp32"
+) -> ContrastiveModel:
+    """Load an open_clip model.
+
+    Args:
+        name: open_clip's name of the architecture, e.g. "ViT-B-32", or "hf-hub:…", "local-dir:…"
+        pretrained: open_clip's tag, e.g. "laion2b_s34b_b79k", or the path of a checkpoint (.pt, .safetensors); None
+            for random weights, with a warning
+        device: "cpu", "cuda", "cuda:1", ...
+        precision: "fp32", "fp16", "bf16", "pure_fp16" or "pure_bf16", as in open_clip
+
+    Returns:
+        a :class:`ContrastiveModel` in eval mode
+
+    Raises:
+        ValueError: if the name, tag, device or precision is unknown, or the checkpoint does not fit
+        ConnectionError: if weights or a tokenizer cannot be downloaded
+    """
+    if isinstance(name, nn.Module):
+        raise ValueError("This model is already loaded: use wrap_model(model, preprocess, tokenizer, name=...).")
+    if precision not in _PRECISIONS:
+        raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
+    _check_device(device)
+    pretrained = None if pretrained is None else str(pretrained)
+    if ":" in name:
+        return _load_described(name, pretrained, device, precision)
+
+    name = name.replace("/", "-")
+    _check_name(name)
+    checkpoint = _checkpoint_path(name, pretrained)
+    if pretrained is None:
+        warnings.warn(f"{name} gets random weights: name a tag or a checkpoint with pretrained=.", stacklevel=2)
+    shapes = {} if checkpoint is None else _checkpoint_shapes(checkpoint)
+    try:
+        model, preprocess = _create(name, pretrained, device, precision)
+    except Exception as error:
+        raise _explained(error, name, pretrained, precision, shapes) from error
+    return ContrastiveModel(model, preprocess, _tokenizer(name), name, pretrained)
+
+
+def _load_described(name: str, pretrained: str | None, device: str | torch.device, precision: str) -> ContrastiveModel:
+    """A model whose architecture and weights come together, from the hub or a folder."""
+    if pretrained is not None:
+        raise ValueError(f"{name} brings its own weights: leave pretrained out.")
+    try:
+        model, preprocess = _create(name, None, device, precision, require_pretrained=True)
+    except Exception as error:
+        raise _explained(error, name, None, precision, {}) from error
+    return ContrastiveModel(model, preprocess, _tokenizer(name), name, name)
+
+
+def _create(name: str, pretrained: str | None, device: str | torch.device, precision: str, **options: bool) -> tuple:
+    # pretrained_text=False: random weights mean random weights, for Hugging Face text towers too.
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        name, pretrained, device=device, precision=precision, pretrained_text=False, weights_only=True, **options
+    )
+    return model, preprocess
+
+
+def _tokenizer(name: str) -> Callable:
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:
+        raise ConnectionError(f"The tokenizer of {name} could not be loaded or downloaded: {error}") from error
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise ValueError(f"Device {str(device)!r} is not available here ({error}); try device='cpu'.") from error
+
+
+def _check_name(name: str) -> None:
+    known = open_clip.list_models()
+    if name not in known:
+        lower = {model.lower(): model for model in known}
+        nearest = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=_SHOWN, cutoff=0.4)]
+        hint = f" Nearest: {', '.join(nearest)}." if nearest else " open_clip.list_models() lists all."
+        raise ValueError(f"open_clip has no model named {name!r}.{hint}")
+
+
+def _checkpoint_path(name: str, pretrained: str | None) -> Path | None:
+    """The checkpoint that ``pretrained`` names, or None where it is a tag or None."""
+    if pretrained is None or open_clip.is_pretrained_cfg(name, pretrained):
+        return None
+    if Path(pretrained).is_file():
+        return Path(pretrained)
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+    raise ValueError(f"{pretrained!r} is neither a file nor a pretrained tag of {name}; its tags: {tags}.")
+
+
+def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint's tensors, read without unpickling.
+
+    open_clip retries a failed read with fewer precautions, so a file that is not plain tensors must not reach it.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"The checkpoint {path} cannot be read: {error}.") from error
+    except Exception as error:
+        raise ValueError(
+            f"The checkpoint {path} cannot be read as plain tensors, and is not unpickled for safety. "
+            f"Save it again as a state dict or as .safetensors. ({type(error).__name__})"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    shapes = {str(key): tuple(value.shape) for key, value in state.items() if isinstance(value, torch.Tensor)}
+    if not shapes:
+        raise ValueError(f"The checkpoint {path} holds no state dict of tensors.")
+    return {key.removeprefix("module."): shape for key, shape in shapes.items()}
+
+
+def _misfit(name: str, found: dict[str, tuple[int, ...]]) -> str:
+    """In which keys and shapes a checkpoint differs from its model."""
+    model, _ = _create(name, None, "cpu", "fp32")
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    differing = [f"{k} is {found[k]}, not {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
+    parts = {
+        "missing": [key for key in expected if key not in found],
+        "not of this model": [key for key in found if key not in expected],
+        "of another shape": differing,
+    }
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
+        for what, keys in parts.items()
+        if keys
+    )
+
+
+def _explained(
+    error: Exception, name: str, pretrained: str | None, precision: str, shapes: dict[str, tuple[int, ...]]
+) -> Exception:
+    """What went wrong in making a model, in plain words; ``shapes`` are those of its checkpoint, if it has one."""
+    if isinstance(error, OSError) or "download" in str(error).lower():
+        what = name if pretrained is None else f"{name} with {pretrained!r}"
+        return ConnectionError(
+            f"Could not load {what}: {error}. Without a connection, download a checkpoint elsewhere and hand its path "
+            "in as pretrained."
+        )
+    if shapes and (misfit := _misfit(name, shapes)):
+        return ValueError(f"The checkpoint {pretrained} does not fit {name}: {misfit}.")
+    return ValueError(f"open_clip cannot make {name} in {precision}: {error}")

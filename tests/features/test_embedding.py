@@ -1,0 +1,246 @@
+"""Embedding computes what is missing, once, and keeps it whatever happens."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+import fiftyone_ecif.features.embedding as embedding
+from fiftyone_ecif.features import FeatureStore, PairRow, UnreadablePair, embed_pairs
+from fiftyone_ecif.features.reading import read_image
+
+EVERY = torch.arange(12)
+
+
+def reference(model, rows):
+    """One pair at a time."""
+    image = [model.image_features(model.preprocess(read_image(row.filepath))[None])[0] for row in rows]
+    text = [model.text_features(model.tokenize([row.caption]))[0] for row in rows]
+    return torch.stack(image), torch.stack(text)
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "num_workers", "shard_rows"), [(1, 0, 1024), (5, 0, 4), (3, 2, 7), (64, 1, 12)])
+def test_features_are_the_same_whatever_the_batches(
+    model, rows, store, monkeypatch, batch_size, num_workers, shard_rows
+):
+    monkeypatch.setattr(embedding, "SHARD_ROWS", shard_rows)
+    pairs = embed_pairs(model, rows, store, batch_size=batch_size, num_workers=num_workers)
+    assert pairs.ids == [row.id for row in rows] and len(pairs) == 12 and not pairs.skipped
+    assert_same(pairs.gather(EVERY), reference(model, rows))
+
+
+def test_gather_and_subset_keep_the_order_asked_for(model, rows, store, monkeypatch):
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 5)
+    pairs = embed_pairs(model, rows, store)
+    image, text = pairs.gather(EVERY)
+    index = torch.tensor([11, 0, 7, 7, 4])
+    assert_same(pairs.gather(index), (image[index], text[index]))
+    subset = pairs.subset(index)
+    assert subset.ids == [rows[i].id for i in index] and len(subset) == 5
+    assert_same(subset.gather(torch.tensor([1, 0])), (image[[0, 11]], text[[0, 11]]))
+    assert_same(pickle.loads(pickle.dumps(pairs)).gather(index), (image[index], text[index]))
+    assert [half.shape for half in pairs.gather(torch.tensor([], dtype=torch.int64))] == [
+        (0, pairs.image_dim),
+        (0, pairs.text_dim),
+    ]
+
+
+def test_second_call_computes_nothing(model, rows, store):
+    first = embed_pairs(model, rows, store).gather(EVERY)
+    assert model.counts() == (12, 12)
+    again = embed_pairs(model, rows[::-1], store)
+    assert model.counts() == (0, 0)
+    assert again.ids == [row.id for row in rows[::-1]]
+    assert_same(again.gather(EVERY.flip(0)), first)
+
+
+def test_only_new_and_changed_pairs_are_computed(model, rows, store):
+    embed_pairs(model, rows[:9], store)
+    model.counts()
+    embed_pairs(model, rows, store)
+    assert model.counts() == (3, 3)
+
+    changed = [*rows[:5], rows[5]._replace(caption="something else"), *rows[6:]]
+    pairs = embed_pairs(model, changed, store)
+    assert model.counts() == (1, 1)
+    assert_same(pairs.gather(EVERY), reference(model, changed))
+
+    model.counts()
+    read_image(rows[3].filepath).rotate(90).resize((9, 9)).save(rows[2].filepath)
+    pairs = embed_pairs(model, changed, store)
+    assert model.counts() == (1, 1)
+    assert_same(pairs.gather(EVERY), reference(model, changed))
+
+
+def test_shared_images_and_captions_go_through_the_towers_once(model, rows, store):
+    shared = [PairRow(str(i), rows[i % 3].filepath, f"a photo of {i % 4}") for i in range(12)]
+    pairs = embed_pairs(model, shared, store, batch_size=2)
+    assert model.counts() == (3, 4)
+    assert_same(pairs.gather(EVERY), reference(model, shared))
+
+
+def test_equal_pairs_of_different_ids_share_a_row(model, rows, store):
+    twice = [*rows, *(row._replace(id=f"clone-{row.id}") for row in rows)]
+    pairs = embed_pairs(model, twice, store)
+    assert model.counts() == (12, 12) and len(pairs) == 24
+    assert_same(pairs.gather(EVERY + 12), pairs.gather(EVERY))
+
+
+def test_failures_are_skipped_with_their_reasons(model, rows, store):
+    empty = rows[3].filepath
+    open(empty, "w").close()
+    rows[1] = rows[1]._replace(caption="  ")
+    rows[6] = rows[6]._replace(filepath=rows[6].filepath + ".none")
+    rows[8] = rows[8]._replace(caption=None)
+    kept = [row for i, row in enumerate(rows) if i not in (1, 3, 6, 8)]
+    for _ in range(2):  # and again where the others are in the store
+        pairs = embed_pairs(model, rows, store, batch_size=4)
+        assert pairs.ids == [row.id for row in kept]
+        assert pairs.skipped == {
+            "id-1": "caption is empty",
+            "id-3": "image file is empty",
+            "id-6": "image file is missing",
+            "id-8": "caption is missing",
+        }
+        assert_same(pairs.gather(EVERY[:8]), reference(model, kept))
+
+
+def test_repaired_pair_is_embedded(model, rows, store):
+    hidden = rows[4].filepath + ".hidden"
+    os.rename(rows[4].filepath, hidden)
+    assert list(embed_pairs(model, rows, store).skipped) == ["id-4"]
+    os.rename(hidden, rows[4].filepath)
+    pairs = embed_pairs(model, rows, store)
+    assert not pairs.skipped and len(pairs) == 12
+
+
+def test_first_failure_raises_where_failures_are_not_skipped(model, rows, store):
+    rows[5] = rows[5]._replace(filepath="none.png")
+    with pytest.raises(UnreadablePair, match=r"pair id-5 \(none.png\): image file is missing"):
+        embed_pairs(model, rows, store, skip_failures=False)
+    model.counts()
+    embed_pairs(model, rows, store)
+    assert model.counts()[0] == 6  # the five before the failure were kept
+
+
+def test_every_pair_failing_leaves_no_pairs(model, rows, store):
+    pairs = embed_pairs(model, [row._replace(caption="") for row in rows], store)
+    assert len(pairs) == 0 and len(pairs.skipped) == 12 and pairs.truncated == 0
+    assert embed_pairs(model, [], store).ids == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(float("nan"), "not finite"), (float("inf"), "not finite"), (0.0, "zeros")]
+)
+def test_features_without_a_direction_are_skipped(model, rows, store, monkeypatch, value, reason):
+    compute = type(model).text_features
+
+    def broken(self, tokens):
+        features = compute(self, tokens)
+        features[2] = value
+        return features
+
+    monkeypatch.setattr(type(model), "text_features", broken)
+    pairs = embed_pairs(model, rows, store)
+    assert list(pairs.skipped) == ["id-2"] and reason in pairs.skipped["id-2"]
+
+
+def test_preprocessing_that_fails_is_a_skip(model, rows, store):
+    transform = model.preprocess
+
+    def preprocess(image):
+        if image.size == (7, 7):
+            raise ZeroDivisionError("too small")
+        return transform(image)
+
+    model.preprocess = preprocess
+    read_image(rows[0].filepath).resize((7, 7)).save(rows[0].filepath)
+    assert embed_pairs(model, rows, store).skipped == {"id-0": "image cannot be preprocessed (too small)"}
+
+
+def test_interruption_keeps_what_was_computed(model, rows, store, monkeypatch):
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 4)
+
+    def interrupt(done, total):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_pairs(model, rows, store, batch_size=2, progress=interrupt)
+    model.counts()
+    pairs = embed_pairs(model, rows, store)
+    assert model.counts() == (2, 2)
+    assert_same(pairs.gather(EVERY), reference(model, rows))
+
+
+def test_kill_between_shards_leaves_a_usable_store(model, rows, store, tmp_path):
+    """A process killed while it writes its third shard loses that shard and nothing else."""
+    torch.save([tuple(row) for row in rows], tmp_path / "rows.pt")
+    model.save_checkpoint(tmp_path / "model.safetensors")
+    script = f"""
+        import os, signal, torch
+        import fiftyone_ecif.features.embedding as embedding, fiftyone_ecif.features.store as store
+        from fiftyone_ecif.features import PairRow
+        from fiftyone_ecif.models import load_model
+        save = store.save_file
+        def save_until(tensors, path):
+            save(tensors, path)
+            if "00002" in str(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+        embedding.SHARD_ROWS, store.save_file = 4, save_until
+        rows = [PairRow(*row) for row in torch.load({str(tmp_path / "rows.pt")!r})]
+        model = load_model("ecif-tiny", {str(tmp_path / "model.safetensors")!r})
+        embedding.embed_pairs(model, rows, {str(store)!r})
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    pairs = embed_pairs(model, rows, store)
+    assert model.counts() == (4, 4)
+    assert_same(pairs.gather(EVERY), reference(model, rows))
+
+
+def test_progress_reaches_the_total(model, rows, store):
+    seen = []
+    embed_pairs(model, rows, store, batch_size=4, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (4, 12) and seen[-1] == (12, 12) and seen == sorted(seen)
+    seen.clear()
+    embed_pairs(model, rows, store, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(12, 12)]
+
+
+def test_cut_captions_are_counted(model, rows, store):
+    rows[0] = rows[0]._replace(caption="word " * 40)
+    rows[7] = rows[7]._replace(caption="word " * 60)
+    assert embed_pairs(model, rows, store).truncated == 2
+    assert embed_pairs(model, rows[1:], store).truncated == 1
+
+
+def test_store_can_be_read_without_the_model(model, rows, store):
+    written = embed_pairs(model, rows[:8], store)
+    reopened = FeatureStore(store, model.fingerprint).pairs(rows)
+    assert reopened.ids == written.ids
+    assert_same(reopened.gather(EVERY[:8]), written.gather(EVERY[:8]))
+    assert set(reopened.skipped.values()) == {"pair is not embedded yet"} and len(reopened.skipped) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_features_agree_between_gpu_and_cpu(loaded, rows, tmp_path):
+    from fiftyone_ecif.models import load_model
+
+    loaded.save_checkpoint(tmp_path / "model.safetensors")
+    on_gpu = load_model("ecif-tiny", tmp_path / "model.safetensors", device="cuda")
+    assert on_gpu.fingerprint == loaded.fingerprint
+    ours = embed_pairs(on_gpu, rows, tmp_path / "gpu").gather(EVERY)
+    for one, other in zip(ours, embed_pairs(loaded, rows, tmp_path / "cpu").gather(EVERY), strict=True):
+        assert torch.nn.functional.cosine_similarity(one, other).min() > 0.9999

@@ -1,0 +1,72 @@
+"""Whatever is wrong with a file or a caption, there is a plain reason for it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fiftyone_ecif.features.reading import UnreadablePair, check_caption, read_image
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 4), dtype=np.uint8)).save(path)
+    return path
+
+
+def reason(path):
+    with pytest.raises(UnreadablePair) as caught:
+        read_image(path)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "1", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / "picture.tiff"
+    Image.new(mode, (5, 4)).save(path)
+    image = read_image(path)
+    assert image.mode == "RGB" and image.size == (5, 4)
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    assert reason(tmp_path / "none.png") == "image file is missing"
+    assert reason(tmp_path) == "image path is not a file"
+    (tmp_path / "empty.png").touch()
+    assert reason(tmp_path / "empty.png") == "image file is empty"
+    (tmp_path / "text.png").write_text("no picture")
+    assert reason(tmp_path / "text.png") == "file is not an image that Pillow knows"
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "gif", "bmp", "tiff", "webp"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_file_is_refused(tmp_path, picture, format, share):
+    path = tmp_path / f"cut.{format}"
+    read_image(picture).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert reason(path).startswith(("image file is damaged", "file is not an image"))
+
+
+@pytest.mark.parametrize("limit", [3000, 1000])
+def test_decompression_bomb_is_refused(picture, monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    assert reason(picture) == f"image has more than {limit} pixels, Pillow's limit"
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        (None, "missing"),
+        ("", "empty"),
+        (" \n\t", "empty"),
+        (3.5, "not a text but float"),
+        (["a"], "not a text but list"),
+    ],
+)
+def test_caption_without_text_is_refused(caption, expected):
+    with pytest.raises(UnreadablePair, match=expected):
+        check_caption(caption)
+
+
+def test_caption_is_handed_on_unchanged():
+    assert check_caption(" ein Bild 🙂 ") == " ein Bild 🙂 "

@@ -1,0 +1,91 @@
+"""A store holds whole shards of one model, or says what is wrong."""
+
+import json
+import threading
+
+import pytest
+import torch
+
+import fiftyone_ecif.features.embedding as embedding
+from fiftyone_ecif.features import FeatureStore, embed_pairs
+from fiftyone_ecif.models import wrap_model
+
+
+@pytest.fixture
+def written(model, rows, store, monkeypatch):
+    """The subfolder of a store with three shards of four rows."""
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 4)
+    embed_pairs(model, rows, store)
+    model.counts()
+    return FeatureStore(store, model.fingerprint).folder
+
+
+@pytest.mark.parametrize("size", [0, 5, 200, 0.5, 0.99])
+def test_truncated_shard_is_dropped_and_embedded_again(model, rows, store, written, size):
+    before = embed_pairs(model, rows, store).gather(torch.arange(12))
+    before = [half.clone() for half in before]
+    shard = written / "shard-00001.safetensors"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: size if isinstance(size, int) else int(size * len(content))])
+    with pytest.warns(UserWarning, match="damaged feature shard"):
+        pairs = embed_pairs(model, rows, store)
+    assert model.counts() == (4, 4) and pairs.ids == [row.id for row in rows]
+    for one, other in zip(pairs.gather(torch.arange(12)), before, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_half_written_shard_is_not_read(model, rows, store, written):
+    (written / "shard-00001.safetensors").rename(written / "shard-00001.safetensors.part")
+    assert len(embed_pairs(model, rows, store)) == 12
+    assert model.counts() == (4, 4)
+
+
+def test_only_whole_files_are_left(written):
+    assert sorted(path.name for path in written.iterdir() if path.name != "write.lock") == [
+        "manifest.json",
+        *(f"shard-{number:05d}.safetensors" for number in range(3)),
+    ]
+
+
+def test_two_models_have_two_stores(model, rows, store, written):
+    other = wrap_model(model.model, model.preprocess, model.tokenizer, name="other")
+    embed_pairs(other, rows[:2], store)
+    assert len(list(store.iterdir())) == 2
+    assert len(embed_pairs(model, rows, store)) == 12 and model.counts() == (0, 0)
+
+
+@pytest.mark.parametrize(("name", "value"), [("version", 0), ("fingerprint", "f" * 64), ("image_dim", 3)])
+def test_store_of_another_kind_is_refused(model, rows, store, written, name, value):
+    manifest = json.loads((written / "manifest.json").read_text())
+    (written / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+    with pytest.raises(ValueError, match=f"another {name}: delete it"):
+        embed_pairs(model, rows, store)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": 1}'])
+def test_damaged_manifest_is_refused(model, rows, store, written, content):
+    (written / "manifest.json").write_text(content)
+    with pytest.raises(ValueError, match="not a feature store's manifest: delete"):
+        embed_pairs(model, rows, store)
+
+
+def test_absent_store_is_a_clear_error(store):
+    with pytest.raises(FileNotFoundError, match="embed the pairs first"):
+        FeatureStore(store, "0" * 64)
+
+
+def test_second_writer_is_turned_away(model, rows, store, written):
+    raised = []
+
+    def write():
+        try:
+            embed_pairs(model, rows, store)
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    with FeatureStore(store, model.fingerprint).writing():
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+    assert len(raised) == 1 and "Another process is writing" in raised[0]
+    assert len(embed_pairs(model, rows, store)) == 12

@@ -1,0 +1,124 @@
+"""What load_model refuses, and in which words."""
+
+import pickle
+
+import open_clip
+import pytest
+import torch
+
+from fiftyone_ecif.models import load_model
+
+
+def test_random_weights_are_announced(families):
+    with pytest.warns(UserWarning, match="random weights"):
+        load_model("tiny-vit")
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"Nearest: .*ViT-B-32\b"):
+        load_model("vit_b_32")
+
+
+def test_slash_in_a_name_is_open_clips_dash(make_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_model("vit").save_checkpoint("model.pt")
+    assert load_model("tiny/vit", "model.pt").name == "tiny-vit"
+
+
+def test_unknown_tag_lists_the_models_tags():
+    with pytest.raises(ValueError, match=r"neither a file nor a pretrained tag.*laion2b_s34b_b79k"):
+        load_model("ViT-B-32", "laion")
+
+
+def test_missing_checkpoint_is_no_tag(families, tmp_path):
+    with pytest.raises(ValueError, match="neither a file nor a pretrained tag of tiny-vit; its tags: none"):
+        load_model("tiny-vit", tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_checkpoint_of_another_model_names_keys_and_shapes(make_model, tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    make_model("resnet").save_checkpoint(path)
+    with pytest.raises(ValueError, match=r"does not fit tiny-vit: .*missing.*not of this model"):
+        load_model("tiny-vit", path)
+    make_model("vit").save_checkpoint(path)
+    state = open_clip.factory.load_state_dict(str(path))
+    state["visual.proj"] = state["visual.proj"][:, :5].clone()
+    torch.save(state, tmp_path / "cut.pt")
+    with pytest.raises(ValueError, match=r"visual.proj is \(32, 5\), not \(32, 24\)"):
+        load_model("tiny-vit", tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x08\x00\x00\x00\x00\x00\x00\x00{}"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_damaged_checkpoint_is_refused(families, tmp_path, suffix, content):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="The checkpoint"):
+        load_model("tiny-vit", path)
+
+
+class _Marks:
+    """Leaves a file behind when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_checkpoint_is_never_unpickled(families, tmp_path, save):
+    path, mark = tmp_path / "model.pt", tmp_path / "mark"
+    save({"visual.proj": _Marks(mark)}, path)
+    with pytest.raises(ValueError, match="not unpickled"):
+        load_model("tiny-vit", path)
+    assert not mark.exists()
+
+
+def test_training_checkpoint_with_nested_state_dict_loads(make_model, tmp_path):
+    model = make_model("vit")
+    state = {f"module.{name}": value for name, value in model.model.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "epoch_3.pt")
+    assert load_model("tiny-vit", tmp_path / "epoch_3.pt").fingerprint == model.fingerprint
+
+
+def test_failed_download_says_so(monkeypatch):
+    def offline(*args, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained", offline)
+    with pytest.raises(ConnectionError, match=r"laion2b_s34b_b79k.*download a checkpoint elsewhere"):
+        load_model("ViT-B-32", "laion2b_s34b_b79k")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_absent_gpu_is_a_clear_error(families):
+    with pytest.raises(ValueError, match="Device 'cuda' is not available"):
+        load_model("tiny-vit", device="cuda")
+
+
+def test_unknown_device_and_precision_are_refused(families):
+    with pytest.raises(ValueError, match="Device 'quantum'"):
+        load_model("tiny-vit", device="quantum")
+    with pytest.raises(ValueError, match="Precision 'fp8'"):
+        load_model("tiny-vit", precision="fp8")
+
+
+def test_loaded_module_is_for_wrap_model(make_model):
+    with pytest.raises(ValueError, match="wrap_model"):
+        load_model(make_model("vit").model)
+
+
+def test_weights_that_come_with_the_name_take_no_tag():
+    with pytest.raises(ValueError, match="leave pretrained out"):
+        load_model("hf-hub:some/model", "openai")
+
+
+def test_what_open_clip_cannot_make_is_a_clear_error(families):
+    with (
+        pytest.warns(UserWarning, match="random weights"),
+        pytest.raises(ValueError, match="open_clip cannot make tiny-sigmoid in bf16"),
+    ):
+        load_model("tiny-sigmoid", precision="bf16")
