@@ -1,0 +1,27 @@
+"""ECIF for FiftyOne: which image-text pairs help a contrastive model, which harm it, and which do not belong together.
+
+The names are handed on lazily, so that ``fiftyone_ecif.core``, ``models`` and ``features`` import without FiftyOne.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "compute_influence": "fiftyone_ecif.curation.influence",
+    "InfluenceResults": "fiftyone_ecif.curation.results",
+    "load_results": "fiftyone_ecif.curation.results",
+    "list_runs": "fiftyone_ecif.curation.runs",
+    "rename_run": "fiftyone_ecif.curation.runs",
+    "delete_run": "fiftyone_ecif.curation.runs",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -58,6 +58,10 @@ class ContrastiveLoss(ABC):
         """pos_n, neg_n and negx_n of every pair of the batch, (B,) each (ECIF.md §2)."""
 
     @abstractmethod
+    def swap_losses(self, similarity: Tensor) -> Tensor:
+        """pos_n that each image would have with the next pair's text, its own text and that image out of the batch, (B,)."""
+
+    @abstractmethod
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
         """Derivatives of the roles along Ṡ (K, B, B), (K, B) each (ECIF.md §4)."""
 
@@ -98,6 +102,15 @@ class ClipLoss(ContrastiveLoss):
     def roles(self, similarity: Tensor) -> Roles:
         rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
         return Roles(*(0.5 * (row + column) for row, column in zip(rows.values(), columns.values(), strict=True)))
+
+    def swap_losses(self, similarity: Tensor) -> Tensor:
+        # Image i with text j: −½ [log P_ij − log(1 − P_ii) + log Q_ij − log(1 − Q_jj)]
+        rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
+        own = torch.arange(len(similarity), device=similarity.device)
+        other = own.roll(-1)
+        row = rows.log_probability[own, other] - rows.log_complement()[own, own]
+        column = columns.log_probability[other, own] - columns.log_complement()[other, other]
+        return -0.5 * (row + column)
 
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
         rows = _SoftmaxSide(similarity).derivatives(tangents)
@@ -196,6 +209,10 @@ class SigLipLoss(ContrastiveLoss):
 
     def roles(self, similarity: Tensor) -> Roles:
         return self._roles(-F.logsigmoid(self._sign(similarity) * similarity))
+
+    def swap_losses(self, similarity: Tensor) -> Tensor:
+        own = torch.arange(len(similarity), device=similarity.device)
+        return -F.logsigmoid(similarity[own, own.roll(-1)])
 
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
         return self._roles(self.similarity_cotangent(similarity) * tangents)

@@ -39,6 +39,9 @@ FIT_TOLERANCE = 1e-3
 
 FOLDS = 2
 
+STABLE = 0.5
+"""Ranking stability below which a warning is due."""
+
 
 class Subset:
     """Some of the pairs, as pairs; implements :class:`~fiftyone_ecif.core.scope.Pairs`.
@@ -96,17 +99,24 @@ def compute(
     folds = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(settings.seed)) % FOLDS
     members = [Subset(pairs, (folds == fold).nonzero().squeeze(1)) for fold in range(FOLDS)]
     scores = PairScores.empty(len(pairs))
-    fits = [run.fit(fold, f"Fit half {number + 1}") for number, fold in enumerate(members)]
-    for fitted, held_out in zip(fits, reversed(members), strict=True):
-        scores.held_out_loss[held_out.index] = run.held_out_loss(fitted.head, held_out)
+    halves = fits = [run.fit(fold, f"Fit half {number + 1}") for number, fold in enumerate(members)]
+    for fitted, held_out in zip(halves, reversed(members), strict=True):
+        run.held_out_loss(fitted.head, held_out, scores)
     if target is None:
         targets = list(reversed(members))
     else:
         fits = [run.fit(Subset(pairs, torch.arange(len(pairs))), "Fit")]
-        targets, folds = [target], torch.zeros_like(folds)
+        targets = [target]
     solutions = torch.stack([run.score(fitted, against, scores) for fitted, against in zip(fits, targets, strict=True)])
     return InfluenceOutcome(
-        scores, [fitted.head.to("cpu") for fitted in fits], folds, solutions.cpu(), run.reports, run.timings, run.warnings
+        scores,
+        [fitted.head.to("cpu") for fitted in fits],
+        [fitted.head.to("cpu") for fitted in halves],
+        folds,
+        solutions.cpu(),
+        run.reports,
+        run.timings,
+        run.warnings,
     )
 
 
@@ -155,14 +165,21 @@ class _Run:
         start = torch.randn(1, self.head.size, generator=torch.Generator().manual_seed(self.settings.seed))
         return largest_eigenvalue(lambda d: sample.gauss_newton_product(self.head, d), start.to(self.head.vector()))
 
-    def held_out_loss(self, head: Head, members: Subset) -> Tensor:
-        """pos_n of pairs that the head was not fitted on, mean over rounds, (M,)."""
-        total = torch.zeros(len(members))
+    def held_out_loss(self, head: Head, members: Subset, scores: PairScores) -> None:
+        """pos_n, mean over rounds, of pairs that the head was not fitted on, as they are and swapped on purpose."""
+        own, swapped = torch.zeros(len(members)), torch.zeros(len(members))
         with self.timed("held-out loss"):
             objective = self.objective(members, self.settings.seed + 1)
-            for index, batch in objective.linearizations(head):
-                total[index] += self.loss.roles(batch.similarity()).positive.cpu()
-        return total / self.settings.rounds
+            partner = torch.cat([index.roll(-1) for index in objective.rounds[0]])
+            scores.swap_partner[members.index[torch.cat(objective.rounds[0])]] = members.index[partner]
+            for number, batches in enumerate(objective.rounds):
+                for index in batches:
+                    similarity = head.linearize(*members.gather(index)).similarity()
+                    own[index] += self.loss.roles(similarity).positive.cpu()
+                    if number == 0:
+                        swapped[index] = self.loss.swap_losses(similarity).cpu()
+        scores.held_out_loss[members.index] = own / self.settings.rounds
+        scores.swap_loss[members.index] = swapped
 
     def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
@@ -194,6 +211,12 @@ class _Run:
         scores.value_negative[index] = roles.negative(settings.removal)[:, 0].mean(0)
         scores.value_std[index] = value.std(0)
         scores.self_influence[index] = own
+        stability = ranking_stability(value)
+        if stability < STABLE:
+            self.warnings.append(
+                f"Only {stability:.0%} of the 5 % most harmful pairs are the same in both halves of the rounds: "
+                "their order is not stable. Use more rounds."
+            )
         self.reports.append(
             FoldReport(
                 len(index),
@@ -203,6 +226,7 @@ class _Run:
                 solution.iterations,
                 solution.relative_residual,
                 target_loss,
+                stability,
             )
         )
         return solution.vectors[0]
@@ -218,3 +242,13 @@ class _Run:
         start = time.perf_counter()
         yield
         self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
+
+
+def ranking_stability(value: Tensor) -> float:
+    """Share of the most harmful 5 % by the first half of the rounds that are so by the second half, for (rounds, N)."""
+    half = len(value) // 2
+    if half == 0:
+        return 1.0
+    worst = max(1, value.shape[1] // 20)
+    first, second = (set(part.mean(0).topk(worst, largest=False).indices.tolist()) for part in value.split([half, len(value) - half]))
+    return len(first & second) / worst

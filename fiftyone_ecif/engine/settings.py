@@ -51,7 +51,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """How well one fold's fit and solve went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``."""
+    """How well one fold's fit and solve went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``.
+
+    ``ranking_stability`` is the share of the most harmful 5 % in half the rounds that are so in the other half, too;
+    1 with a single round, where it cannot be known.
+    """
 
     pairs: int
     anchor: float
@@ -60,6 +64,7 @@ class FoldReport:
     solver_iterations: int
     solver_relative_residual: float
     target_loss: float
+    ranking_stability: float
 
 
 @dataclass
@@ -73,6 +78,8 @@ class PairScores:
         value_std: standard deviation of ``value`` over rounds, nats; NaN with one round
         self_influence: (1/N) gᵀ H⁻¹ g, nats
         held_out_loss: the pair's batch loss pos_n under a head that was not fitted on it, nats
+        swap_loss: the same for the pair's image with the text of ``swap_partner``, nats
+        swap_partner: int64 (N,), another pair of the same batch
     """
 
     value: Tensor
@@ -81,11 +88,14 @@ class PairScores:
     value_std: Tensor
     self_influence: Tensor
     held_out_loss: Tensor
+    swap_loss: Tensor
+    swap_partner: Tensor
 
     @classmethod
     def empty(cls, pairs: int) -> PairScores:
-        """All NaN."""
-        return cls(*(torch.full((pairs,), torch.nan) for _ in fields(cls)))
+        """All NaN, and every pair its own partner."""
+        scores = (torch.full((pairs,), torch.nan) for _ in fields(cls)[:-1])
+        return cls(*scores, torch.arange(pairs))
 
 
 @dataclass
@@ -94,17 +104,19 @@ class InfluenceOutcome:
 
     Attributes:
         scores: of every pair
-        heads: the fitted heads θ̂: one, or with cross-fitting one per fold
-        folds: (N,) int64, the fold whose head a pair was fitted in; all zero without cross-fitting
-        solutions: (folds, P), s = H⁻¹ ∇C of every fold
-        reports: one per fold
+        heads: the heads θ̂ that the scores were taken at: one, or with cross-fitting one per half
+        halves: two heads, each fitted on one half of the pairs
+        half: (N,) int64, the half that a pair is in; the other half's head was not fitted on it
+        solutions: (heads, P), s = H⁻¹ ∇C at each of ``heads``
+        reports: one per head
         timings: seconds per step
         warnings: in plain words
     """
 
     scores: PairScores
     heads: list[Head]
-    folds: Tensor
+    halves: list[Head]
+    half: Tensor
     solutions: Tensor
     reports: list[FoldReport]
     timings: dict[str, float] = field(default_factory=dict)

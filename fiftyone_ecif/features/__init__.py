@@ -1,5 +1,6 @@
 """Tower features of image-text pairs: reading, embedding, storing."""
 
+from fiftyone_ecif.features.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs
 from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, read_image
@@ -11,6 +12,7 @@ __all__ = [
     "PairRow",
     "StoredPairs",
     "UnreadablePair",
+    "cache_folder",
     "embed_pairs",
     "read_image",
     "stored_embeddings",

@@ -1,0 +1,28 @@
+# `make demo` shows the result on real data; `make test` proves the package. Both share the environment of `make env`.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+APP ?= 1
+DATA ?= fashion-mnist
+# Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: env demo test lint
+
+env: $(READY)
+
+$(READY): pyproject.toml scripts/make_env.sh
+	bash scripts/make_env.sh "$(PYTHON)" "$(VENV)"
+	@touch $(READY)
+
+demo: env
+	$(VENV)/bin/python -m examples.demo --data $(DATA) $(if $(filter 0,$(APP)),--no-app) $(if $(JSON),--json "$(JSON)")
+
+test: env
+	bash scripts/find_chromium.sh
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy

@@ -1,0 +1,1 @@
+"""Data, training and measurements that run on the installed package."""

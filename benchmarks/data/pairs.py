@@ -1,0 +1,106 @@
+"""The plain table of image-caption pairs that every data set loads into, and its image cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from fiftyone_ecif.features import cache_folder
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Image-caption pairs with their true classes, one row a pair.
+
+    Args:
+        filepaths: N image files
+        captions: N captions
+        labels: (N,) int64, index of the true class in ``class_names``
+        class_names: the classes as natural English, such as "ankle boot"
+        split: (N,) str, "train" or "heldout"
+        templates: caption templates with ``{}`` for the class name; empty where captions are free text
+        source: what the data is and where it came from, for people
+    """
+
+    filepaths: list[str]
+    captions: list[str]
+    labels: np.ndarray
+    class_names: list[str]
+    split: np.ndarray
+    templates: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.filepaths)
+
+    def select(self, rows: np.ndarray) -> PairTable:
+        """The pairs of some rows.
+
+        Args:
+            rows: (N,) bool mask or (M,) int row numbers
+
+        Returns:
+            a :class:`PairTable` of those pairs, in that order
+        """
+        rows = np.arange(len(self))[rows]
+        return replace(
+            self,
+            filepaths=[self.filepaths[row] for row in rows],
+            captions=[self.captions[row] for row in rows],
+            labels=self.labels[rows],
+            split=self.split[rows],
+        )
+
+    def with_captions(self, captions: Sequence[str]) -> PairTable:
+        """The same pairs with other captions, one a pair."""
+        if len(captions) != len(self):
+            raise ValueError(f"{len(captions)} captions for {len(self)} pairs; there must be one each.")
+        return replace(self, captions=list(captions))
+
+
+def write_images(images: np.ndarray, names: Sequence[str], folder: Path, progress: bool = True) -> list[str]:
+    """Write gray images as PNG files; those already there are kept.
+
+    Args:
+        images: (N, H, W) uint8
+        names: N file names without an ending, unique for the image's content
+        folder: where they go
+        progress: whether to show a progress bar
+
+    Returns:
+        the N file paths
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    filepaths = []
+    for image, name in tqdm(list(zip(images, names)), desc="data: writing images", unit="image", disable=not progress):
+        path = folder / f"{name}.png"
+        if not path.exists():
+            part = path.with_suffix(".png.part")
+            Image.fromarray(image).save(part, format="PNG")
+            os.replace(part, path)
+        filepaths.append(str(path))
+    return filepaths
+
+
+def write_captions(
+    labels: np.ndarray, class_names: Sequence[str], templates: Sequence[str], rng: np.random.Generator
+) -> list[str]:
+    """A caption for each label, from a template drawn at random.
+
+    Args:
+        labels: (N,) int64, index into ``class_names``
+        class_names: the classes as natural English
+        templates: with ``{}`` where the class name goes
+        rng: the source of randomness
+
+    Returns:
+        N captions
+    """
+    chosen = rng.integers(len(templates), size=len(labels))
+    return [templates[template].format(class_names[label]) for template, label in zip(chosen, labels)]

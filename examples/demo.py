@@ -1,0 +1,212 @@
+"""The main job, end to end, on real data: train a small CLIP on noisy captions, find the wrong ones, show them.
+
+Run it with ``make demo``, or ``python -m examples.demo --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")  # no word about the database's version
+
+import fiftyone as fo
+import numpy as np
+from open_clip.factory import load_state_dict
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+import fiftyone_ecif as ecif
+from benchmarks.data import digits, fashion_mnist, noise
+from benchmarks.data.pairs import PairTable
+from benchmarks.training import trained_checkpoint
+from fiftyone_ecif.detect.baselines import batch_loss, clip_score
+
+DATASET_NAME = "ecif-demo"
+MADE_BY_DEMO = "made_by_fiftyone_ecif_demo"  # in dataset.info: only such a dataset is ever replaced
+RUN_KEY = "ecif"
+MODEL = "ecif-tiny"
+NOISE_RATE = 0.2
+SEED = 0
+SHOWN = 10  # suspects in the report
+
+Seconds = dict[str, float]
+
+
+def main() -> None:
+    """Run the steps, print the report, open the App."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=["fashion-mnist", "digits"], default="fashion-mnist")
+    parser.add_argument("--json", type=Path, help="write the report's figures to this file")
+    parser.add_argument("--no-app", action="store_true", help="end after the report")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("benchmarks").setLevel(logging.INFO)
+
+    seconds: Seconds = {}
+    with timed(seconds, "data"):
+        table, planted = load_pairs(arguments.data)
+    with timed(seconds, "model"):
+        train_pairs = table.select(table.split == "train")
+        epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn the classes, too few to memorise the noise
+        checkpoint = trained_checkpoint(MODEL, train_pairs, epochs=epochs, seed=SEED)
+    with timed(seconds, "dataset"):
+        dataset = make_dataset(table, planted)
+    train_view = dataset.match_tags("train")
+    with timed(seconds, "influence"):
+        results = ecif.compute_influence(
+            train_view,
+            text_field="caption",
+            target=dataset.match_tags("heldout"),
+            run_key=RUN_KEY,
+            model=MODEL,
+            pretrained=str(checkpoint),
+            scope="head",
+            seed=SEED,
+            overwrite=True,
+            progress=True,
+        )
+    suspects = results.misaligned()
+    logit_scale = load_state_dict(str(checkpoint))["logit_scale"].exp().item()
+    figures = measure(dataset, results, logit_scale)
+    figures |= {
+        "seconds_total": sum(seconds.values()),
+        "seconds_influence": seconds["influence"],
+        "pairs": len(train_view),
+        "dataset": table.source,
+        "cg_relative_residual": float(results.health["cg_relative_residual"]),
+    }
+    print_report(figures, seconds | {f"  {step}": value for step, value in results.timings.items()}, suspects)
+    if arguments.json:
+        part = arguments.json.with_name(arguments.json.name + ".part")
+        part.write_text(json.dumps(figures, indent=2) + "\n")
+        os.replace(part, arguments.json)
+    if not arguments.no_app:
+        open_app(dataset, suspects)
+
+
+@contextmanager
+def timed(seconds: Seconds, step: str) -> Iterator[None]:
+    """Say that a step begins, and note how long it took."""
+    print(f"\n== {step}", flush=True)
+    started = time.monotonic()
+    yield
+    seconds[step] = time.monotonic() - started
+
+
+def load_pairs(data: str) -> tuple[PairTable, np.ndarray]:
+    """The pairs with noisy training captions, and (N,) bool, True where the caption was planted."""
+    if data == "fashion-mnist":
+        try:
+            table = fashion_mnist.load(train=10_000, heldout=2_000, seed=SEED)
+        except fashion_mnist.SourceUnavailable as reason:
+            print(reason)
+            table = digits.load(seed=SEED)
+    else:
+        table = digits.load(seed=SEED)
+    train = np.flatnonzero(table.split == "train")
+    noisy, swapped = noise.swap_uniform(table.select(train), NOISE_RATE, SEED)
+    captions: np.ndarray = np.array(table.captions, dtype=object)
+    planted: np.ndarray = np.zeros(len(table), dtype=bool)
+    captions[train], planted[train] = noisy, swapped
+    print(f"{table.source}: {len(train)} training pairs, {planted.sum()} of them with a wrong caption, "
+          f"{len(table) - len(train)} held-out pairs")  # fmt: skip
+    return table.with_captions(list(captions)), planted
+
+
+def make_dataset(table: PairTable, planted: np.ndarray) -> fo.Dataset:
+    """The pairs as a persistent FiftyOne dataset, in place of an earlier demo's."""
+    if fo.dataset_exists(DATASET_NAME):
+        if not fo.load_dataset(DATASET_NAME).info.get(MADE_BY_DEMO):
+            raise SystemExit(
+                f"There is a dataset '{DATASET_NAME}' that this demo did not make. Rename or delete it, then try again."
+            )
+        fo.delete_dataset(DATASET_NAME)
+    dataset = fo.Dataset(DATASET_NAME)
+    dataset.info = {MADE_BY_DEMO: True, "source": table.source}
+    dataset.persistent = True
+    dataset.add_samples(
+        (
+            fo.Sample(
+                filepath=filepath,
+                tags=[str(split)],
+                caption=caption,
+                ground_truth=fo.Classification(label=table.class_names[label]),
+                planted=bool(bad),
+            )
+            for filepath, caption, label, split, bad in zip(
+                table.filepaths, table.captions, table.labels, table.split, planted
+            )
+        ),
+        num_samples=len(table),
+        progress=True,
+    )
+    return dataset
+
+
+def measure(dataset: fo.Dataset, results: Any, logit_scale: float) -> dict[str, Any]:
+    """How well each score finds the planted captions, over the pairs that were scored; the scale is τ itself."""
+    ids, image_embeddings, text_embeddings = results.embeddings()
+    view = dataset.select(list(ids), ordered=True)
+    planted, misalignment, positive, negative = (
+        np.array(values)
+        for values in view.values(
+            ["planted", f"{RUN_KEY}_misalignment", f"{RUN_KEY}_value_positive", f"{RUN_KEY}_value_negative"]
+        )
+    )
+    scores = {
+        "misalignment": misalignment.astype(float),
+        "positive": -positive.astype(float),  # a pair that harms has a value below 0
+        "negative": -negative.astype(float),
+        "clip_score": clip_score(image_embeddings, text_embeddings),
+        "batch_loss": batch_loss(image_embeddings, text_embeddings, logit_scale, seed=SEED),
+    }
+    figures: dict[str, Any] = {}
+    for name, score in scores.items():
+        figures[f"auroc_{name}"] = float(roc_auc_score(planted, score))
+        figures[f"ap_{name}"] = float(average_precision_score(planted, score))
+    figures["precision_at_100"] = float(planted[np.argsort(-scores["misalignment"])[:100]].mean())
+    return figures
+
+
+def print_report(figures: dict[str, Any], seconds: Seconds, suspects: fo.DatasetView) -> None:
+    """The figures, the time of each step and the most suspicious pairs, as tables."""
+    print(f"\n== report: {figures['pairs']} pairs of {figures['dataset']}\n")
+    print(f"{'score':<34}{'AUROC':>8}{'avg. precision':>16}")
+    for name, label in (
+        ("misalignment", f"{RUN_KEY}_misalignment"),
+        ("positive", "influence, positive role alone"),
+        ("negative", "influence, negative role alone"),
+        ("clip_score", "CLIP score"),
+        ("batch_loss", "batch loss"),
+    ):
+        print(f"{label:<34}{figures[f'auroc_{name}']:>8.3f}{figures[f'ap_{name}']:>16.3f}")
+    print(f"\nprecision among the 100 most suspicious: {figures['precision_at_100']:.2f}")
+    print(f"relative residual of the solver: {figures['cg_relative_residual']:.1e}\n")
+    print(f"{'step':<34}{'seconds':>8}{'pairs/s':>16}")
+    for step, value in seconds.items():
+        print(f"{step:<34}{value:>8.1f}{figures['pairs'] / max(value, 1e-9):>16,.0f}")
+    print(f"{'total':<34}{figures['seconds_total']:>8.1f}\n")
+    print(f"{'score':>6}  {'wrong?':<7}{'shows':<18}{'caption':<52}suggestion")
+    paths = [f"{RUN_KEY}_misalignment", "planted", "ground_truth.label", "caption", f"{RUN_KEY}_suggestion.label"]
+    for score, planted, label, caption, suggestion in zip(*suspects[:SHOWN].values(paths)):
+        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<52}{suggestion or ''}")
+
+
+def open_app(dataset: fo.Dataset, suspects: fo.DatasetView) -> None:
+    """Show the most suspicious pairs first, with score and caption on each thumbnail; waits until the App is closed."""
+    dataset.app_config.active_fields = fo.ActiveFields(paths=[f"{RUN_KEY}_misalignment", "caption"])
+    dataset.save()
+    session = fo.launch_app(suspects)
+    with suppress(KeyboardInterrupt):
+        session.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The sample fields that a run writes: their names, types and what they say (DESIGN: `<run_key>_…`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import fiftyone as fo
+
+METHOD = "ecif"
+"""What FiftyOne lists these runs under."""
+
+SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
+
+
+@dataclass(frozen=True)
+class ScoreField:
+    """One field of a run.
+
+    Args:
+        suffix: what follows ``<run_key>_`` in the field's name
+        ftype: FiftyOne field type
+        embedded: document type of an embedded field
+        description: unit and sign, shown by the App
+        indexed: whether views sort by it
+    """
+
+    suffix: str
+    ftype: type
+    description: str
+    embedded: type | None = None
+    indexed: bool = False
+
+    def name(self, run_key: str) -> str:
+        """The field's name on a sample."""
+        return f"{run_key}_{self.suffix}"
+
+    def add_to(self, dataset: fo.Dataset, run_key: str) -> None:
+        """Declare the field, with its description, and its index where there is one."""
+        name = self.name(run_key)
+        dataset.add_sample_field(name, self.ftype, embedded_doc_type=self.embedded, description=self.description)
+        if self.indexed:
+            dataset.create_index(name)
+
+
+SCORE_FIELDS = [
+    ScoreField(
+        "value",
+        fo.FloatField,
+        f"Predicted change of the mean target loss, in nats, if this pair were removed. {SIGN}",
+        indexed=True,
+    ),
+    ScoreField(
+        "value_positive",
+        fo.FloatField,
+        f"The part of value that the pair has as a positive: its image and caption pulled together. Nats. {SIGN}",
+    ),
+    ScoreField(
+        "value_negative",
+        fo.FloatField,
+        f"The part of value that the pair has as a negative: pushed away from the others in its batch. Nats. {SIGN}",
+    ),
+    ScoreField(
+        "value_std",
+        fo.FloatField,
+        "Standard deviation of value over the rounds of random batches, in nats. "
+        "The standard error of value is this over the square root of the number of rounds.",
+    ),
+    ScoreField(
+        "self_influence",
+        fo.FloatField,
+        "How much of its own loss the pair explains by itself, in nats; never negative. High: no other pair supports it.",
+    ),
+    ScoreField(
+        "misalignment",
+        fo.FloatField,
+        "Estimated probability, 0 to 1, that the caption does not belong to the image. High: suspicious.",
+        indexed=True,
+    ),
+    ScoreField(
+        "suggestion",
+        fo.EmbeddedDocumentField,
+        "The caption or label of the data set that fits the image best, with the model's confidence from 0 to 1.",
+        embedded=fo.Classification,
+    ),
+]
+FIELDS = {field.suffix: field for field in SCORE_FIELDS}

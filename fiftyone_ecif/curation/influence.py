@@ -1,0 +1,412 @@
+"""From a dataset to scores on its samples: the one job that everything else stands on."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import fiftyone as fo
+import numpy as np
+import torch
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.core import Head, Progress
+from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.progress import as_progress
+from fiftyone_ecif.curation.results import InfluenceResults, load_results
+from fiftyone_ecif.curation.runs import EcifConfig
+from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.curation.validation import check_collection, check_run_key
+from fiftyone_ecif.detect import Misalignment, Suggestions, misalignment, suggest
+from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
+from fiftyone_ecif.features import ArrayPairs, StoredPairs, cache_folder, embed_pairs
+from fiftyone_ecif.models import ContrastiveModel, load_model
+
+DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
+DEFAULT_BATCH_SIZE = 256
+SUSPECTED = 0.5
+"""Misalignment from which a pair gets a suggestion."""
+
+TRUSTED = 0.5
+"""Misalignment below which a pair's text may be suggested for others."""
+
+
+def compute_influence(
+    samples: SampleCollection,
+    text_field: str | None = None,
+    target: SampleCollection | None = None,
+    run_key: str = "ecif",
+    model: str | ContrastiveModel = DEFAULT_MODEL[0],
+    pretrained: str | None = None,
+    scope: str = "head",
+    removal: str = "exact",
+    rounds: int = 4,
+    batch_size: int | None = None,
+    damping: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    engine: str = "local",
+    num_workers: int | None = None,
+    skip_failures: bool = True,
+    overwrite: bool = False,
+    progress: bool | Callable[[str, int, int], None] | None = None,
+    *,
+    templates: Sequence[str] | None = None,
+    anchor: float | None = None,
+    image_embeddings: str | None = None,
+    text_embeddings: str | None = None,
+) -> InfluenceResults:
+    """Score every image-text pair by what removing it would do to a target loss, and by how likely it is misaligned.
+
+    Writes the sample fields of :data:`~fiftyone_ecif.curation.fields.SCORE_FIELDS` and registers a FiftyOne custom run.
+    A run that fails or is interrupted leaves the dataset as it was.
+
+    Args:
+        samples: Dataset or view with the training pairs
+        text_field: a StringField with captions, or a Classification field whose labels go into ``templates``; may be
+            left out with stored embeddings
+        target: Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs:
+            each half is scored against the loss of the other half
+        run_key: name of the run, and prefix of its fields
+        model: open_clip's name of a model, or a loaded model (``fiftyone_ecif.models.wrap_model``)
+        pretrained: open_clip's tag of its weights, or the path of a checkpoint
+        scope: the parameters that are thought to change; "head" for the last projections and the logit scale
+        removal: "exact" deletes a pair's negative role, "first_order" follows its derivative
+        rounds: random partitions into batches that the scores are averaged over
+        batch_size: pairs per batch of the attributed loss; None for 256
+        damping: added to the curvature on top of the anchor; None for none
+        seed: of everything random
+        device: "cpu", "cuda", "cuda:1"; None for a GPU where there is one
+        engine: where work runs; "local" is this process
+        num_workers: processes that decode images; None to choose
+        skip_failures: whether an unusable pair is left out and its reason kept, or raises
+        overwrite: whether to replace a run of the same key, once the new one is complete
+        progress: True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to
+            cancel
+        templates: with ``{}`` for the label, when ``text_field`` is a Classification field
+        anchor: δ, the pull towards the given weights; None to choose by the curvature
+        image_embeddings: field with image embeddings to use in place of a model
+        text_embeddings: field with text embeddings, likewise
+
+    Returns:
+        :class:`~fiftyone_ecif.curation.results.InfluenceResults`
+
+    Raises:
+        ValueError: for anything that cannot work, before anything is computed where it can be known
+    """
+    check_collection(samples)
+    if target is not None:
+        check_collection(target, "target")
+    check_run_key(samples, run_key, overwrite)
+    if scope != "head":
+        raise ValueError(f"scope {scope!r} is not available: only 'head' is.")
+    if engine != "local":
+        raise ValueError(f"engine {engine!r} is not available: only 'local' is.")
+    if (image_embeddings is None) != (text_embeddings is None):
+        raise ValueError("Stored embeddings come in two fields: pass image_embeddings and text_embeddings together.")
+    if text_field is None and image_embeddings is None:
+        raise ValueError("Pass text_field: the field that holds the captions or labels.")
+    settings = Settings(removal, rounds, batch_size or DEFAULT_BATCH_SIZE, anchor, damping or 0.0, seed)
+    device = check_device(device)
+    if isinstance(model, str) and pretrained is None and model == DEFAULT_MODEL[0]:
+        pretrained = DEFAULT_MODEL[1]
+
+    report = as_progress(progress)
+    started = time.perf_counter()
+    timings: dict[str, float] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        if image_embeddings is not None and text_embeddings is not None:
+            source: _Source = _FromFields(image_embeddings, text_embeddings)
+        else:
+            loaded = model if isinstance(model, ContrastiveModel) else load_model(model, pretrained, device)
+            source = _FromTowers(loaded, str(text_field), templates, num_workers, report)
+        pairs = source.pairs(samples, "Embed", skip_failures)
+        target_pairs = None if target is None else source.pairs(target, "Embed target", skip_failures)
+    timings["embed"] = time.perf_counter() - started
+    _check_overlap(pairs, target_pairs)
+    head = source.head(pairs)
+    outcome = compute(pairs, target_pairs, head, source.loss, settings, device, report)
+    timings.update(outcome.timings)
+
+    start = time.perf_counter()
+    report("Misalignment", 0, 2)
+    image, text = head_embeddings(pairs, head)
+    scores = outcome.scores
+    found = misalignment(image, text, scores.held_out_loss, scores.swap_loss, scores.swap_partner)
+    report("Misalignment", 1, 2)
+    texts = _texts(samples, text_field, pairs.ids)
+    suggestions = _suggest(pairs, outcome, found, texts)
+    report("Misalignment", 2, 2)
+    timings["misalignment"] = time.perf_counter() - start
+
+    notes = [str(item.message) for item in caught] + _notes(pairs, outcome, settings, texts)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    config = EcifConfig(
+        text_field=text_field,
+        templates=list(templates) if templates else None,
+        target=None if target is None else f"{len(target_pairs or ())} pairs of {target._dataset.name}",
+        model=source.name,
+        pretrained=source.pretrained,
+        model_fingerprint=source.fingerprint,
+        image_embeddings=image_embeddings,
+        text_embeddings=text_embeddings,
+        scope=scope,
+        loss=source.loss,
+        engine=engine,
+        device=device,
+        **asdict(settings),
+        versions=_versions(),
+    )
+    start = time.perf_counter()
+    report("Write", 0, 1)
+    columns = _columns(outcome, found, pairs.ids, texts, suggestions)
+    timings["total"] = time.perf_counter() - started
+    stored = dict(
+        heads=torch.stack([fitted.vector() for fitted in outcome.heads]).numpy(),
+        origin=head.vector().numpy(),
+        shapes=[list(head.image_weight.shape), list(head.text_weight.shape), head.logit_bias is not None],
+        solutions=outcome.solutions.numpy(),
+        health=_health(pairs, target_pairs, outcome, found),
+        timings=timings,
+        warnings=notes,
+        skipped=pairs.skipped,
+        skipped_target=target_pairs.skipped if target_pairs is not None else {},
+    )
+    _write(samples, run_key, config, columns, stored, overwrite)
+    report("Write", 1, 1)
+    close = getattr(report, "close", None)
+    if close:
+        close()
+    return load_results(samples._dataset, run_key)
+
+
+def check_device(device: str | None) -> str:
+    """The device to compute on; raises a ValueError if it is asked for and not there."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not one that torch knows: try 'cpu' or 'cuda'.") from error
+    if kind.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'.")
+    return device
+
+
+def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    """u_n and v_n of all pairs under a head, (N, D) each, float32."""
+    parts = [head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
+    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
+
+
+@dataclass
+class _FromTowers:
+    """Pairs by running a model's towers."""
+
+    model: ContrastiveModel
+    text_field: str
+    templates: Sequence[str] | None
+    num_workers: int | None
+    report: Progress
+
+    def __post_init__(self) -> None:
+        self.name, self.pretrained, self.loss = self.model.name, self.model.pretrained, self.model.loss
+        self.fingerprint = self.model.fingerprint
+
+    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs:
+        rows = pair_rows(samples, self.text_field, self.templates)
+        return embed_pairs(
+            self.model,
+            rows,
+            cache_folder("features"),
+            num_workers=self.num_workers,
+            skip_failures=skip_failures,
+            progress=lambda done, total: self.report(step, done, total),
+        )
+
+    def head(self, pairs: StoredPairs) -> Head:
+        return self.model.head()
+
+
+@dataclass
+class _FromFields:
+    """Pairs from embeddings stored on the samples."""
+
+    image_embeddings: str
+    text_embeddings: str
+    name = pretrained = fingerprint = None
+    loss = "clip"
+
+    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> ArrayPairs:
+        pairs = embedding_pairs(samples, self.image_embeddings, self.text_embeddings)
+        if pairs.skipped and not skip_failures:
+            id, reason = next(iter(pairs.skipped.items()))
+            raise ValueError(f"Sample {id}: {reason}. Pass skip_failures=True to leave such pairs out.")
+        return pairs
+
+    def head(self, pairs: ArrayPairs) -> Head:
+        return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
+
+
+_Source = _FromTowers | _FromFields
+
+
+def best_logit_scale(pairs: ArrayPairs, seed: int = 0) -> float:
+    """log τ, of those between 0 and log 100, at which a batch of the stored embeddings has the smallest loss."""
+    from fiftyone_ecif.core import LOSSES
+
+    index = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:1024]
+    candidates = np.linspace(0.0, np.log(100.0), 47)
+    if len(index) < 2:
+        return float(candidates[-1])
+
+    def loss(scale: float) -> float:
+        head = Head.identity(pairs.image_dim, pairs.text_dim, float(scale))
+        return LOSSES["clip"].sum_loss(head.linearize(*pairs.gather(index)).similarity()).item()
+
+    return float(min(candidates, key=loss))
+
+
+def _check_overlap(pairs, target_pairs) -> None:
+    if target_pairs is not None and (shared := set(pairs.ids) & set(target_pairs.ids)):
+        raise ValueError(
+            f"{len(shared)} samples are both scored and in the target. A pair cannot be judged by its own loss: "
+            "take them out of one of the two."
+        )
+
+
+def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) -> list[str] | None:
+    """The caption or label of each scored pair; None where there is no text field."""
+    if text_field is None:
+        return None
+    from fiftyone_ecif.curation.validation import is_classification_field
+
+    path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
+    by_id = dict(zip(*samples.values(["id", path]), strict=True))
+    return [by_id[id] for id in ids]
+
+
+def _suggest(pairs, outcome: InfluenceOutcome, found: Misalignment, texts) -> tuple[np.ndarray, Suggestions, list] | None:
+    """Suggestions for the suspected pairs: their rows, what is suggested, and the distinct texts it points into."""
+    if texts is None:
+        return None
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        first.setdefault(text, row)
+    distinct = list(first)
+    place = {text: number for number, text in enumerate(distinct)}
+    trusted = [place[text] for text, p in zip(texts, found.probability, strict=True) if p < TRUSTED]
+    counts = torch.bincount(torch.tensor(trusted, dtype=torch.int64), minlength=len(distinct)).float()
+    suspected = np.flatnonzero(found.probability >= SUSPECTED)
+    rows, parts = [], []
+    for half, head in enumerate(outcome.halves):
+        # The head fitted on the other half: this pair had no influence on it.
+        members = torch.from_numpy(suspected[outcome.half.numpy()[suspected] != half])
+        image = head.linearize(*pairs.gather(members)).image
+        text_rows = torch.tensor([first[text] for text in distinct])
+        text = head.linearize(*pairs.gather(text_rows)).text
+        rows.append(members.numpy())
+        parts.append(suggest(image, text, counts, head.logit_scale.exp().item()))
+    merged = Suggestions(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "confidence")))
+    return np.concatenate(rows), merged, distinct
+
+
+def _columns(outcome, found, ids, texts, suggestions) -> dict[str, dict[str, object]]:
+    """Field suffix → sample id → value; None where there is no finite value."""
+    columns: dict[str, dict[str, object]] = {}
+    scores = asdict(outcome.scores) | {"misalignment": torch.from_numpy(found.probability)}
+    for field in SCORE_FIELDS:
+        if field.ftype is fo.FloatField:
+            values = scores[field.suffix].double().tolist()
+            columns[field.suffix] = {
+                id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
+            }
+    labels: dict[str, object] = {}
+    if suggestions is not None:
+        rows, merged, distinct = suggestions
+        for row, text, confidence in zip(rows, merged.text, merged.confidence, strict=True):
+            if distinct[text] != texts[row]:
+                labels[ids[row]] = fo.Classification(label=distinct[text], confidence=float(confidence))
+    columns["suggestion"] = labels
+    return columns
+
+
+def _write(samples, run_key, config, columns, stored, overwrite) -> None:
+    """Write fields and run; all of it or, if anything fails, nothing."""
+    dataset = samples._dataset
+    replaces = overwrite and run_key in dataset.list_runs()
+    # A run that replaces another is written beside it and takes its key when it is complete.
+    key = f"{run_key}_replacement" if replaces else run_key
+    try:
+        for field in SCORE_FIELDS:
+            field.add_to(dataset, key)
+            if columns[field.suffix]:
+                dataset.set_values(field.name(key), columns[field.suffix], key_field="id")
+        samples.register_run(key, config, cleanup=False)
+        dataset.save_run_results(key, dataset.init_run_results(key, **stored), cache=False)
+    except BaseException:
+        if key in dataset.list_runs():
+            dataset.delete_run(key)
+        leftover = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(key))]
+        dataset.delete_sample_fields(leftover)
+        raise
+    if replaces:
+        dataset.delete_run(run_key)
+        dataset.rename_run(key, run_key)
+
+
+def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment) -> dict:
+    """Whether the numbers can be trusted, in numbers."""
+    reports = outcome.reports
+    return dict(
+        pairs=len(pairs),
+        skipped=len(pairs.skipped),
+        skip_reasons=dict(Counter(pairs.skipped.values())),
+        truncated_captions=pairs.truncated,
+        target_pairs=None if target_pairs is None else len(target_pairs),
+        target_loss=float(np.mean([report.target_loss for report in reports])),
+        cg_relative_residual=max(report.solver_relative_residual for report in reports),
+        solver_iterations=sum(report.solver_iterations for report in reports),
+        fit_relative_gradient=max(report.fit_relative_gradient for report in reports),
+        anchor=[report.anchor for report in reports],
+        ranking_stability=min(report.ranking_stability for report in reports),
+        noise_rate=found.noise_rate,
+    )
+
+
+def _notes(pairs, outcome: InfluenceOutcome, settings: Settings, texts) -> list[str]:
+    """What the user should know about this run, in plain words."""
+    notes = list(outcome.warnings)
+    if pairs.skipped:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in Counter(pairs.skipped.values()).most_common(5))
+        notes.append(f"{len(pairs.skipped)} pairs were skipped and have no scores: {reasons}.")
+    if pairs.truncated:
+        notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
+    if len(pairs) < settings.batch_size:
+        notes.append(f"There are fewer pairs ({len(pairs)}) than a batch ({settings.batch_size}): all share one batch.")
+    if texts is not None:
+        repeats = 1.0 - len(set(texts)) / len(texts)
+        if repeats > 0.1:
+            notes.append(
+                f"{repeats:.0%} of the captions repeat another one. In a batch they count as negatives of each other, "
+                "as they do in training with this loss."
+            )
+    return notes
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("fiftyone-ecif", "fiftyone", "torch", "open_clip_torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+

@@ -1,0 +1,39 @@
+"""Progress by step, as FiftyOne shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fiftyone as fo
+
+from fiftyone_ecif.core import Progress
+
+
+class StepBars:
+    """One FiftyOne progress bar per step; a :data:`~fiftyone_ecif.core.Progress`.
+
+    Args:
+        progress: True, False, or None for FiftyOne's own setting
+    """
+
+    def __init__(self, progress: bool | None) -> None:
+        self.progress, self.step, self.bar = progress, "", None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step != self.step:
+            self.close()
+            self.step = step
+            self.bar = fo.ProgressBar(total=total, progress=self.progress, start_msg=f"{step}...", iters_str="steps")
+            self.bar.__enter__()
+        self.bar.set_iteration(done)
+
+    def close(self) -> None:
+        """End the bar that is open."""
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+            self.bar = None
+
+
+def as_progress(progress: bool | None | Callable) -> Progress:
+    """What a caller passed as ``progress=``, as a function of (step, done, total)."""
+    return progress if callable(progress) else StepBars(progress)

@@ -1,0 +1,174 @@
+"""A run's results: views by score, and what is known about the run."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+import numpy as np
+import torch
+from fiftyone import ViewField as F
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.core import Head
+from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.runs import EcifConfig, check_run
+from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
+
+
+class InfluenceResults:
+    """What a run found, on the dataset that it ran on.
+
+    Args:
+        dataset: the dataset
+        run_key: the run's key
+
+    Raises:
+        ValueError: if there is no such run
+    """
+
+    def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
+        check_run(dataset, run_key)
+        self.dataset, self.run_key = dataset, run_key
+        self._stored = dataset.load_run_results(run_key, cache=False, load_view=False)
+        if self._stored is None:
+            raise ValueError(f"Run {run_key!r} has no results: it did not end. Delete it and run it again.")
+
+    def __repr__(self) -> str:
+        return f"InfluenceResults({self.dataset.name!r}, {self.run_key!r}: {self.health['pairs']} pairs)"
+
+    @property
+    def config(self) -> EcifConfig:
+        """What the run was asked for."""
+        return self.dataset.get_run_info(self.run_key).config
+
+    @property
+    def samples(self) -> fo.DatasetView:
+        """The view that was scored."""
+        return self.dataset.load_run_view(self.run_key)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The run's field names, by what they hold."""
+        return {field.suffix: field.name(self.run_key) for field in SCORE_FIELDS}
+
+    @property
+    def health(self) -> dict:
+        """Whether the numbers can be trusted: solver residual, gradient at rest, stability of the ranking, skipped pairs."""
+        return self._stored.health
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds per step."""
+        return self._stored.timings
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, in plain words."""
+        return self._stored.warnings
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Reason by sample id, for the pairs that have no scores."""
+        return self._stored.skipped
+
+    def misaligned(self, threshold: float | None = None, limit: int | None = None) -> fo.DatasetView:
+        """The pairs, most suspicious first.
+
+        Args:
+            threshold: only pairs of at least this misalignment, 0 to 1
+            limit: at most so many
+
+        Returns:
+            a view sorted by misalignment, falling
+        """
+        if threshold is not None and not 0.0 <= threshold <= 1.0:
+            raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
+        name = self.fields["misalignment"]
+        view = self._scored(name)
+        if threshold is not None:
+            view = view.match(F(name) >= threshold)
+        return self._limited(view.sort_by(name, reverse=True), limit)
+
+    def harmful(self, limit: int | None = None) -> fo.DatasetView:
+        """The pairs whose removal would lower the target loss, most harmful first.
+
+        Args:
+            limit: at most so many
+
+        Returns:
+            a view of pairs with a negative value, sorted by value, rising
+        """
+        name = self.fields["value"]
+        return self._limited(self._scored(name).match(F(name) < 0).sort_by(name), limit)
+
+    def valuable(self, limit: int | None = None) -> fo.DatasetView:
+        """The pairs whose removal would raise the target loss, most valuable first.
+
+        Args:
+            limit: at most so many
+
+        Returns:
+            a view of pairs with a positive value, sorted by value, falling
+        """
+        name = self.fields["value"]
+        return self._limited(self._scored(name).match(F(name) > 0).sort_by(name, reverse=True), limit)
+
+    def embeddings(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Embeddings of the scored pairs by the model as it was given.
+
+        Returns:
+            sample ids, and unit vectors of images and texts, (N, D) float32 each
+
+        Raises:
+            ValueError: if the features are no longer there
+        """
+        pairs = self.pairs()
+        parts = [self.given_head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
+        return pairs.ids, *(np.concatenate([getattr(p, side).numpy() for p in parts]) for side in ("image", "text"))
+
+    @property
+    def given_head(self) -> Head:
+        """The head θ0 that the run started from."""
+        (rows, image_columns), (_, text_columns), has_bias = self._stored.shapes
+        zero = torch.zeros(())
+        like = Head(torch.zeros(rows, image_columns), torch.zeros(rows, text_columns), zero, zero if has_bias else None)
+        return like.replace(torch.as_tensor(np.asarray(self._stored.origin), dtype=torch.float32))
+
+    def pairs(self) -> StoredPairs | ArrayPairs:
+        """The scored pairs' features, as they were stored by the run."""
+        config = self.config
+        if config.image_embeddings is not None:
+            return embedding_pairs(self.samples, config.image_embeddings, config.text_embeddings)
+        rows = pair_rows(self.samples, config.text_field, config.templates)
+        rows = [row for row in rows if row.id not in self.skipped]
+        try:
+            return FeatureStore(cache_folder("features"), config.model_fingerprint).pairs(rows)
+        except FileNotFoundError as error:
+            raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+
+    def _scored(self, name: str) -> fo.DatasetView:
+        if not self.dataset.has_sample_field(name):
+            raise ValueError(f"Field {name!r} was deleted: compute run {self.run_key!r} again.")
+        return self.dataset.exists(name)
+
+    @staticmethod
+    def _limited(view: fo.DatasetView, limit: int | None) -> fo.DatasetView:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
+        return view if limit is None else view.limit(limit)
+
+
+def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
+    """Open a run.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+
+    Returns:
+        :class:`InfluenceResults`
+
+    Raises:
+        ValueError: if there is no such run
+    """
+    return InfluenceResults(dataset._dataset, run_key)

@@ -1,0 +1,88 @@
+"""ECIF as a FiftyOne custom run: renaming and deleting it renames and deletes its fields."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+from fiftyone.core.runs import Run, RunConfig
+
+from fiftyone_ecif.curation.fields import METHOD, SCORE_FIELDS
+from fiftyone_ecif.curation.validation import check_run_key
+
+
+class EcifConfig(RunConfig):
+    """What a run was asked for; the arguments of ``compute_influence`` and the versions it ran with."""
+
+    @property
+    def method(self):
+        """The name that FiftyOne lists the run under."""
+        return METHOD
+
+
+class Ecif(Run):
+    """The run's side that FiftyOne calls when runs are listed, renamed or deleted."""
+
+    def get_fields(self, samples, key):
+        """Names of the run's fields that the collection has."""
+        dataset = samples._dataset
+        return [name for name in (field.name(key) for field in SCORE_FIELDS) if dataset.has_sample_field(name)]
+
+    def rename(self, samples, key, new_key):
+        """Rename the run's fields with it."""
+        present = set(self.get_fields(samples, key))
+        renamed = {field.name(key): field.name(new_key) for field in SCORE_FIELDS if field.name(key) in present}
+        samples._dataset.rename_sample_fields(renamed)
+
+    def cleanup(self, samples, key):
+        """Delete the run's fields with it."""
+        samples._dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
+
+
+def list_runs(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's ECIF runs, oldest first.
+
+    Args:
+        dataset: a Dataset or view
+
+    Returns:
+        list of run keys
+    """
+    keys = dataset.list_runs(method=METHOD)
+    return sorted(keys, key=lambda key: dataset.get_run_info(key).timestamp)
+
+
+def check_run(dataset: fo.Dataset, run_key: str) -> None:
+    """Raise a ValueError that names the runs there are, if there is no ECIF run of this key."""
+    keys = list_runs(dataset)
+    if run_key not in keys:
+        there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {run_key!r}: {there}.")
+
+
+def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
+    """Give a run, and its fields, another key.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+        new_run_key: the key to give it
+
+    Raises:
+        ValueError: if there is no such run, or the new key cannot be used
+    """
+    check_run(dataset, run_key)
+    check_run_key(dataset, new_run_key)
+    dataset.rename_run(run_key, new_run_key)
+
+
+def delete_run(dataset: fo.Dataset, run_key: str) -> None:
+    """Delete a run and its fields.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+
+    Raises:
+        ValueError: if there is no such run
+    """
+    check_run(dataset, run_key)
+    dataset.delete_run(run_key)

@@ -1,0 +1,7 @@
+"""Finding pairs whose text does not belong to their image."""
+
+from fiftyone_ecif.detect.baselines import batch_loss, clip_score
+from fiftyone_ecif.detect.misalignment import Misalignment, misalignment
+from fiftyone_ecif.detect.suggestions import Suggestions, suggest
+
+__all__ = ["Misalignment", "Suggestions", "batch_loss", "clip_score", "misalignment", "suggest"]

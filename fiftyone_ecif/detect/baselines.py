@@ -1,0 +1,50 @@
+"""What others score suspicion by, over L2-normalised embeddings; higher = more suspicious (DETECTION.md)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fiftyone_ecif.core import LOSSES, partitions
+
+
+def clip_score(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """1 − cos(u_n, v_n): the CLIP score (Hessel et al. 2021), turned round.
+
+    Args:
+        image: (N, D) unit vectors
+        text: (N, D) unit vectors
+
+    Returns:
+        (N,), 0 to 2
+    """
+    return 1.0 - (image * text).sum(1)
+
+
+def batch_loss(
+    image: np.ndarray,
+    text: np.ndarray,
+    logit_scale: float,
+    rounds: int = 5,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> np.ndarray:
+    """pos_n averaged over random batches: negCLIPLoss (Wang et al., arXiv 2405.19547), turned round.
+
+    Args:
+        image: (N, D) unit vectors
+        text: (N, D) unit vectors
+        logit_scale: τ, not its logarithm
+        rounds: random partitions to average over
+        batch_size: pairs per batch
+        seed: of the partitions
+
+    Returns:
+        (N,), nats
+    """
+    u, v = torch.as_tensor(image), torch.as_tensor(text)
+    total = torch.zeros(len(u), dtype=u.dtype)
+    for batches in partitions(len(u), min(batch_size, len(u)), rounds, seed):
+        for index in batches:
+            total[index] += LOSSES["clip"].roles(logit_scale * u[index] @ v[index].T).positive
+    return (total / rounds).numpy()
