@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the report's figures to this file")
     parser.add_argument("--no-app", action="store_true", help="end after the report")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Not the root logger: FiftyOne's progress bars write through loggers with handlers of their own.
+    logging.getLogger("benchmarks").addHandler(logging.StreamHandler())
     logging.getLogger("benchmarks").setLevel(logging.INFO)
 
     seconds: Seconds = {}

@@ -176,7 +176,8 @@ def compute_influence(
         timings=timings,
         warnings=notes,
         skipped=pairs.skipped,
-        skipped_target=target_pairs.skipped if target_pairs is not None else {},
+        target_dataset=None if target is None else target._dataset.name,
+        target_ids=None if target_pairs is None else list(target_pairs.ids),
     )
     _write(samples, run_key, config, columns, stored, overwrite)
     report("Write", 1, 1)

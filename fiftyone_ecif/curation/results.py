@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import fiftyone as fo
 import numpy as np
 import torch
@@ -10,8 +12,11 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.progress import as_progress
+from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
 
 
@@ -134,17 +139,109 @@ class InfluenceResults:
         like = Head(torch.zeros(rows, image_columns), torch.zeros(rows, text_columns), zero, zero if has_bias else None)
         return like.replace(torch.as_tensor(np.asarray(self._stored.origin), dtype=torch.float32))
 
+    @property
+    def fitted_heads(self) -> list[Head]:
+        """The heads θ̂ that the scores were taken at: one, or one per half of the pairs when cross-fitted."""
+        like = self.given_head
+        return [like.replace(torch.as_tensor(row, dtype=torch.float32)) for row in np.asarray(self._stored.heads)]
+
     def pairs(self) -> StoredPairs | ArrayPairs:
-        """The scored pairs' features, as they were stored by the run."""
+        """The scored pairs' features, as they were stored by the run.
+
+        Raises:
+            ValueError: if the pairs have changed since the run
+        """
+        pairs = self._stored_pairs(self.samples, self.skipped)
+        if len(pairs) != self.health["pairs"]:
+            raise ValueError(
+                f"Run {self.run_key!r} scored {self.health['pairs']} pairs and {len(pairs)} of them are as they were: "
+                "the data set has changed since. Compute the run again."
+            )
+        return pairs
+
+    @property
+    def target_samples(self) -> fo.DatasetView | None:
+        """The usable target samples; None for a cross-fitted run.
+
+        Raises:
+            ValueError: if some are gone
+        """
+        if self._stored.target_dataset is None:
+            return None
+        if not fo.dataset_exists(self._stored.target_dataset):
+            raise ValueError(f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again.")
+        target = fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
+        if len(target) != len(self._stored.target_ids):
+            raise ValueError("Some of the target's samples were deleted: compute the run again.")
+        return target
+
+    def target_pairs(self) -> StoredPairs | ArrayPairs | None:
+        """The target pairs' features; None for a cross-fitted run."""
+        target = self.target_samples
+        return None if target is None else self._stored_pairs(target, {})
+
+    def _stored_pairs(self, samples: SampleCollection, skipped: dict[str, str]) -> StoredPairs | ArrayPairs:
         config = self.config
         if config.image_embeddings is not None:
-            return embedding_pairs(self.samples, config.image_embeddings, config.text_embeddings)
-        rows = pair_rows(self.samples, config.text_field, config.templates)
-        rows = [row for row in rows if row.id not in self.skipped]
+            return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
+        rows = [row for row in pair_rows(samples, config.text_field, config.templates) if row.id not in skipped]
         try:
             return FeatureStore(cache_folder("features"), config.model_fingerprint).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+
+    def estimate_removal(
+        self, view: SampleCollection, newton_steps: int = 1, progress: bool | Callable | None = None
+    ) -> RemovalEffect:
+        """Predict what removing pairs does to the target, without retraining (ECIF.md §7).
+
+        Args:
+            view: the samples to remove; those without a score in this run are ignored
+            newton_steps: 1 for the closed form, 2 to correct it once
+            progress: as in ``compute_influence``
+
+        Returns:
+            a :class:`~fiftyone_ecif.engine.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
+            accuracy for labels, before and after
+
+        Raises:
+            ValueError: if nothing or nearly everything is removed, or the data has changed since the run
+        """
+        return RemovalStudy(self, view, as_progress(progress)).estimate(newton_steps)
+
+    def verify_removal(self, view: SampleCollection, progress: bool | Callable | None = None) -> RemovalEffect:
+        """What removing pairs does to the target by really refitting the head, beside the prediction.
+
+        Args:
+            view: the samples to remove; those without a score in this run are ignored
+            progress: as in ``compute_influence``
+
+        Returns:
+            a :class:`~fiftyone_ecif.engine.RemovalEffect` with ``measured``
+
+        Raises:
+            ValueError: as :meth:`estimate_removal`
+        """
+        return RemovalStudy(self, view, as_progress(progress)).verify()
+
+    def edited_checkpoint(
+        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: bool | Callable | None = None
+    ) -> str:
+        """Write an open_clip checkpoint whose head is fitted on the pairs and then freed of some, in closed form.
+
+        Args:
+            view: the samples whose influence is removed
+            path: ends in .pt or .safetensors; ``open_clip.create_model_and_transforms(model, pretrained=path)`` loads it
+            newton_steps: 1 for the closed form, 2 to correct it once
+            progress: as in ``compute_influence``
+
+        Returns:
+            ``path``
+
+        Raises:
+            ValueError: as :meth:`estimate_removal`, or if the run has no model to edit
+        """
+        return RemovalStudy(self, view, as_progress(progress)).write_checkpoint(path, newton_steps)
 
     def _scored(self, name: str) -> fo.DatasetView:
         if not self.dataset.has_sample_field(name):

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from fiftyone_ecif.detect import batch_loss, clip_score, misalignment, suggest
+from fiftyone_ecif.detect.neighbours import nearest, neighbour_disagreement
+
+
+def unit(rows):
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def make_pairs(pairs=1500, classes=12, rate=0.2, seed=0, dim=16):
+    """Images and texts around class centres; a share of the texts belongs to another class."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, dim, generator=generator)
+    label = torch.randint(classes, (pairs,), generator=generator)
+    wrong = torch.rand(pairs, generator=generator) < rate
+    shift = torch.randint(1, classes, (pairs,), generator=generator)
+    said = torch.where(wrong, (label + shift) % classes, label)
+    noise = torch.randn(2, pairs, dim, generator=generator)
+    return unit(centres[label] + noise[0]), unit(centres[said] + noise[1]), wrong.numpy()
+
+
+def evidence(image, text, scale=10.0):
+    """Held-out losses in one batch of everything, and those of pairs swapped with the next."""
+    from fiftyone_ecif.core import LOSSES
+
+    similarity = scale * image @ text.T
+    partner = torch.arange(len(image)).roll(-1)
+    return LOSSES["clip"].roles(similarity).positive, LOSSES["clip"].swap_losses(similarity), partner
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
+def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
+    image, text, wrong = make_pairs(rate=rate)
+    found = misalignment(image, text, *evidence(image, text))
+    assert roc_auc_score(wrong, found.probability) >= roc_auc_score(wrong, clip_score(image.numpy(), text.numpy()))
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.07)
+    assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.07)
+    confident = found.probability > 0.9
+    assert wrong[confident].mean() > 0.8
+    assert ((found.probability >= 0) & (found.probability <= 1)).all()
+
+
+def test_the_order_is_strict_so_that_views_do_not_tie():
+    image, text, _ = make_pairs()
+    found = misalignment(image, text, *evidence(image, text))
+    assert len(np.unique(found.probability)) == len(found.probability)
+
+
+@pytest.mark.parametrize("case", ["one text for all", "all identical", "all wrong", "all right", "four pairs"])
+def test_hopeless_data_stay_finite_and_in_range(case):
+    image, text, _ = make_pairs(rate={"all wrong": 1.0, "all right": 0.0}.get(case, 0.2))
+    if case == "one text for all":
+        text = text[:1].expand_as(text).contiguous()
+    elif case == "all identical":
+        image, text = image[:1].expand_as(image).contiguous(), text[:1].expand_as(text).contiguous()
+    elif case == "four pairs":
+        image, text = image[:4], text[:4]
+    found = misalignment(image, text, *evidence(image, text))
+    assert np.isfinite(found.probability).all()
+    assert (found.probability >= 0).all() and (found.probability <= 1).all()
+    assert 0 <= found.noise_rate <= 1
+
+
+def test_neighbours_leave_the_row_itself_out_even_among_duplicates():
+    rows = unit(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)))
+    rows[10:30] = rows[0]
+    found = nearest(rows, 5)
+    assert not (found == torch.arange(40)[:, None]).any()
+    similarity = rows @ rows.T
+    similarity.fill_diagonal_(-2)
+    expected = similarity.topk(5, dim=1).values
+    torch.testing.assert_close(similarity.gather(1, found), expected, rtol=0, atol=1e-5)
+
+
+def test_neighbour_disagreement_matches_the_formula_in_loops():
+    image, text, _ = make_pairs(pairs=60)
+    partner = torch.arange(60).roll(-3)
+    s_n, s_m = neighbour_disagreement(image, text, partner, k=7)
+    near_image, near_text = nearest(image, 7), nearest(text, 7)
+    for n in range(60):
+        m = partner[n].item()
+        expected = []
+        for j in near_image[n].tolist():
+            if j not in (n, m):
+                agreement = np.exp(-5 * (1 - (image[j] @ text[j]).item()))
+                expected.append((1 - text[m] @ text[j]).item() * np.exp(-0.1 * (1 - image[n] @ image[j]).item()) * agreement)
+        assert s_n[n].item() == pytest.approx(np.mean(expected), rel=1e-4)
+        expected = []
+        for j in near_text[m].tolist():
+            if j not in (n, m):
+                agreement = np.exp(-5 * (1 - (image[j] @ text[j]).item()))
+                expected.append((1 - image[n] @ image[j]).item() * np.exp(-0.1 * (1 - text[m] @ text[j]).item()) * agreement)
+        assert s_m[n].item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_baselines_are_their_definitions():
+    image, text, _ = make_pairs(pairs=50)
+    np.testing.assert_allclose(clip_score(image.numpy(), text.numpy()), 1 - (image * text).sum(1).numpy(), atol=1e-6)
+    similarity = 7.0 * image @ text.T
+    expected = 0.5 * (-similarity.log_softmax(1).diagonal() - similarity.log_softmax(0).diagonal())
+    np.testing.assert_allclose(
+        batch_loss(image.numpy(), text.numpy(), 7.0, rounds=2, batch_size=64), expected.numpy(), rtol=1e-4)
+
+
+def test_suggestions_prefer_what_fits_and_what_trusted_pairs_say():
+    texts = unit(torch.tensor([[1.0, 0.0], [0.999, 0.02], [0.0, 1.0], [-1.0, 0.0]]))
+    image = unit(torch.tensor([[1.0, 0.1], [0.1, 1.0], [-1.0, 0.0]]))
+    found = suggest(image, texts, torch.tensor([10.0, 1.0, 10.0, 0.0]), logit_scale=20.0)
+    assert found.text.tolist() == [0, 2, 2]  # the last image's own text is backed by no trusted pair
+    assert found.confidence[0] > 0.95  # two wordings of one meaning share their probability
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert len(suggest(image[:0], texts, torch.ones(4), 20.0).text) == 0
