@@ -4,7 +4,7 @@ import numpy as np
 
 PLANTED = range(0, 60, 5)
 SHIFT = 25  # to a pair of the next colour and another shape
-NOISE = 0.1
+NOISE = 0.2
 
 
 def plant_errors(dataset) -> None:

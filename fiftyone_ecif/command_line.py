@@ -1,0 +1,73 @@
+"""The console script ``fiftyone-ecif``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+LINK_NAME = "fiftyone-ecif"
+
+
+def plugin_folder() -> Path:
+    """The folder that FiftyOne loads the plugin from.
+
+    A wheel carries ``fiftyone.yml``, its entry file and the icons inside ``fiftyone_ecif/plugin``; in a checkout they
+    lie at the root.
+
+    Raises:
+        FileNotFoundError: if neither has them
+    """
+    for folder in (PACKAGE / "plugin", PACKAGE.parent):
+        if (folder / "fiftyone.yml").is_file():
+            return folder
+    raise FileNotFoundError(f"There is no fiftyone.yml in {PACKAGE / 'plugin'}; install fiftyone-ecif anew.")
+
+
+def install_plugin(plugins_dir: Path) -> Path:
+    """Link the plugin into FiftyOne's plugins folder, in place of an earlier link.
+
+    Args:
+        plugins_dir: FiftyOne's plugins folder, made where it is missing
+
+    Returns:
+        the link
+
+    Raises:
+        FileExistsError: if a folder of that name is there, which may be a copy with somebody's changes
+        OSError: if the link cannot be made
+    """
+    link = plugins_dir / LINK_NAME
+    if link.exists() and not link.is_symlink():
+        raise FileExistsError(f"{link} is a folder already, not a link made by this command; move it away first.")
+    plugins_dir.mkdir(parents=True, exist_ok=True)
+    part = link.with_name(f".{LINK_NAME}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(plugin_folder(), target_is_directory=True)
+    os.replace(part, link)
+    return link
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the console script; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="fiftyone-ecif", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("install-plugin", help="link the installed package into FiftyOne's plugins folder")
+    parser.parse_args(arguments)
+
+    import fiftyone as fo
+
+    try:
+        link = install_plugin(Path(fo.config.plugins_dir))
+    except OSError as error:
+        print(f"The plugin was not installed: {error}", file=sys.stderr)
+        return 1
+    print(f"FiftyOne will load the plugin from {link} -> {link.resolve()}")
+    print("Remove it by deleting that link. An App that is running finds it after a reload of its page.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

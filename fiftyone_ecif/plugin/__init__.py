@@ -1,0 +1,23 @@
+"""The package's operators in the FiftyOne App: forms, messages, placements. All work is one SDK call each.
+
+Kept free of torch and open_clip, since the App loads it anew with every process it starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fiftyone_ecif.plugin.compute import ComputeInfluence
+from fiftyone_ecif.plugin.runs import ManageRuns
+from fiftyone_ecif.plugin.show import ShowMisaligned
+
+NAME = "@ecif/ecif"
+OPERATORS = (ComputeInfluence, ShowMisaligned, ManageRuns)
+
+__all__ = ["NAME", "OPERATORS", "register"]
+
+
+def register(plugin: Any) -> None:
+    """Register every operator; ``fiftyone.yml`` lists the same names."""
+    for operator in OPERATORS:
+        plugin.register(operator)

@@ -1,0 +1,191 @@
+"""The operator that computes influence: a face over :func:`fiftyone_ecif.compute_influence`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.curation.validation import is_classification_field, text_fields
+from fiftyone_ecif.plugin.background import BackgroundJob
+from fiftyone_ecif.plugin.compute_form import compute_form, proposed_run_key, trusted_pairs, without
+from fiftyone_ecif.plugin.forms import notice, show_fields
+from fiftyone_ecif.plugin.operator import EcifOperator
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_UPDATES = 0.3
+SECONDS_BETWEEN_DELEGATED_UPDATES = 3.0  # each is a write to the database
+
+
+class ComputeInfluence(EcifOperator):
+    """Scores the pairs, then shows them, the most suspicious first."""
+
+    button = "Compute influence (ECIF)"
+    icon = "compute.svg"
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """Immediate or delegated; a generator, so that progress shows."""
+        return foo.OperatorConfig(
+            name="compute_influence",
+            label="ECIF: compute influence",
+            description="Find pairs that harm a CLIP-style model, and captions that do not belong to their images",
+            icon=f"/assets/{self.icon}",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        text_field: str,
+        target: str | None = None,
+        run_key: str = "ecif",
+        model: str | None = None,
+        pretrained: str | None = None,
+        templates: str | None = None,
+        image_embeddings: str | None = None,
+        text_embeddings: str | None = None,
+        removal: str | None = None,
+        rounds: int | None = None,
+        batch_size: int | None = None,
+        damping: float | None = None,
+        seed: int | None = None,
+        device: str | None = None,
+        overwrite: bool | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script, with the form's parameters.
+
+        Args:
+            sample_collection: the training pairs
+            text_field: their captions, or a Classification field
+            target: trusted pairs, which are not scored themselves, as "view:<saved view>" or "tag:<sample tag>"; None:
+                the pairs are cross-fitted
+            run_key: name of the run, and prefix of its fields
+            model: open_clip's name of the model
+            pretrained: one of its tags, or the path of a checkpoint
+            templates: for a Classification field, one template per line, e.g. "a photo of a {}"
+            image_embeddings: field of stored image embeddings, in place of a model
+            text_embeddings: field of stored caption embeddings, in place of a model
+            removal: "exact" or "first_order"
+            rounds: rounds of batches that a pair is scored in
+            batch_size: pairs per batch
+            damping: damping of the curvature
+            seed: of the batches
+            device: "cpu", "cuda", ...; None: the best there is
+            overwrite: whether to replace a run of this name
+            delegate: whether to queue the run for a worker
+
+        Returns:
+            the result, or a task where an event loop is running
+        """
+        return self.execute_on(
+            sample_collection,
+            delegate,
+            advanced=True,
+            features="embeddings" if image_embeddings or text_embeddings else "model",
+            text_field=text_field,
+            target=target,
+            run_key=run_key,
+            model=model,
+            pretrained=pretrained,
+            templates=templates,
+            image_embeddings=image_embeddings,
+            text_embeddings=text_embeddings,
+            removal=removal,
+            rounds=rounds,
+            batch_size=batch_size,
+            damping=damping,
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+        )
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """The form, checked as one types."""
+        return compute_form(ctx)
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Compute in a thread, telling the App how far it is; then show the result."""
+        samples, target, arguments = ctx.target_view(), trusted_pairs(ctx), sdk_arguments(ctx)
+        if target is not None:
+            samples = without(samples, target)
+        job = BackgroundJob(
+            lambda progress: ecif.compute_influence(samples, target=target, progress=progress, **arguments)
+        )
+        for step, done, total in job.updates(
+            SECONDS_BETWEEN_DELEGATED_UPDATES if ctx.delegated else SECONDS_BETWEEN_UPDATES
+        ):
+            label, fraction = f"{step}: {done:,} of {total:,}", done / max(total, 1)
+            if ctx.delegated:
+                ctx.set_progress(progress=fraction, label=label)
+            else:
+                yield ctx.ops.set_progress(progress=fraction, label=label)
+        try:
+            results = job.result()
+        except Exception as error:
+            if ctx.delegated or ctx.spaces is None:  # nobody looks at an App: the caller gets the error itself
+                raise
+            yield from show_failure(ctx, error)
+            return
+        if not ctx.delegated:
+            yield from show_results(ctx, results)
+
+
+def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """The form's values as arguments of :func:`fiftyone_ecif.compute_influence`, but for samples and target."""
+    given = {name: value for name, value in ctx.params.items() if value not in (None, "")}
+    given.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
+    given.setdefault("run_key", proposed_run_key(ctx.dataset))
+    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "overwrite"]
+    if given.get("features") == "embeddings":
+        names += ["image_embeddings", "text_embeddings"]
+    else:
+        names += ["model", "pretrained"]
+    arguments = {name: given[name] for name in names if name in given}
+    if "templates" in given and is_classification_field(ctx.dataset, given["text_field"]):
+        arguments["templates"] = [line.strip() for line in given["templates"].splitlines() if line.strip()]
+    if given.get("device", "auto") != "auto":
+        arguments["device"] = given["device"]
+    if not ctx.delegated:
+        arguments["num_workers"] = 0  # the App's server must not fork
+    return arguments
+
+
+def show_results(ctx: foo.ExecutionContext, results: Any) -> Iterator[Any]:
+    """Reload the grid, sort it by suspicion, show scores on the thumbnails, and say what was done."""
+    view = results.misaligned()
+    yield ctx.ops.reload_dataset()
+    yield ctx.ops.set_view(view)
+    yield show_fields(ctx, results.run_key)
+    scored, skipped = len(view), len(results.skipped)
+    outputs = types.Object()
+    notice(outputs, "scored", types.Success, f"Scored {scored:,} pairs", "The most suspicious come first.")
+    for number, warning in enumerate(results.warnings):
+        notice(outputs, f"warning_{number}", types.Warning, warning)
+    yield show_output(ctx, outputs)
+    message = f"ECIF scored {scored:,} pairs and skipped {skipped:,}; warnings: {len(results.warnings)}"
+    yield ctx.ops.notify(message, variant="warning" if results.warnings else "success")
+
+
+def show_failure(ctx: foo.ExecutionContext, error: Exception) -> Iterator[Any]:
+    """Show an error's own words in place of the progress; a stream that breaks off would show none."""
+    logger.error("computing influence failed", exc_info=error)
+    outputs = types.Object()
+    notice(outputs, "reason", types.Error, str(error) or repr(error), "Nothing was computed, and nothing was changed.")
+    yield show_output(ctx, outputs)
+    yield ctx.ops.notify("ECIF: computing influence failed", variant="error")
+
+
+def show_output(ctx: foo.ExecutionContext, outputs: types.Object) -> Any:
+    """Show outputs in the dialog that showed the progress."""
+    return ctx.ops.show_output(types.Property(outputs).to_json(), {})

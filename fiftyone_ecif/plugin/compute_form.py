@@ -1,0 +1,177 @@
+"""The form of :class:`fiftyone_ecif.plugin.compute.ComputeInfluence`."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.curation import validation
+from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice, passes, refuse
+from fiftyone_ecif.plugin.model_form import choose_features, devices
+
+FEW_PAIRS = 200
+
+
+def compute_form(ctx: foo.ExecutionContext) -> types.Property:
+    """Everything one may choose, guessed from the data, with the reason below whatever cannot work."""
+    inputs = types.Object()
+    inputs.view_target(ctx, action_description="Compute influence for")
+    samples = ctx.target_view()
+    fields = validation.text_fields(ctx.dataset)
+    if _can_start(inputs, samples, fields):
+        _choose_captions(ctx, inputs, samples, fields)
+        _choose_target(ctx, inputs, samples)
+        choose_features(ctx, inputs)
+        _choose_run_key(ctx, inputs)
+        _choose_advanced(ctx, inputs)
+    view = types.PromptView(label="Compute influence", submit_button_label="Compute")
+    return types.Property(inputs, view=view)
+
+
+def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str]) -> bool:
+    try:
+        validation.check_collection(samples)
+    except ValueError as error:
+        refuse(inputs, "no_pairs", str(error))
+        return False
+    if not fields:
+        refuse(
+            inputs,
+            "no_captions",
+            "This dataset has no captions.",
+            "Add a string field with a caption, or a Classification field, to its samples.",
+        )
+    return bool(fields)
+
+
+def _choose_captions(
+    ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, fields: list[str]
+) -> None:
+    field = inputs.enum(
+        "text_field",
+        fields,
+        default=fields[0],
+        label="Captions",
+        description="The field that holds each image's caption or label",
+        view=dropdown(fields),
+    )
+    chosen = ctx.params.get("text_field", fields[0])
+    if not passes(field, validation.check_text_field, ctx.dataset, chosen):
+        return
+    is_label = validation.is_classification_field(ctx.dataset, chosen)
+    if is_label:
+        _choose_templates(ctx, inputs)
+    pairs = samples.count(f"{chosen}.label" if is_label else chosen)
+    if pairs == 0:
+        refuse(inputs, "all_empty", f"None of these samples has a value in {chosen!r}.")
+    elif pairs < FEW_PAIRS:
+        text = f"Only {pairs:,} of these samples have a caption: scores of so few pairs are noisy."
+        notice(inputs, "few_pairs", types.Notice, text)
+
+
+def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    from fiftyone_ecif.curation.source import DEFAULT_TEMPLATES
+
+    default = "\n".join(DEFAULT_TEMPLATES)
+    field = inputs.str(
+        "templates",
+        default=default,
+        label="Caption templates",
+        description="One per line; {} stands for the label",
+        view=types.TextFieldView(multiline=True, rows=3),
+    )
+    lines = [line for line in ctx.params.get("templates", default).splitlines() if line.strip()]
+    if not lines or not all("{}" in line for line in lines):
+        invalidate(field, "Each template needs a {} where the label goes.")
+
+
+def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
+    choices = {"cross_fitted": "None: each half of the pairs is judged by the other"}
+    choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
+    choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in ctx.dataset.distinct("tags")}
+    field = inputs.enum(
+        "target",
+        list(choices),
+        default="cross_fitted",
+        label="Trusted pairs",
+        description="Pairs known to be right. Influence is measured on their loss; they get no scores themselves",
+        view=dropdown(choices),
+    )
+    target = trusted_pairs(ctx)
+    if target is None or not passes(field, validation.check_collection, target, "The choice"):
+        return
+    if len(without(samples, target)) == 0:
+        invalidate(field, "All samples are trusted: nothing is left to score.")
+
+
+def trusted_pairs(ctx: foo.ExecutionContext) -> fo.DatasetView | None:
+    """The view that the form names as the target; None to cross-fit."""
+    kind, _, name = ctx.params.get("target", "cross_fitted").partition(":")
+    if kind == "view" and ctx.dataset.has_saved_view(name):
+        return ctx.dataset.load_saved_view(name)
+    return ctx.dataset.match_tags(name) if kind == "tag" else None
+
+
+def without(samples: SampleCollection, target: SampleCollection) -> fo.DatasetView:
+    """The samples that are not in the target: a pair cannot be judged by its own loss."""
+    return samples.exclude(target.values("id"))
+
+
+def proposed_run_key(dataset: fo.Dataset) -> str:
+    """The first of "ecif", "ecif_2", ... that is free."""
+    return next(key for key in ("ecif", *(f"ecif_{n}" for n in range(2, 1000))) if _is_free(dataset, key))
+
+
+def _is_free(dataset: fo.Dataset, run_key: str) -> bool:
+    try:
+        validation.check_run_key(dataset, run_key)
+    except ValueError:
+        return False
+    return True
+
+
+def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    proposed = proposed_run_key(ctx.dataset)
+    field = inputs.str(
+        "run_key",
+        default=proposed,
+        label="Run key",
+        description="The name of this run, which its fields begin with",
+    )
+    run_key, overwrite = ctx.params.get("run_key", proposed), bool(ctx.params.get("overwrite"))
+    if ctx.dataset.has_run(run_key):
+        inputs.bool(
+            "overwrite",
+            default=False,
+            label=f"Replace the run {run_key!r} and its fields",
+            view=types.CheckboxView(),
+        )
+    passes(field, validation.check_run_key, ctx.dataset, run_key, overwrite)
+
+
+def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    inputs.bool("advanced", default=False, label="Advanced settings", view=types.SwitchView())
+    if not ctx.params.get("advanced"):
+        return
+    removals = {"exact": "Exact", "first_order": "First order: faster, less faithful"}
+    inputs.enum(
+        "removal",
+        list(removals),
+        default="exact",
+        label="Removal",
+        description="How a pair leaves its batch",
+        view=dropdown(removals, space=6),
+    )
+    from fiftyone_ecif.curation.influence import DEFAULT_BATCH_SIZE
+
+    half = types.FieldView(space=6)
+    inputs.int("rounds", default=4, min=1, label="Rounds", description="Random partitions into batches", view=half)
+    inputs.int(
+        "batch_size", default=DEFAULT_BATCH_SIZE, min=2, label="Batch size", description="Pairs per batch", view=half
+    )
+    inputs.float("damping", default=0, min=0, label="Damping", description="Added to the curvature", view=half)
+    inputs.int("seed", default=0, min=0, label="Seed", description="Of everything random", view=half)
+    choices = ["auto", *devices()]
+    inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))

@@ -1,0 +1,87 @@
+"""The pieces that several forms are made of.
+
+The App renders the words of notices as Markdown; values, errors, choices and table cells as plain text. What comes
+from the data (names, captions, reasons) is no markup, so :func:`notice` escapes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+import fiftyone_ecif as ecif
+
+
+def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
+    """A dropdown of values with their labels; a value without a label is its own."""
+    view = types.DropdownView(**options)
+    labels = choices if isinstance(choices, Mapping) else {value: value for value in choices}
+    for value, label in labels.items():
+        view.add_choice(value, label=label)
+    return view
+
+
+def notice(
+    inputs: types.Object, name: str, kind: type[types.View], label: str, description: str = ""
+) -> types.Property:
+    """Add a notice whose words are shown as they stand; ``kind`` is types.Notice, Success, Warning or Error."""
+    return inputs.view(name, kind(label=_escaped(label), description=_escaped(description)))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)  # Markdown lets every ASCII punctuation mark be escaped
+
+
+def refuse(inputs: types.Object, name: str, label: str, description: str = "") -> None:
+    """Show why the form cannot be executed, and block it, in the App and in scripts."""
+    invalidate(notice(inputs, name, types.Warning, label, description), f"{label} {description}".strip())
+
+
+def invalidate(field: types.Property, reason: str) -> None:
+    """Mark a field's value as wrong, with the reason below it."""
+    field.invalid = True
+    field.error_message = reason
+
+
+def passes(field: types.Property, check: Callable[..., object], *args: Any) -> bool:
+    """Whether ``check(*args)`` raises no ValueError; otherwise its words stand below the field."""
+    try:
+        check(*args)
+    except ValueError as error:
+        invalidate(field, str(error))
+        return False
+    return True
+
+
+def chosen_run(ctx: foo.ExecutionContext) -> str:
+    """The run that the form names; the newest where it names none."""
+    return ctx.params.get("run_key") or ecif.list_runs(ctx.dataset)[-1]
+
+
+def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
+    """Add the choice among the dataset's runs, newest first; refuses where there is none.
+
+    Returns:
+        the run chosen at the moment, or None
+    """
+    runs = ecif.list_runs(ctx.dataset)[::-1]
+    if not runs:
+        refuse(inputs, "no_runs", "This dataset has no run yet.", "Start with “ECIF: compute influence”.")
+        return None
+    labels = {key: f"{key} ({ctx.dataset.get_run_info(key).timestamp:%Y-%m-%d %H:%M})" for key in runs}
+    field = inputs.enum("run_key", runs, default=runs[0], label="Run", view=dropdown(labels))
+    chosen = chosen_run(ctx)
+    if chosen not in runs:
+        invalidate(field, f"There is no run {chosen!r}; choose among {', '.join(runs)}.")
+        return None
+    return chosen
+
+
+def show_fields(ctx: foo.ExecutionContext, run_key: str) -> Any:
+    """Show a run's captions, scores and suggestions on the thumbnails; returns the message to the App."""
+    text_field = ctx.dataset.get_run_info(run_key).config.text_field
+    return ctx.ops.set_active_fields([text_field, f"{run_key}_misalignment", f"{run_key}_suggestion"])

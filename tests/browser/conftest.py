@@ -1,0 +1,112 @@
+"""The FiftyOne App, served to headless Chromium."""
+
+import concurrent.futures
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, free_port
+
+SHOTS = REPOSITORY / "shots"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_OPTIONS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="package")  # while it is open, Playwright's event loop blocks operators in this thread
+def browser():
+    """Headless Chromium; without one the test is skipped, but fails in CI."""
+    from playwright.sync_api import expect, sync_playwright
+
+    executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if executable is None:
+        message = "no Chromium found; on Debian: apt-get install chromium fonts-dejavu-core"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        playwright.selectors.set_test_id_attribute("data-cy")
+        browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(CHROMIUM_OPTIONS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def session():
+    """The App's server, ready for pages and for changes made through the session."""
+    import fiftyone as fo
+
+    session = fo.launch_app(remote=True, address="127.0.0.1", port=free_port(), auto=False)
+    deadline = time.monotonic() + 60
+    while not session._client._connected:  # setting session.view before that raises
+        assert time.monotonic() < deadline, "the App's server did not start within 60 seconds"
+        time.sleep(0.2)
+    yield session
+    fo.close_app()
+
+
+@pytest.fixture
+def open_page(browser, session, request):
+    """``open_page(dataset, theme="dark", width=1500, height=900)``: a fresh page that shows the dataset's grid.
+
+    Each page's ``errors`` lists the script errors it met. When the test ends, a picture of every page is left in
+    ``shots/``, named after the test.
+    """
+    import fiftyone as fo
+
+    pages = []
+
+    def open_page(dataset, theme="dark", width=1500, height=900):
+        session.dataset = dataset  # what an earlier test left open lives in the server: view, selection, panels
+        session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+        context.add_init_script(f"localStorage.setItem('mui-mode', '{theme}')")
+        page = context.new_page()
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        address = f"http://127.0.0.1:{session.server_port}"
+        page.route(
+            "**/*",
+            lambda route: (
+                route.continue_()
+                if route.request.url.startswith((address, "data:", "blob:"))
+                else route.abort()  # fonts and statistics from the internet
+            ),
+        )
+        page.goto(f"{address}/datasets/{dataset.name}", wait_until="domcontentloaded")
+        page.get_by_test_id("looker").first.wait_for(timeout=60_000)
+        dismiss = page.get_by_text("Dismiss", exact=True)  # FiftyOne's advertisement covers a corner of the panels
+        page.add_locator_handler(dismiss, lambda: dismiss.first.click(), no_wait_after=True)
+        pages.append(page)
+        return page
+
+    yield open_page
+    SHOTS.mkdir(exist_ok=True)
+    for number, page in enumerate(pages):
+        page.screenshot(path=SHOTS / f"{request.node.name}{f'-{number}' if number else ''}.png")
+        page.context.close()
+
+
+@pytest.fixture
+def in_thread():
+    """``in_thread(function, *args, **kwargs)``: calls it in a thread of its own and returns its result.
+
+    Playwright keeps an event loop running in the test's thread, in which FiftyOne's operators would return an
+    unfinished task instead of a result.
+    """
+
+    def in_thread(function, *args, **kwargs):
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            return executor.submit(function, *args, **kwargs).result()
+
+    return in_thread

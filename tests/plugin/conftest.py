@@ -1,0 +1,75 @@
+"""Forms and operators without a browser, on pairs whose embeddings are stored in fields."""
+
+import asyncio
+
+import pytest
+
+from tests.planted import plant_errors
+
+COMPUTE = "@ecif/ecif/compute_influence"
+SHOW = "@ecif/ecif/show_misaligned"
+RUNS = "@ecif/ecif/manage_runs"
+
+
+@pytest.fixture
+def embedded_dataset(pair_dataset):
+    """The generated pairs with planted errors and stored embeddings."""
+    plant_errors(pair_dataset)
+    return pair_dataset
+
+
+STORED = {"features": "embeddings", "image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
+
+
+@pytest.fixture
+def scored_dataset(embedded_dataset):
+    """The embedded pairs with a run "first"."""
+    import fiftyone_ecif as ecif
+
+    ecif.compute_influence(
+        embedded_dataset,
+        "caption",
+        run_key="first",
+        image_embeddings="image_embedding",
+        text_embeddings="text_embedding",
+        num_workers=0,
+        progress=False,
+    )
+    return embedded_dataset
+
+
+@pytest.fixture
+def resolve_form():
+    """``resolve_form(operator, samples, **params)``: the form's inputs by name, as the App would get them."""
+    import fiftyone as fo
+    from fiftyone.operators import OperatorRegistry
+    from fiftyone.operators.executor import resolve_type
+
+    def resolve_form(operator, samples, **params):
+        is_view = isinstance(samples, fo.DatasetView)
+        request = {
+            "dataset_name": samples.dataset_name if is_view else samples.name,
+            "view": samples._serialize() if is_view else [],
+            "target": "inputs",
+            "params": params,
+        }
+        form = asyncio.run(resolve_type(OperatorRegistry(), operator, request))
+        return form.type.properties
+
+    return resolve_form
+
+
+def requests_of(result):
+    """The App's operators that an execution triggered, with their parameters, progress left out."""
+    return {
+        request["operator_uri"]: request["params"]
+        for request in result.executor.to_json()["requests"]
+        if request["operator_uri"] != "set_progress"
+    }
+
+
+def shown_ids(dataset, requests):
+    """The samples of the view that the App was told to show, in its order."""
+    import fiftyone as fo
+
+    return fo.DatasetView._build(dataset, requests["set_view"]["view"]).values("id")

@@ -1,0 +1,50 @@
+"""The plugin as FiftyOne finds it."""
+
+import subprocess
+import sys
+
+import fiftyone.operators as foo
+import fiftyone.plugins as fop
+import pytest
+from fiftyone.operators import OperatorRegistry
+
+from fiftyone_ecif.plugin import NAME, OPERATORS
+from tests.conftest import REPOSITORY
+
+
+def test_every_operator_is_listed_in_the_definition_and_registered():
+    names = [operator().config.name for operator in OPERATORS]
+    assert fop.get_plugin(NAME).operators == names
+    assert {operator.uri for operator in foo.list_operators(builtin=False)} == {f"{NAME}/{name}" for name in names}
+    assert OperatorRegistry().list_errors() == []
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_has_an_icon_and_a_button(operator):
+    operator = operator()
+    placement = operator.resolve_placement(None).to_json()
+    assert placement["view"]["label"]
+    for path in (operator.config.icon, placement["view"]["icon"]):
+        assert (REPOSITORY / path.lstrip("/")).is_file()
+
+
+def test_loading_the_plugin_leaves_torch_and_open_clip_out():
+    program = "import sys, fiftyone_ecif.plugin; print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_downloaded_copy_works_without_the_package_installed(tmp_path):
+    program = (
+        "import runpy, sys; "
+        f"sys.path[:] = [path for path in sys.path if path != {str(REPOSITORY)!r}]; "
+        f"entry = runpy.run_path({str(REPOSITORY / 'plugin.py')!r}); print(entry['register'].__module__)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "fiftyone_ecif.plugin"
+
+
+def test_the_plugins_requirements_are_the_packages():
+    named = [line for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    listed = (REPOSITORY / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("]")[0]
+    assert [line.strip(' ",') for line in listed.strip().splitlines() if "fiftyone" not in line] == named
