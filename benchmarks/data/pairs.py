@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fiftyone_ecif.features import cache_folder
-
 
 @dataclass(frozen=True)
 class PairTable:

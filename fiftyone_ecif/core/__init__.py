@@ -8,11 +8,32 @@ from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
 from fiftyone_ecif.core.removal import removal_step
 from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs
-from fiftyone_ecif.core.scores import influence, self_influence
+from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
 
 __all__ = [
-    "LOSSES", "ClipLoss", "ContrastiveLoss", "Fit", "Head", "KroneckerCurvature", "Objective", "Pairs", "Progress", "Roles",
-    "Scope", "SigLipLoss", "Solution", "TensorPairs", "conjugate_gradients", "fit_to_rest", "influence",
-    "kronecker_curvature", "largest_eigenvalue", "partitions", "removal_step", "self_influence", "silent",
+    "LOSSES",
+    "ClipLoss",
+    "ContrastiveLoss",
+    "Fit",
+    "Head",
+    "KroneckerCurvature",
+    "Objective",
+    "Pairs",
+    "Progress",
+    "Roles",
+    "Scope",
+    "SigLipLoss",
+    "Solution",
+    "TensorPairs",
+    "conjugate_gradients",
+    "fit_to_rest",
+    "influence",
+    "kronecker_curvature",
+    "largest_eigenvalue",
+    "partitions",
+    "removal_step",
+    "self_influence",
+    "self_influence_by_probes",
+    "silent",
 ]

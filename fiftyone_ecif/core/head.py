@@ -52,7 +52,9 @@ class Head(Scope):
             ValueError: if the two lengths differ
         """
         if image_dim != text_dim:
-            raise ValueError(f"Image embeddings have {image_dim} numbers and text embeddings {text_dim}; they must agree.")
+            raise ValueError(
+                f"Image embeddings have {image_dim} numbers and text embeddings {text_dim}; they must agree."
+            )
         eye = torch.eye(image_dim, dtype=dtype)
         return cls(eye, eye.clone(), torch.tensor(logit_scale, dtype=dtype))
 
@@ -74,7 +76,12 @@ class Head(Scope):
         n_image, n_text = self.image_weight.numel(), self.text_weight.numel()
         image, text, scalars = vectors.split([n_image, n_text, vectors.shape[-1] - n_image - n_text], dim=-1)
         bias = scalars[..., 1] if self.logit_bias is not None else None
-        return image.reshape(*lead, *self.image_weight.shape), text.reshape(*lead, *self.text_weight.shape), scalars[..., 0], bias
+        return (
+            image.reshape(*lead, *self.image_weight.shape),
+            text.reshape(*lead, *self.text_weight.shape),
+            scalars[..., 0],
+            bias,
+        )
 
     def replace(self, vector: Tensor) -> Head:
         """The head with the parameters of ``vector`` (P,)."""

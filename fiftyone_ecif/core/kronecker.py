@@ -35,26 +35,32 @@ class KroneckerCurvature:
 
     def solve(self, vectors: Tensor) -> Tensor:
         """H⁻¹ applied to vectors (..., P)."""
-        result = vectors / (self.diagonal + self.damping)
-        for layer in self.layers:
-            block = self._block(layer, vectors)
-            rotated = layer.rows.T @ block @ layer.columns
-            rotated = rotated / (layer.eigenvalues + self.damping)
-            self._block(layer, result).copy_(layer.rows @ rotated @ layer.columns.T)
-        return result
+        return self._scaled(vectors, -1.0)
+
+    def inverse_root(self, vectors: Tensor) -> Tensor:
+        """H^(-1/2) applied to vectors (..., P)."""
+        return self._scaled(vectors, -0.5)
 
     def quadratic(self, batch: Linearization, cotangent: Cotangent) -> Tensor:
-        """gᵀ H⁻¹ g for the K gradients g that the cotangent pulls back to, (K,), without forming the layers' part of g."""
-        statistics = {layer.position: layer for layer in batch.layer_statistics(cotangent)}
+        """gᵀ H⁻¹ g for the K gradients g behind the cotangent, (K,), without forming the layers' part of g."""
+        bases = {layer.position: (layer.rows, layer.columns) for layer in self.layers}
+        rotated = _rotated(batch, cotangent, bases)
         result = torch.zeros_like(cotangent.logit_scale)
         for layer in self.layers:
-            inputs, gradients = statistics[layer.position].inputs, statistics[layer.position].output_gradients
-            rotated = (gradients @ layer.rows).mT @ (inputs @ layer.columns)
-            result += (rotated.square() / (layer.eigenvalues + self.damping)).sum((-1, -2))
+            result += (rotated[layer.position].square() / (layer.eigenvalues + self.damping)).sum((-1, -2))
         uncovered = self._uncovered()
         if uncovered.any():
             gradients = batch.pull_back(cotangent)[..., uncovered]
             result += (gradients.square() / (self.diagonal[uncovered] + self.damping)).sum(-1)
+        return result
+
+    def _scaled(self, vectors: Tensor, power: float) -> Tensor:
+        """H to a power, applied to vectors (..., P)."""
+        result = vectors * (self.diagonal + self.damping).pow(power)
+        for layer in self.layers:
+            rotated = layer.rows.T @ self._block(layer, vectors) @ layer.columns
+            rotated = rotated * (layer.eigenvalues + self.damping).pow(power)
+            self._block(layer, result).copy_(layer.rows @ rotated @ layer.columns.T)
         return result
 
     def _uncovered(self) -> Tensor:
@@ -102,7 +108,8 @@ def kronecker_curvature(
     """
     if not damping > 0:
         raise ValueError(
-            f"The curvature is singular without damping, and {damping} is not positive: set an anchor or a damping above 0."
+            f"The curvature is singular without damping, and {damping} is not positive: set an anchor or a damping "
+            "above 0."
         )
     accumulated: dict[int, tuple[Tensor, Tensor]] = {}
     diagonal = torch.zeros_like(scope.vector())
@@ -121,21 +128,35 @@ def kronecker_curvature(
             inputs = layer.inputs.T @ layer.inputs
             outputs = gradients.T @ gradients
             before = accumulated.get(layer.position)
-            accumulated[layer.position] = (inputs, outputs) if before is None else (before[0] + inputs, before[1] + outputs)
-    bases = {key: (torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])
-             for key, (inputs, outputs) in accumulated.items()}
-    eigenvalues = {key: torch.zeros(len(rows), len(columns), dtype=diagonal.dtype, device=diagonal.device)
-                   for key, (rows, columns) in bases.items()}
+            accumulated[layer.position] = (
+                (inputs, outputs) if before is None else (before[0] + inputs, before[1] + outputs)
+            )
+    bases = {
+        key: (torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])
+        for key, (inputs, outputs) in accumulated.items()
+    }
+    eigenvalues = {
+        key: torch.zeros(len(rows), len(columns), dtype=diagonal.dtype, device=diagonal.device)
+        for key, (rows, columns) in bases.items()
+    }
     scale = objective.weight / samples
     for cotangent, batch in draws(objective.batch_count):
         # The eigenvalue correction: second moments of the pulled-back samples in the factors' own basis.
-        for layer in batch.layer_statistics(cotangent):
-            rows, columns = bases[layer.position]
-            rotated = (layer.output_gradients @ rows).mT @ (layer.inputs @ columns)
-            eigenvalues[layer.position] += scale * rotated.square().sum(0)
+        for position, rotated in _rotated(batch, cotangent, bases).items():
+            eigenvalues[position] += scale * rotated.square().sum(0)
         diagonal += scale * batch.pull_back(cotangent).square().sum(0)
     progress("Curvature", total, total)
     for key, values in eigenvalues.items():
         diagonal[key : key + values.numel()] = 0.0  # held by the layer, not by the diagonal
     layers = [LayerFactors(key, rows, columns, eigenvalues[key]) for key, (rows, columns) in bases.items()]
     return KroneckerCurvature(layers, diagonal, damping)
+
+
+def _rotated(batch: Linearization, cotangent: Cotangent, bases: dict[int, tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
+    """The layers' part of the K pulled-back gradients in bases of their own, (K, R, C) by position."""
+    result: dict[int, Tensor] = {}
+    for position, inputs, output_gradients in batch.layer_statistics(cotangent):
+        rows, columns = bases[position]
+        part = (output_gradients @ rows).mT @ (inputs @ columns)
+        result[position] = result[position] + part if position in result else part
+    return result

@@ -1,4 +1,4 @@
-"""Contrastive losses as functions of the similarity matrix, and the roles that a pair plays in them (ECIF.md §1, §2)."""
+"""Contrastive losses as functions of the similarity matrix, and the roles of a pair in them (ECIF.md §1, §2)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ContrastiveLoss(ABC):
 
     @abstractmethod
     def swap_losses(self, similarity: Tensor) -> Tensor:
-        """pos_n that each image would have with the next pair's text, its own text and that image out of the batch, (B,)."""
+        """(B,): pos_n of each image with the next pair's text, its own text and that pair's image left out."""
 
     @abstractmethod
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
@@ -75,8 +75,10 @@ class ClipLoss(ContrastiveLoss):
 
     def sum_loss(self, similarity: Tensor) -> Tensor:
         target = torch.arange(len(similarity), device=similarity.device)
-        return 0.5 * (F.cross_entropy(similarity, target, reduction="sum")
-                      + F.cross_entropy(similarity.T, target, reduction="sum"))
+        return 0.5 * (
+            F.cross_entropy(similarity, target, reduction="sum")
+            + F.cross_entropy(similarity.T, target, reduction="sum")
+        )
 
     def similarity_cotangent(self, similarity: Tensor) -> Tensor:
         # ½ (P + Q) − I

@@ -25,7 +25,7 @@ class Objective:
     """J(θ) = 1/(R N) Σ_rounds Σ_batches (sum loss) + δ/2 ‖θ − θ0‖²  (ECIF.md §1).
 
     Batches of a partition differ in size by at most one, so this is the mean over batches of open_clip's loss. Removing
-    pairs keeps the divisor N: a removed pair weighs nothing, the others weigh what they did, and the anchor stays as firm.
+    pairs keeps the divisor N: a removed pair weighs nothing, the others weigh what they did, the anchor stays as firm.
 
     Args:
         pairs: source of the scope's inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -68,8 +69,10 @@ class Linearization(ABC):
         tangent = self.tangent(directions)
         scale = self.logit_scale.exp()
         # One product of doubled depth instead of two: [u̇ + τ̇/τ u, u] · [v, v̇].
-        left = torch.cat([tangent.image + tangent.logit_scale[:, None, None] * self.image,
-                          self.image.expand_as(tangent.image)], dim=-1)
+        left = torch.cat(
+            [tangent.image + tangent.logit_scale[:, None, None] * self.image, self.image.expand_as(tangent.image)],
+            dim=-1,
+        )
         right = torch.cat([self.text.expand_as(tangent.text), tangent.text], dim=-1)
         result = scale * (left @ right.mT)
         return result if tangent.logit_bias is None else result + tangent.logit_bias[:, None, None]
@@ -95,8 +98,11 @@ class Linearization(ABC):
         """Reverse mode: cotangents of the embeddings to gradients (K, P) in parameters."""
 
     @abstractmethod
-    def layer_statistics(self, cotangent: Cotangent) -> list[LayerStatistics]:
-        """The linear layers' inputs and output gradients behind :meth:`pull_back`."""
+    def layer_statistics(self, cotangent: Cotangent) -> Iterable[LayerStatistics]:
+        """The linear layers' inputs and output gradients behind :meth:`pull_back`.
+
+        A layer may come in several parts: what it was fed is then all of them, one after the other.
+        """
 
 
 class Scope(ABC):
@@ -109,6 +115,10 @@ class Scope(ABC):
     @abstractmethod
     def replace(self: AnyScope, vector: Tensor) -> AnyScope:
         """The same scope at another θ, (P,)."""
+
+    @abstractmethod
+    def to(self: AnyScope, device: torch.device | str) -> AnyScope:
+        """The same scope on another device."""
 
     @abstractmethod
     def linearize(self, image_input: Tensor, text_input: Tensor) -> Linearization:

@@ -57,7 +57,9 @@ def conjugate_gradients(
         ValueError: if H shows negative curvature or a right-hand side is not finite
     """
     if not targets.isfinite().all():
-        raise ValueError("The gradient of the target loss is not finite: look for NaN in the features or the logit scale.")
+        raise ValueError(
+            "The gradient of the target loss is not finite: look for NaN in the features or the logit scale."
+        )
     norms = targets.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)
     solution = torch.zeros_like(targets) if start is None else start.clone()
     residual = targets - product(solution) if start is not None else targets.clone()

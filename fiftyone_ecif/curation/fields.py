@@ -68,7 +68,7 @@ SCORE_FIELDS = [
     ScoreField(
         "self_influence",
         fo.FloatField,
-        "How much of its own loss the pair explains by itself, in nats; never negative. High: no other pair supports it.",
+        "How much of its own loss the pair explains by itself, in nats; never negative. High: no other supports it.",
     ),
     ScoreField(
         "misalignment",

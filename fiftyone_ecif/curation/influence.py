@@ -6,24 +6,24 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
-import fiftyone as fo
 import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import Head, Progress
-from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.core import Head
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.runs import EcifConfig
-from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
-from fiftyone_ecif.curation.validation import check_collection, check_run_key
+from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
+from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
+from fiftyone_ecif.curation.writing import score_columns, write_run
 from fiftyone_ecif.detect import Misalignment, Suggestions, misalignment, suggest
 from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
-from fiftyone_ecif.features import ArrayPairs, StoredPairs, cache_folder, embed_pairs
+from fiftyone_ecif.features import ArrayPairs, StoredPairs
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
@@ -74,7 +74,9 @@ def compute_influence(
         run_key: name of the run, and prefix of its fields
         model: open_clip's name of a model, or a loaded model (``fiftyone_ecif.models.wrap_model``)
         pretrained: open_clip's tag of its weights, or the path of a checkpoint
-        scope: the parameters that are thought to change; "head" for the last projections and the logit scale
+        scope: the parameters that are thought to change: "head" for the last projections and the logit scale, "lora"
+            for low-rank adapters on the towers, "full" for all, or a regular expression of parameter names; values and
+            self-influence follow it, misalignment is the head's
         removal: "exact" deletes a pair's negative role, "first_order" follows its derivative
         rounds: random partitions into batches that the scores are averaged over
         batch_size: pairs per batch of the attributed loss; None for 256
@@ -102,8 +104,6 @@ def compute_influence(
     if target is not None:
         check_collection(target, "target")
     check_run_key(samples, run_key, overwrite)
-    if scope != "head":
-        raise ValueError(f"scope {scope!r} is not available: only 'head' is.")
     if engine != "local":
         raise ValueError(f"engine {engine!r} is not available: only 'local' is.")
     if (image_embeddings is None) != (text_embeddings is None):
@@ -121,16 +121,20 @@ def compute_influence(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if image_embeddings is not None and text_embeddings is not None:
-            source: _Source = _FromFields(image_embeddings, text_embeddings)
+            source: PairSource = EmbeddingSource(image_embeddings, text_embeddings)
         else:
             loaded = model if isinstance(model, ContrastiveModel) else load_model(model, pretrained, device)
-            source = _FromTowers(loaded, str(text_field), templates, num_workers, report)
+            source = TowerSource(loaded, str(text_field), templates, num_workers, report)
+        check_scope(source, scope)
         pairs = source.pairs(samples, "Embed", skip_failures)
         target_pairs = None if target is None else source.pairs(target, "Embed target", skip_failures)
+        _check_overlap(pairs, target_pairs)
+        attributed = attributed_scope(
+            source, scope, samples, pairs, target, target_pairs, settings.batch_size, seed, report
+        )
     timings["embed"] = time.perf_counter() - started
-    _check_overlap(pairs, target_pairs)
     head = source.head(pairs)
-    outcome = compute(pairs, target_pairs, head, source.loss, settings, device, report)
+    outcome = compute(pairs, target_pairs, head, source.loss, settings, device, report, attributed)
     timings.update(outcome.timings)
 
     start = time.perf_counter()
@@ -165,13 +169,9 @@ def compute_influence(
     )
     start = time.perf_counter()
     report("Write", 0, 1)
-    columns = _columns(outcome, found, pairs.ids, texts, suggestions)
+    columns = score_columns(outcome, found, pairs.ids, texts, suggestions)
     timings["total"] = time.perf_counter() - started
     stored = dict(
-        heads=torch.stack([fitted.vector() for fitted in outcome.heads]).numpy(),
-        origin=head.vector().numpy(),
-        shapes=[list(head.image_weight.shape), list(head.text_weight.shape), head.logit_bias is not None],
-        solutions=outcome.solutions.numpy(),
         health=_health(pairs, target_pairs, outcome, found),
         timings=timings,
         warnings=notes,
@@ -179,7 +179,13 @@ def compute_influence(
         target_dataset=None if target is None else target._dataset.name,
         target_ids=None if target_pairs is None else list(target_pairs.ids),
     )
-    _write(samples, run_key, config, columns, stored, overwrite)
+    artifacts = dict(
+        fitted=torch.stack([scope.vector() for scope in outcome.scopes]),
+        solutions=outcome.solutions,
+        **({} if attributed is None else {"origin": attributed.scope.vector()}),
+        **{f"given.{name}": value for name, value in vars(head).items() if value is not None},
+    )
+    write_run(samples, run_key, config, columns, stored, artifacts, overwrite)
     report("Write", 1, 1)
     close = getattr(report, "close", None)
     if close:
@@ -206,74 +212,6 @@ def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[torch.
     return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
 
 
-@dataclass
-class _FromTowers:
-    """Pairs by running a model's towers."""
-
-    model: ContrastiveModel
-    text_field: str
-    templates: Sequence[str] | None
-    num_workers: int | None
-    report: Progress
-
-    def __post_init__(self) -> None:
-        self.name, self.pretrained, self.loss = self.model.name, self.model.pretrained, self.model.loss
-        self.fingerprint = self.model.fingerprint
-
-    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs:
-        rows = pair_rows(samples, self.text_field, self.templates)
-        return embed_pairs(
-            self.model,
-            rows,
-            cache_folder("features"),
-            num_workers=self.num_workers,
-            skip_failures=skip_failures,
-            progress=lambda done, total: self.report(step, done, total),
-        )
-
-    def head(self, pairs: StoredPairs) -> Head:
-        return self.model.head()
-
-
-@dataclass
-class _FromFields:
-    """Pairs from embeddings stored on the samples."""
-
-    image_embeddings: str
-    text_embeddings: str
-    name = pretrained = fingerprint = None
-    loss = "clip"
-
-    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> ArrayPairs:
-        pairs = embedding_pairs(samples, self.image_embeddings, self.text_embeddings)
-        if pairs.skipped and not skip_failures:
-            id, reason = next(iter(pairs.skipped.items()))
-            raise ValueError(f"Sample {id}: {reason}. Pass skip_failures=True to leave such pairs out.")
-        return pairs
-
-    def head(self, pairs: ArrayPairs) -> Head:
-        return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
-
-
-_Source = _FromTowers | _FromFields
-
-
-def best_logit_scale(pairs: ArrayPairs, seed: int = 0) -> float:
-    """log τ, of those between 0 and log 100, at which a batch of the stored embeddings has the smallest loss."""
-    from fiftyone_ecif.core import LOSSES
-
-    index = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:1024]
-    candidates = np.linspace(0.0, np.log(100.0), 47)
-    if len(index) < 2:
-        return float(candidates[-1])
-
-    def loss(scale: float) -> float:
-        head = Head.identity(pairs.image_dim, pairs.text_dim, float(scale))
-        return LOSSES["clip"].sum_loss(head.linearize(*pairs.gather(index)).similarity()).item()
-
-    return float(min(candidates, key=loss))
-
-
 def _check_overlap(pairs, target_pairs) -> None:
     if target_pairs is not None and (shared := set(pairs.ids) & set(target_pairs.ids)):
         raise ValueError(
@@ -286,14 +224,14 @@ def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) ->
     """The caption or label of each scored pair; None where there is no text field."""
     if text_field is None:
         return None
-    from fiftyone_ecif.curation.validation import is_classification_field
-
     path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
     by_id = dict(zip(*samples.values(["id", path]), strict=True))
     return [by_id[id] for id in ids]
 
 
-def _suggest(pairs, outcome: InfluenceOutcome, found: Misalignment, texts) -> tuple[np.ndarray, Suggestions, list] | None:
+def _suggest(
+    pairs, outcome: InfluenceOutcome, found: Misalignment, texts
+) -> tuple[np.ndarray, Suggestions, list] | None:
     """Suggestions for the suspected pairs: their rows, what is suggested, and the distinct texts it points into."""
     if texts is None:
         return None
@@ -316,50 +254,6 @@ def _suggest(pairs, outcome: InfluenceOutcome, found: Misalignment, texts) -> tu
         parts.append(suggest(image, text, counts, head.logit_scale.exp().item()))
     merged = Suggestions(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "confidence")))
     return np.concatenate(rows), merged, distinct
-
-
-def _columns(outcome, found, ids, texts, suggestions) -> dict[str, dict[str, object]]:
-    """Field suffix → sample id → value; None where there is no finite value."""
-    columns: dict[str, dict[str, object]] = {}
-    scores = asdict(outcome.scores) | {"misalignment": torch.from_numpy(found.probability)}
-    for field in SCORE_FIELDS:
-        if field.ftype is fo.FloatField:
-            values = scores[field.suffix].double().tolist()
-            columns[field.suffix] = {
-                id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
-            }
-    labels: dict[str, object] = {}
-    if suggestions is not None:
-        rows, merged, distinct = suggestions
-        for row, text, confidence in zip(rows, merged.text, merged.confidence, strict=True):
-            if distinct[text] != texts[row]:
-                labels[ids[row]] = fo.Classification(label=distinct[text], confidence=float(confidence))
-    columns["suggestion"] = labels
-    return columns
-
-
-def _write(samples, run_key, config, columns, stored, overwrite) -> None:
-    """Write fields and run; all of it or, if anything fails, nothing."""
-    dataset = samples._dataset
-    replaces = overwrite and run_key in dataset.list_runs()
-    # A run that replaces another is written beside it and takes its key when it is complete.
-    key = f"{run_key}_replacement" if replaces else run_key
-    try:
-        for field in SCORE_FIELDS:
-            field.add_to(dataset, key)
-            if columns[field.suffix]:
-                dataset.set_values(field.name(key), columns[field.suffix], key_field="id")
-        samples.register_run(key, config, cleanup=False)
-        dataset.save_run_results(key, dataset.init_run_results(key, **stored), cache=False)
-    except BaseException:
-        if key in dataset.list_runs():
-            dataset.delete_run(key)
-        leftover = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(key))]
-        dataset.delete_sample_fields(leftover)
-        raise
-    if replaces:
-        dataset.delete_run(run_key)
-        dataset.rename_run(key, run_key)
 
 
 def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment) -> dict:
@@ -409,5 +303,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import fiftyone as fo
 
@@ -17,7 +18,8 @@ class StepBars:
     """
 
     def __init__(self, progress: bool | None) -> None:
-        self.progress, self.step, self.bar = progress, "", None
+        self.progress, self.step = progress, ""
+        self.bar: Any = None  # FiftyOne's bars carry no types
 
     def __call__(self, step: str, done: int, total: int) -> None:
         if step != self.step:
@@ -34,6 +36,6 @@ class StepBars:
             self.bar = None
 
 
-def as_progress(progress: bool | None | Callable) -> Progress:
+def as_progress(progress: bool | Callable | None) -> Progress:
     """What a caller passed as ``progress=``, as a function of (step, done, total)."""
     return progress if callable(progress) else StepBars(progress)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import LOSSES, Head, Objective, Pairs, Progress, fit_to_rest, partitions
+from fiftyone_ecif.core import LOSSES, Head, Objective, Pairs, Progress, Scope, fit_to_rest, partitions
 from fiftyone_ecif.curation.source import pair_rows
 from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine import (
@@ -85,7 +85,7 @@ class RemovalStudy:
         fit = fit_to_rest(fitted.objective, fitted.scope, fitted.curvature.solve, progress=self.progress)
         fitted = FittedPairs(fitted.objective, fit.scope, fitted.curvature)
         _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
-        model.save_checkpoint(os.fspath(path), moved)
+        model.save_checkpoint(os.fspath(path), self.results.given_head.replace(moved.vector()))
         return path
 
     def _fits(self):
@@ -118,7 +118,7 @@ class RemovalStudy:
         own = torch.tensor([number[text] for text in texts])
         first = torch.from_numpy(np.unique(own.numpy(), return_index=True)[1])
 
-        def evaluate(head: Head) -> dict[str, float]:
+        def evaluate(head: Scope) -> dict[str, float]:
             figures = {"target_loss": objective.value(head)}
             everything = torch.arange(len(target))
             image = torch.cat([head.linearize(*target.gather(rows)).image for rows in everything.split(4096)])

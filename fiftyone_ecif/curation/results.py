@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import fiftyone as fo
 import numpy as np
@@ -16,6 +17,7 @@ from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
 
@@ -34,9 +36,17 @@ class InfluenceResults:
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
         self.dataset, self.run_key = dataset, run_key
-        self._stored = dataset.load_run_results(run_key, cache=False, load_view=False)
-        if self._stored is None:
-            raise ValueError(f"Run {run_key!r} has no results: it did not end. Delete it and run it again.")
+
+    @cached_property
+    def _stored(self):
+        stored = self.dataset.load_run_results(self.run_key, cache=False, load_view=False)
+        if stored is None:
+            raise ValueError(f"Run {self.run_key!r} has no results: it did not end. Delete it and run it again.")
+        return stored
+
+    @cached_property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return load_tensors(self.config)
 
     def __repr__(self) -> str:
         return f"InfluenceResults({self.dataset.name!r}, {self.run_key!r}: {self.health['pairs']} pairs)"
@@ -58,7 +68,7 @@ class InfluenceResults:
 
     @property
     def health(self) -> dict:
-        """Whether the numbers can be trusted: solver residual, gradient at rest, stability of the ranking, skipped pairs."""
+        """Whether to trust the numbers: solver residual, gradient at rest, stability of the ranking, skipped pairs."""
         return self._stored.health
 
     @property
@@ -134,16 +144,12 @@ class InfluenceResults:
     @property
     def given_head(self) -> Head:
         """The head θ0 that the run started from."""
-        (rows, image_columns), (_, text_columns), has_bias = self._stored.shapes
-        zero = torch.zeros(())
-        like = Head(torch.zeros(rows, image_columns), torch.zeros(rows, text_columns), zero, zero if has_bias else None)
-        return like.replace(torch.as_tensor(np.asarray(self._stored.origin), dtype=torch.float32))
+        return Head(**{name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__})
 
     @property
     def fitted_heads(self) -> list[Head]:
         """The heads θ̂ that the scores were taken at: one, or one per half of the pairs when cross-fitted."""
-        like = self.given_head
-        return [like.replace(torch.as_tensor(row, dtype=torch.float32)) for row in np.asarray(self._stored.heads)]
+        return [self.given_head.replace(vector) for vector in self._tensors["fitted"]]
 
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
@@ -169,7 +175,9 @@ class InfluenceResults:
         if self._stored.target_dataset is None:
             return None
         if not fo.dataset_exists(self._stored.target_dataset):
-            raise ValueError(f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again.")
+            raise ValueError(
+                f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again."
+            )
         target = fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
         if len(target) != len(self._stored.target_ids):
             raise ValueError("Some of the target's samples were deleted: compute the run again.")
@@ -231,7 +239,8 @@ class InfluenceResults:
 
         Args:
             view: the samples whose influence is removed
-            path: ends in .pt or .safetensors; ``open_clip.create_model_and_transforms(model, pretrained=path)`` loads it
+            path: ends in .pt or .safetensors; ``open_clip.create_model_and_transforms(model, pretrained=path)``
+                loads it
             newton_steps: 1 for the closed form, 2 to correct it once
             progress: as in ``compute_influence``
 

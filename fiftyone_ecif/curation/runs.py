@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig
 
 from fiftyone_ecif.curation.fields import METHOD, SCORE_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
+from fiftyone_ecif.features.cache import cache_folder
+
+
+def tensor_file(config: EcifConfig) -> Path:
+    """Where a run's tensors lie on this machine."""
+    return cache_folder("runs") / f"{config.tensors}.safetensors"
 
 
 class EcifConfig(RunConfig):
@@ -35,6 +43,7 @@ class Ecif(Run):
     def cleanup(self, samples, key):
         """Delete the run's fields with it."""
         samples._dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
+        tensor_file(self.config).unlink(missing_ok=True)
 
 
 def list_runs(dataset: fo.Dataset) -> list[str]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
+import torch
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.core import LOSSES, Head, Progress
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
-from fiftyone_ecif.features import ArrayPairs, PairRow, stored_embeddings
+from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
+from fiftyone_ecif.models import ContrastiveModel
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
@@ -73,3 +78,123 @@ def embedding_pairs(samples: SampleCollection, image_embeddings: str, text_embed
 def _template(id: str, templates: Sequence[str]) -> str:
     """The sample's template: chosen by its id, so that a second run asks for the same captions."""
     return templates[int(hashlib.sha256(id.encode()).hexdigest(), 16) % len(templates)]
+
+
+class PairSource(Protocol):
+    """Where a run's pairs come from.
+
+    Attributes:
+        name: the model's name; None without a model
+        pretrained: its weights; likewise
+        fingerprint: of the model; likewise
+        loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
+    """
+
+    name: str | None
+    pretrained: str | None
+    fingerprint: str | None
+    loss: str
+
+    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs | ArrayPairs:
+        """The usable pairs of a collection; ``step`` names the work in progress reports."""
+        ...
+
+    def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
+        """The head that the pairs' features come with."""
+        ...
+
+
+class TowerSource:
+    """Pairs by running a model's towers; a :class:`PairSource`.
+
+    Args:
+        model: whose towers
+        text_field: field with captions or labels
+        templates: for labels
+        num_workers: processes that decode images; None to choose
+        report: called with the work done
+    """
+
+    def __init__(
+        self,
+        model: ContrastiveModel,
+        text_field: str,
+        templates: Sequence[str] | None,
+        num_workers: int | None,
+        report: Progress,
+    ) -> None:
+        self.model, self.text_field, self.templates = model, text_field, templates
+        self.num_workers, self.report = num_workers, report
+        self.name: str | None = model.name
+        self.pretrained: str | None = model.pretrained
+        self.fingerprint: str | None = model.fingerprint
+        self.loss = model.loss
+
+    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs:
+        """The usable pairs; what was embedded before comes from the store."""
+        return embed_pairs(
+            self.model,
+            pair_rows(samples, self.text_field, self.templates),
+            cache_folder("features"),
+            num_workers=self.num_workers,
+            skip_failures=skip_failures,
+            progress=lambda done, total: self.report(step, done, total),
+        )
+
+    def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
+        """The model's own."""
+        return self.model.head()
+
+
+class EmbeddingSource:
+    """Pairs from embeddings stored on the samples; a :class:`PairSource`.
+
+    Args:
+        image_embeddings: field with image embeddings
+        text_embeddings: field with text embeddings
+    """
+
+    def __init__(self, image_embeddings: str, text_embeddings: str) -> None:
+        self.image_embeddings, self.text_embeddings = image_embeddings, text_embeddings
+        self.name: str | None = None
+        self.pretrained: str | None = None
+        self.fingerprint: str | None = None
+        self.loss = "clip"
+
+    def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> ArrayPairs:
+        """The usable pairs.
+
+        Raises:
+            ValueError: at the first unusable one, if ``skip_failures`` is False
+        """
+        pairs = embedding_pairs(samples, self.image_embeddings, self.text_embeddings)
+        if pairs.skipped and not skip_failures:
+            id, reason = next(iter(pairs.skipped.items()))
+            raise ValueError(f"Sample {id}: {reason}. Pass skip_failures=True to leave such pairs out.")
+        return pairs
+
+    def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
+        """The identity, with the temperature that suits the embeddings."""
+        return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
+
+
+def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
+    """log τ, of those between 0 and log 100, at which a batch of the stored embeddings has the smallest loss.
+
+    Args:
+        pairs: with embeddings as features
+        seed: of the choice of up to 1,024 pairs
+
+    Returns:
+        the logarithm of τ
+    """
+    index = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))[:1024]
+    candidates = np.linspace(0.0, np.log(100.0), 47).tolist()
+    if len(index) < 2:
+        return candidates[-1]
+
+    def loss(scale: float) -> float:
+        head = Head.identity(pairs.image_dim, pairs.text_dim, scale)
+        return LOSSES["clip"].sum_loss(head.linearize(*pairs.gather(index)).similarity()).item()
+
+    return min(candidates, key=loss)

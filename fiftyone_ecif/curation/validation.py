@@ -67,7 +67,9 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
         if dataset.get_run_info(run_key).config.method != METHOD:
             raise ValueError(f"Run key {run_key!r} belongs to a run of another kind: choose another key.")
         if not overwrite:
-            raise ValueError(f"Run key {run_key!r} is in use: choose another, or pass overwrite=True to replace the run.")
+            raise ValueError(
+                f"Run key {run_key!r} is in use: choose another, or pass overwrite=True to replace the run."
+            )
         return
     taken = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
     if taken:

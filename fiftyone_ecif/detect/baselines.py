@@ -1,4 +1,4 @@
-"""What others score suspicion by, over L2-normalised embeddings; higher = more suspicious (DETECTION.md)."""
+"""What others score suspicion by, over L2-normalised embeddings; higher = more suspicious (docs/detection.md)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fiftyone_ecif.detect.neighbours import neighbour_disagreement
 
 NEIGHBOURS = 30
-"""k of LEMoN's fixed setting (DETECTION.md)."""
+"""k of LEMoN's fixed setting (docs/detection.md)."""
 
 _TIE_BREAK = 1e-3
 """Share of the probability that follows the rank alone, so that a calibrated plateau keeps its order."""
@@ -37,8 +37,8 @@ def misalignment(
     """Probability that a pair's text does not belong to its image.
 
     Evidence, each standardised over the pairs and added: the pair's batch loss under a head that was not fitted on it,
-    and its disagreement with its neighbours in both modalities. The same evidence is taken for pairs swapped on purpose,
-    whose texts are wrong by construction: with f their density and g that of the pairs as they are, g = (1 − ρ)·clean +
+    and its disagreement with its neighbours in both modalities. The same is taken for pairs swapped on purpose, whose
+    texts are wrong by construction: with f their density and g that of the pairs as they are, g = (1 − ρ)·clean +
     ρ·f, so that p(wrong | s) = ρ f(s) / g(s), and ρ is the largest share for which ρ f fits under g (mixture proportion
     estimation: Blanchard et al., JMLR 2010).
 
@@ -84,7 +84,7 @@ def _calibrate(score: np.ndarray, swap_score: np.ndarray) -> Misalignment:
 
 
 def _noise_rate(score: np.ndarray, swap_score: np.ndarray) -> float:
-    """The largest ρ with ρ·(swaps above t) ≤ (pairs above t), over thresholds t that leave a fifth of the swaps above."""
+    """The largest ρ with ρ·(swaps above t) ≤ (pairs above t), for all t that leave a fifth of the swaps above."""
     thresholds = np.quantile(swap_score, np.linspace(0.0, 0.8, 81))
     above = 1.0 - np.searchsorted(np.sort(score), thresholds) / len(score)
     swaps_above = 1.0 - np.searchsorted(np.sort(swap_score), thresholds) / len(swap_score)

@@ -35,7 +35,7 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
 def neighbour_disagreement(
     image: Tensor, text: Tensor, partner: Tensor, k: int, image_decay: float = 0.1, pair_decay: float = 5.0
 ) -> tuple[Tensor, Tensor]:
-    """LEMoN's s_n and s_m for the pairs (image n, text of partner(n)) (arXiv 2407.18941; DETECTION.md).
+    """LEMoN's s_n and s_m for the pairs (image n, text of partner(n)) (arXiv 2407.18941; docs/detection.md).
 
     s_n = mean over the k nearest images j of d(y, y_j) e^{−τ1 d(x, x_j)} e^{−τ2 d(x_j, y_j)}; s_m likewise over the
     nearest texts. Neighbours that belong to either half of the pair are left out.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import (
     LOSSES,
+    Fit,
     Head,
     KroneckerCurvature,
     Objective,
     Pairs,
     Progress,
+    Roles,
+    Scope,
     conjugate_gradients,
     fit_to_rest,
     influence,
@@ -24,18 +27,22 @@ from fiftyone_ecif.core import (
     largest_eigenvalue,
     partitions,
     self_influence,
+    self_influence_by_probes,
     silent,
 )
-from fiftyone_ecif.engine.settings import FoldReport, InfluenceOutcome, PairScores, Settings
+from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
 
 RELATIVE_ANCHOR = 0.1
-"""Anchor over largest curvature when the caller sets none: firm enough for a fit that comes to rest (docs/fidelity.md)."""
+"""Anchor over largest curvature when the caller sets none: firm enough for a fit to come to rest (docs/fidelity.md)."""
 
 EIGENVALUE_BATCHES = 8
 """Batches from which the largest curvature is estimated."""
 
 FIT_TOLERANCE = 1e-3
 """Gradient at rest over gradient at the start that a fit aims for."""
+
+HEAD_FIT_STEPS = 30
+"""Newton steps that a fit of the head may take: on cached features they are cheap."""
 
 FOLDS = 2
 
@@ -69,24 +76,27 @@ def compute(
     settings: Settings,
     device: str = "cpu",
     progress: Progress = silent,
+    attributed: Attributed | None = None,
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
     Args:
-        pairs: the N training pairs
-        target: trusted pairs whose mean loss is the target; None cross-fits: each half of the pairs is scored against
-            the loss of the other half
+        pairs: the features of the N training pairs
+        target: those of trusted pairs whose mean loss is the target; None cross-fits: each half of the pairs is scored
+            against the loss of the other half
         head: the given weights θ0, float32
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
         settings: the run's choices
         device: where to compute
         progress: called with each step's name
+        attributed: a scope other than the head for the values and the self-influence, with the same pairs as its own
+            inputs; what a pair's held-out loss is made of stays the head's
 
     Returns:
         an :class:`InfluenceOutcome`
 
     Raises:
-        ValueError: if there are too few pairs for a contrastive loss
+        ValueError: if there are too few pairs for a contrastive loss, or ``attributed`` has others
     """
     minimum = 2 * FOLDS
     if len(pairs) < minimum or (target is not None and len(target) < 2):
@@ -95,77 +105,109 @@ def compute(
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum} and 2 are needed to compare pairs with one another."
         )
-    run = _Run(head.to(device), loss, settings, progress)
+    if attributed and _sizes(attributed.pairs, attributed.target) != _sizes(pairs, target):
+        raise ValueError("The attributed scope's inputs are not of the same pairs and target pairs as the features.")
+    run = _Run(loss, settings, progress)
+    head = head.to(device)
     folds = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(settings.seed)) % FOLDS
-    members = [Subset(pairs, (folds == fold).nonzero().squeeze(1)) for fold in range(FOLDS)]
+    index = [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
     scores = PairScores.empty(len(pairs))
-    halves = fits = [run.fit(fold, f"Fit half {number + 1}") for number, fold in enumerate(members)]
-    for fitted, held_out in zip(halves, reversed(members), strict=True):
-        run.held_out_loss(fitted.head, held_out, scores)
-    if target is None:
-        targets = list(reversed(members))
+    of_head = Attributed(head, pairs, target, HEAD_FIT_STEPS, probes=0, preconditioned=True)
+    halves = [run.fit(of_head, members, f"Fit half {number + 1}") for number, members in enumerate(index)]
+    for fitted, held_out in zip(halves, reversed(halves), strict=True):
+        run.held_out_loss(fitted.scope, held_out.members, scores)
+
+    scored = replace(attributed, scope=attributed.scope.to(device)) if attributed else of_head
+    if scored is of_head and target is None:
+        fits = halves
     else:
-        fits = [run.fit(Subset(pairs, torch.arange(len(pairs))), "Fit")]
-        targets = [target]
-    solutions = torch.stack([run.score(fitted, against, scores) for fitted, against in zip(fits, targets, strict=True)])
+        parts = index if target is None else [torch.arange(len(pairs))]
+        fits = [run.fit(scored, members, "Fit") for members in parts]
+    targets = [fitted.members for fitted in reversed(fits)] if scored.target is None else [scored.target]
+    solutions = [run.score(fitted, against, scores) for fitted, against in zip(fits, targets, strict=True)]
     return InfluenceOutcome(
         scores,
-        [fitted.head.to("cpu") for fitted in fits],
-        [fitted.head.to("cpu") for fitted in halves],
+        [fitted.scope.to("cpu") for fitted in fits],
+        [head.replace(fitted.scope.vector()).to("cpu") for fitted in halves],
         folds,
-        solutions.cpu(),
+        torch.stack(solutions).cpu(),
         run.reports,
         run.timings,
         run.warnings,
     )
 
 
-class _Fitted:
-    """A head at rest on some pairs, with the objective and the curvature it came to rest on."""
+def _sizes(*sources: Pairs | None) -> list[int | None]:
+    return [None if source is None else len(source) for source in sources]
 
-    def __init__(self, members: Subset, objective: Objective, curvature: KroneckerCurvature, fit) -> None:
-        self.members, self.objective, self.curvature, self.fit = members, objective, curvature, fit
-        self.head: Head = fit.scope
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A scope at rest on some pairs, with the objective and the curvature it came to rest on."""
+
+    attributed: Attributed
+    members: Subset
+    objective: Objective
+    curvature: KroneckerCurvature
+    fit: Fit
+
+    @property
+    def scope(self) -> Scope:
+        return self.fit.scope
+
+    @property
+    def preconditioner(self) -> Callable[[Tensor], Tensor]:
+        return _preconditioner(self.attributed, self.curvature)
+
+
+def _preconditioner(attributed: Attributed, curvature: KroneckerCurvature) -> Callable[[Tensor], Tensor]:
+    return curvature.solve if attributed.preconditioned else torch.clone
 
 
 class _Run:
     """One run's steps, their timings and what is to be said about them."""
 
-    def __init__(self, head: Head, loss: str, settings: Settings, progress: Progress) -> None:
-        self.head, self.loss, self.settings, self.progress = head, LOSSES[loss], settings, progress
+    def __init__(self, loss: str, settings: Settings, progress: Progress) -> None:
+        self.loss, self.settings, self.progress = LOSSES[loss], settings, progress
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
 
-    def fit(self, members: Subset, step: str) -> _Fitted:
-        """Choose the anchor and bring the head to rest on the pairs."""
-        settings = self.settings
+    def fit(self, attributed: Attributed, index: Tensor, step: str) -> _Fitted:
+        """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
+        settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
         with self.timed("fit"):
             plain = self.objective(members, settings.seed)
-            origin = self.head.vector()
-            anchor = settings.anchor or RELATIVE_ANCHOR * self.largest_curvature(plain)
-            objective = replace(plain, anchor=anchor, origin=origin)
+            anchor = settings.anchor or RELATIVE_ANCHOR * self.largest_curvature(plain, scope)
+            objective = replace(plain, anchor=anchor, origin=scope.vector())
             curvature = kronecker_curvature(
-                objective, self.head, anchor + settings.damping, seed=settings.seed, progress=self.progress
+                objective, scope, anchor + settings.damping, seed=settings.seed, progress=self.progress
             )
             fit = fit_to_rest(
-                objective, self.head, curvature.solve, FIT_TOLERANCE, progress=self.progress, step=step
+                objective,
+                scope,
+                _preconditioner(attributed, curvature),
+                FIT_TOLERANCE,
+                attributed.fit_steps,
+                progress=self.progress,
+                step=step,
             )
         if not fit.at_rest:
             self.warnings.append(
-                f"{step}: the head did not come to rest (gradient {fit.relative_gradient:.1e} of its start after "
-                f"{fit.steps} steps); scores assume that it did. Set a firmer anchor."
+                f"{step}: the parameters did not come to rest (gradient {fit.relative_gradient:.1e} of its start after "
+                f"{fit.steps} steps); scores assume that they did. Set a firmer anchor."
             )
-        return _Fitted(members, objective, curvature, fit)
+        return _Fitted(attributed, members, objective, curvature, fit)
 
-    def largest_curvature(self, objective: Objective) -> float:
+    def largest_curvature(self, objective: Objective, scope: Scope) -> float:
         """λ_max of the Gauss-Newton matrix at θ0, from a few batches."""
         batches = objective.rounds[0][:EIGENVALUE_BATCHES]
         sample = replace(objective, rounds=[batches], divisor=sum(map(len, batches)))
-        start = torch.randn(1, self.head.size, generator=torch.Generator().manual_seed(self.settings.seed))
-        return largest_eigenvalue(lambda d: sample.gauss_newton_product(self.head, d), start.to(self.head.vector()))
+        theta = scope.vector()
+        start = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(self.settings.seed))
+        return largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start.to(theta))
 
-    def held_out_loss(self, head: Head, members: Subset, scores: PairScores) -> None:
+    def held_out_loss(self, head: Scope, members: Subset, scores: PairScores) -> None:
         """pos_n, mean over rounds, of pairs that the head was not fitted on, as they are and swapped on purpose."""
         own, swapped = torch.zeros(len(members)), torch.zeros(len(members))
         with self.timed("held-out loss"):
@@ -177,20 +219,20 @@ class _Run:
                     similarity = head.linearize(*members.gather(index)).similarity()
                     own[index] += self.loss.roles(similarity).positive.cpu()
                     if number == 0:
-                        swapped[index] = self.loss.swap_losses(similarity).cpu()
+                        swapped[index] = self.loss.swap_losses(similarity).float().cpu()
         scores.held_out_loss[members.index] = own / self.settings.rounds
         scores.swap_loss[members.index] = swapped
 
     def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
-        objective, head, settings = fitted.objective, fitted.head, self.settings
+        objective, scope, settings = fitted.objective, fitted.scope, self.settings
         with self.timed("solve"):
-            target_loss, gradient = self.objective(target, settings.seed + 2).value_and_gradient(head)
+            target_loss, gradient = self.objective(target, settings.seed + 2).value_and_gradient(scope)
             damped = replace(objective, anchor=objective.anchor + settings.damping)
             solution = conjugate_gradients(
-                lambda directions: damped.gauss_newton_product(head, directions),
+                lambda directions: damped.gauss_newton_product(scope, directions),
                 gradient[None],
-                fitted.curvature.solve,
+                fitted.preconditioner,
                 settings.tolerance,
                 settings.max_iterations,
                 progress=self.progress,
@@ -198,19 +240,31 @@ class _Run:
         if not solution.converged:
             self.warnings.append(
                 f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
-                f"{solution.iterations} iterations (asked: {settings.tolerance:.0e}). Set a firmer anchor or more damping."
+                f"{solution.iterations} iterations (asked: {settings.tolerance:.0e}). Set a firmer anchor or more "
+                "damping."
             )
         with self.timed("scores"):
-            roles = influence(objective, head, solution.vectors, progress=self.progress)
+            found = influence(objective, scope, solution.vectors, progress=self.progress)
+            roles = Roles(*(part[:, 0].float() for part in found))
         with self.timed("self-influence"):
-            own = self_influence(objective, head, fitted.curvature.quadratic, progress=self.progress)
+            probes, curvature = fitted.attributed.probes, fitted.curvature
+            if probes:
+                self.say_once(
+                    f"Self-influence is estimated from {probes} random directions: its relative standard error is "
+                    f"{(2 / probes) ** 0.5:.0%}."
+                )
+                own = self_influence_by_probes(
+                    objective, scope, curvature.inverse_root, probes, settings.seed, self.progress
+                )
+            else:
+                own = self_influence(objective, scope, curvature.quadratic, progress=self.progress)
         index = fitted.members.index
-        value = roles.value(settings.removal)[:, 0]
+        value = roles.value(settings.removal)
         scores.value[index] = value.mean(0)
-        scores.value_positive[index] = roles.positive[:, 0].mean(0)
-        scores.value_negative[index] = roles.negative(settings.removal)[:, 0].mean(0)
+        scores.value_positive[index] = roles.positive.mean(0)
+        scores.value_negative[index] = roles.negative(settings.removal).mean(0)
         scores.value_std[index] = value.std(0)
-        scores.self_influence[index] = own
+        scores.self_influence[index] = own.float()
         stability = ranking_stability(value)
         if stability < STABLE:
             self.warnings.append(
@@ -231,6 +285,11 @@ class _Run:
         )
         return solution.vectors[0]
 
+    def say_once(self, warning: str) -> None:
+        """Add a warning unless it was said of another fit already."""
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
     def objective(self, pairs: Pairs, seed: int) -> Objective:
         """The mean batch loss of some pairs, without an anchor."""
         rounds = partitions(len(pairs), min(self.settings.batch_size, len(pairs)), self.settings.rounds, seed)
@@ -250,5 +309,7 @@ def ranking_stability(value: Tensor) -> float:
     if half == 0:
         return 1.0
     worst = max(1, value.shape[1] // 20)
-    first, second = (set(part.mean(0).topk(worst, largest=False).indices.tolist()) for part in value.split([half, len(value) - half]))
+    first, second = (
+        set(part.mean(0).topk(worst, largest=False).indices.tolist()) for part in value.split([half, len(value) - half])
+    )
     return len(first & second) / worst

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core import Head
+from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
 
@@ -47,6 +47,28 @@ class Settings:
             raise ValueError(f"anchor must be above 0, not {self.anchor}: without it the problem has no minimum.")
         if not self.damping >= 0:
             raise ValueError(f"damping must be at least 0, not {self.damping}.")
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """A scope to attribute to, and pairs as its own inputs, in the order of the features.
+
+    Args:
+        scope: at θ0
+        pairs: the N training pairs
+        target: the trusted pairs, None to cross-fit
+        fit_steps: Newton steps towards rest at most; each passes over the pairs many times
+        probes: of the estimate of self-influence, whose relative standard error is √(2 / probes); 0 for its exact form
+        preconditioned: whether the solver is preconditioned by Kronecker factors. They know nothing of directions that
+            run through many layers, which dominate inside the towers: there it took twice the iterations with them
+    """
+
+    scope: Scope
+    pairs: Pairs
+    target: Pairs | None
+    fit_steps: int = 3
+    probes: int = 32
+    preconditioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,8 +116,8 @@ class PairScores:
     @classmethod
     def empty(cls, pairs: int) -> PairScores:
         """All NaN, and every pair its own partner."""
-        scores = (torch.full((pairs,), torch.nan) for _ in fields(cls)[:-1])
-        return cls(*scores, torch.arange(pairs))
+        scores = {field.name: torch.full((pairs,), torch.nan) for field in fields(cls)}
+        return cls(**scores | {"swap_partner": torch.arange(pairs)})
 
 
 @dataclass
@@ -104,17 +126,17 @@ class InfluenceOutcome:
 
     Attributes:
         scores: of every pair
-        heads: the heads θ̂ that the scores were taken at: one, or with cross-fitting one per half
+        scopes: θ̂ that the scores were taken at: one, or with cross-fitting one per half
         halves: two heads, each fitted on one half of the pairs
         half: (N,) int64, the half that a pair is in; the other half's head was not fitted on it
-        solutions: (heads, P), s = H⁻¹ ∇C at each of ``heads``
-        reports: one per head
+        solutions: (scopes, P), s = H⁻¹ ∇C at each of ``scopes``
+        reports: one per scope
         timings: seconds per step
         warnings: in plain words
     """
 
     scores: PairScores
-    heads: list[Head]
+    scopes: list[Scope]
     halves: list[Head]
     half: Tensor
     solutions: Tensor

@@ -3,6 +3,7 @@
 from fiftyone_ecif.features.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs
 from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
+from fiftyone_ecif.features.raw import RawPairs
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, read_image
 from fiftyone_ecif.features.store import FeatureStore
 
@@ -10,6 +11,7 @@ __all__ = [
     "ArrayPairs",
     "FeatureStore",
     "PairRow",
+    "RawPairs",
     "StoredPairs",
     "UnreadablePair",
     "cache_folder",

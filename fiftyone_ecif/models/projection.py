@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
     """One of the model's two ``encode_*`` methods as a module, so that its parameters can be replaced for a call."""
 
     def __init__(self, model: nn.Module, method: str) -> None:
@@ -59,7 +59,7 @@ class Projection:
         handed to a functional attention alike, and is exact in every dtype.
         """
         with torch.no_grad():
-            features = functional_call(_Encoder(self.model, self.method), self._identity(), (inputs,)).float()
+            features = functional_call(Encoder(self.model, self.method), self._identity(), (inputs,)).float()
         if self.bias is None:
             return features
         return torch.cat([features, features.new_ones(len(features), 1)], dim=1)

@@ -1,5 +1,8 @@
 """The chain from θ to scores against dense oracles, and against really refitting."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from oracle import make_features, make_head, role_functions, similarity_of, sum_loss
@@ -47,9 +50,10 @@ def dense_gauss_newton(objective, head, kind):
     for batches in objective.rounds:
         for index in batches:
             image, text = objective.pairs.gather(index)
-            J = torch.autograd.functional.jacobian(lambda t: similarity_of(head, t, image, text), theta)
+            similarity = partial(similarity_of, head, image=image, text=text)
+            J = torch.autograd.functional.jacobian(similarity, theta)
             J = J.reshape(-1, len(theta))
-            S = similarity_of(head, theta, image, text)
+            S = similarity(theta)
             A = torch.autograd.functional.hessian(lambda s: sum_loss(kind, s), S).reshape(len(J), len(J))
             total += J.T @ A @ J
     identity = torch.eye(len(theta), dtype=theta.dtype)
@@ -175,6 +179,17 @@ def test_self_influence_matches_the_oracle_whatever_the_chunk():
             torch.testing.assert_close(mine[n], gradient @ inverse @ gradient / 10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_do_not_depend_on_the_order_in_a_batch_or_on_what_is_scored_together(kind):
+    objective, head = make_objective(kind, pairs=20, batch_size=10)
+    solutions = torch.randn(3, head.size, dtype=torch.float64)
+    together = influence(objective, head, solutions)
+    reversed_rounds = [[batch.flip(0) for batch in reversed(batches)] for batches in objective.rounds]
+    apart = [influence(replace(objective, rounds=reversed_rounds), head, row[None]) for row in solutions]
+    for part, parts in zip(together, zip(*apart, strict=True), strict=True):
+        torch.testing.assert_close(part, torch.cat(parts, dim=1))
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """A head at rest on 60 pairs, a tenth of them wrong, with a clean held-out target."""
@@ -197,7 +212,8 @@ def fitted():
 def solve_target(objective, target, scope, curvature):
     gradient = target.value_and_gradient(scope)[1]
     return conjugate_gradients(
-        lambda d: objective.gauss_newton_product(scope, d), gradient[None], curvature.solve, 1e-8).vectors
+        lambda d: objective.gauss_newton_product(scope, d), gradient[None], curvature.solve, 1e-8
+    ).vectors
 
 
 def test_fit_comes_to_rest(fitted):
@@ -245,11 +261,13 @@ def test_removal_step_is_close_to_the_refit_and_a_second_step_closer(fitted):
 def test_the_group_form_is_the_gradient_of_what_removal_changes(fitted):
     """∇(pos_E + negx_E) is ∇J − ∇J_{−E}: for one pair it is the single form, for many it is not their sum."""
     objective, _, fit, curvature = fitted
+
     def group(members):
         removed = torch.zeros(60, dtype=torch.bool)
         removed[members] = True
         full, kept = (o.value_and_gradient(fit.scope)[1] for o in (objective, objective.without(removed)))
         return full - kept
+
     probe = torch.randn(1, fit.scope.size, dtype=torch.float64)
     single = influence(objective, fit.scope, probe).value("exact").mean(0)[0]
     torch.testing.assert_close(group([7]) @ probe[0], single[7])

@@ -35,7 +35,8 @@ def test_positive_plus_exact_negative_is_what_deletion_changes(kind, scale):
     for n in range(len(S)):
         kept = [i for i in range(len(S)) if i != n]
         torch.testing.assert_close(
-            roles.value("exact")[n], sum_loss(kind, S) - sum_loss(kind, S, kept), rtol=1e-9, atol=1e-6)
+            roles.value("exact")[n], sum_loss(kind, S) - sum_loss(kind, S, kept), rtol=1e-9, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,5 +128,9 @@ def test_batches_of_one_and_two_pairs_are_finite(kind):
         S = make_similarity(kind, pairs=pairs)
         loss = LOSSES[kind]
         tangents = torch.ones(1, pairs, pairs, dtype=S.dtype)
-        for part in (*loss.roles(S), *loss.role_derivatives(S, tangents), loss.deletion_cotangents(S, torch.tensor([0]))):
+        for part in (
+            *loss.roles(S),
+            *loss.role_derivatives(S, tangents),
+            loss.deletion_cotangents(S, torch.tensor([0])),
+        ):
             assert part.isfinite().all()

@@ -26,6 +26,10 @@ def embedded_dataset(pair_dataset):
 def stored():
     """Arguments of a quick run on stored embeddings."""
     return dict(
-        text_field="caption", image_embeddings="clip_image", text_embeddings="clip_text", rounds=2, batch_size=20,
+        text_field="caption",
+        image_embeddings="clip_image",
+        text_embeddings="clip_text",
+        rounds=2,
+        batch_size=20,
         progress=False,
     )

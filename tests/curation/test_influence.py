@@ -6,6 +6,7 @@ from fiftyone import ViewField as F
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import influence
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.runs import tensor_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -69,8 +70,10 @@ def test_runs_are_listed_loaded_renamed_and_deleted_with_their_fields(embedded_d
     ids, image, text = results.embeddings()
     assert ids == embedded_dataset.values("id") and image.shape == text.shape == (60, 16)
     np.testing.assert_allclose(np.linalg.norm(image, axis=1), 1, atol=1e-5)
+    tensors = tensor_file(results.config)
+    assert tensors.exists()
     ecif.delete_run(embedded_dataset, "other")
-    assert ecif.list_runs(embedded_dataset) == []
+    assert ecif.list_runs(embedded_dataset) == [] and not tensors.exists()
     assert not [name for name in embedded_dataset.get_field_schema() if name.startswith("other")]
     with pytest.raises(ValueError, match="no ECIF run 'other'"):
         ecif.load_results(embedded_dataset, "other")
@@ -183,7 +186,8 @@ def test_a_model_reads_images_and_skips_what_it_cannot_read(pair_dataset, tmp_pa
     assert results.skipped == {sample.id: "image file is empty", second.id: "caption is empty"}
     assert len(pair_dataset.exists("ecif_value")) == 58
     labels = ecif.compute_influence(
-        pair_dataset, "ground_truth", run_key="labels", templates=["a {}", "one {}"], **tiny)
+        pair_dataset, "ground_truth", run_key="labels", templates=["a {}", "one {}"], **tiny
+    )
     assert len(pair_dataset.exists("labels_value")) == 59
     suggested = {label.label for label in pair_dataset.exists("labels_suggestion").values("labels_suggestion")}
     assert suggested <= {"circle", "square", "triangle"}

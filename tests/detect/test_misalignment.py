@@ -81,20 +81,23 @@ def test_neighbour_disagreement_matches_the_formula_in_loops():
     partner = torch.arange(60).roll(-3)
     s_n, s_m = neighbour_disagreement(image, text, partner, k=7)
     near_image, near_text = nearest(image, 7), nearest(text, 7)
+
+    def distance(a, b):
+        return 1 - (a @ b).item()
+
     for n in range(60):
         m = partner[n].item()
-        expected = []
-        for j in near_image[n].tolist():
-            if j not in (n, m):
-                agreement = np.exp(-5 * (1 - (image[j] @ text[j]).item()))
-                expected.append((1 - text[m] @ text[j]).item() * np.exp(-0.1 * (1 - image[n] @ image[j]).item()) * agreement)
-        assert s_n[n].item() == pytest.approx(np.mean(expected), rel=1e-4)
-        expected = []
-        for j in near_text[m].tolist():
-            if j not in (n, m):
-                agreement = np.exp(-5 * (1 - (image[j] @ text[j]).item()))
-                expected.append((1 - image[n] @ image[j]).item() * np.exp(-0.1 * (1 - text[m] @ text[j]).item()) * agreement)
-        assert s_m[n].item() == pytest.approx(np.mean(expected), rel=1e-4)
+        expected = {"n": [], "m": []}
+        for name, near, same, x, other, y in (
+            ("n", near_image[n], image, image[n], text, text[m]),
+            ("m", near_text[m], text, text[m], image, image[n]),
+        ):
+            for j in near.tolist():
+                if j not in (n, m):
+                    weight = np.exp(-0.1 * distance(x, same[j])) * np.exp(-5 * distance(image[j], text[j]))
+                    expected[name].append(distance(y, other[j]) * weight)
+        assert s_n[n].item() == pytest.approx(np.mean(expected["n"]), rel=1e-4)
+        assert s_m[n].item() == pytest.approx(np.mean(expected["m"]), rel=1e-4)
 
 
 def test_baselines_are_their_definitions():
@@ -103,7 +106,8 @@ def test_baselines_are_their_definitions():
     similarity = 7.0 * image @ text.T
     expected = 0.5 * (-similarity.log_softmax(1).diagonal() - similarity.log_softmax(0).diagonal())
     np.testing.assert_allclose(
-        batch_loss(image.numpy(), text.numpy(), 7.0, rounds=2, batch_size=64), expected.numpy(), rtol=1e-4)
+        batch_loss(image.numpy(), text.numpy(), 7.0, rounds=2, batch_size=64), expected.numpy(), rtol=1e-4
+    )
 
 
 def test_suggestions_prefer_what_fits_and_what_trusted_pairs_say():

@@ -1,0 +1,120 @@
+"""Writing a run: its fields, its record and its tensors; all of it or nothing."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+
+import fiftyone as fo
+import numpy as np
+import torch
+from fiftyone.core.collections import SampleCollection
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.runs import EcifConfig, tensor_file
+from fiftyone_ecif.detect import Misalignment, Suggestions
+from fiftyone_ecif.engine import InfluenceOutcome
+
+Columns = dict[str, dict[str, object]]
+"""Field suffix → sample id → value."""
+
+
+def score_columns(
+    outcome: InfluenceOutcome,
+    found: Misalignment,
+    ids: list[str],
+    texts: list[str] | None,
+    suggestions: tuple[np.ndarray, Suggestions, list[str]] | None,
+) -> Columns:
+    """The values of the run's fields; None where there is no finite value.
+
+    Args:
+        outcome: scores in the order of ``ids``
+        found: misalignment, likewise
+        ids: sample ids
+        texts: each pair's own text
+        suggestions: rows, what is suggested for them, and the texts that the suggestions point into
+
+    Returns:
+        :data:`Columns`
+    """
+    columns: Columns = {}
+    scores = asdict(outcome.scores) | {"misalignment": torch.from_numpy(found.probability)}
+    for field in SCORE_FIELDS:
+        if field.ftype is fo.FloatField:
+            values = scores[field.suffix].double().tolist()
+            columns[field.suffix] = {
+                id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
+            }
+    labels: dict[str, object] = {}
+    if suggestions is not None and texts is not None:
+        rows, merged, distinct = suggestions
+        for row, text, confidence in zip(rows, merged.text, merged.confidence, strict=True):
+            if distinct[text] != texts[row]:
+                labels[ids[row]] = fo.Classification(label=distinct[text], confidence=float(confidence))
+    columns["suggestion"] = labels
+    return columns
+
+
+def write_run(
+    samples: SampleCollection,
+    run_key: str,
+    config: EcifConfig,
+    columns: Columns,
+    record: dict,
+    tensors: dict[str, Tensor],
+    overwrite: bool,
+) -> None:
+    """Write a complete run; if anything fails, the dataset is left as it was.
+
+    Args:
+        samples: what was scored
+        run_key: its key
+        config: what it was asked for
+        columns: its fields' values
+        record: what is kept about it in the database; small
+        tensors: what is kept about it on disk; large
+        overwrite: whether to replace a run of that key, after the new one is complete
+    """
+    dataset = samples._dataset
+    replaces = overwrite and run_key in dataset.list_runs()
+    # A run that replaces another is written beside it and takes its key when it is complete.
+    key = f"{run_key}_replacement" if replaces else run_key
+    config.tensors = uuid.uuid4().hex
+    try:
+        part = tensor_file(config).with_suffix(".part")
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
+        part.replace(tensor_file(config))
+        for field in SCORE_FIELDS:
+            field.add_to(dataset, key)
+            if columns[field.suffix]:
+                dataset.set_values(field.name(key), columns[field.suffix], key_field="id")
+        samples.register_run(key, config, cleanup=False)
+        dataset.save_run_results(key, dataset.init_run_results(key, **record), cache=False)
+    except BaseException:
+        if key in dataset.list_runs():
+            dataset.delete_run(key)
+        leftover = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(key))]
+        dataset.delete_sample_fields(leftover)
+        tensor_file(config).unlink(missing_ok=True)
+        raise
+    if replaces:
+        dataset.delete_run(run_key)
+        dataset.rename_run(key, run_key)
+
+
+def load_tensors(config: EcifConfig) -> dict[str, Tensor]:
+    """A run's tensors, memory-mapped.
+
+    Raises:
+        ValueError: if they are gone
+    """
+    try:
+        return load_file(tensor_file(config))
+    except FileNotFoundError as error:
+        raise ValueError(
+            "The run's fitted weights are not on this machine: it ran on another, or the cache was emptied. "
+            "Compute the run again."
+        ) from error

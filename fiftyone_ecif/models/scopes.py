@@ -1,0 +1,333 @@
+"""Scopes inside the towers: any named parameters of an open_clip model as θ."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import normalize
+
+from fiftyone_ecif.core.scope import Cotangent, LayerStatistics, Linearization, Scope, Tangent
+from fiftyone_ecif.models.contrastive import ContrastiveModel
+from fiftyone_ecif.models.projection import Encoder
+
+SCALARS = ("logit_scale", "logit_bias")
+"""Parameters of every scope, where the model has them."""
+
+
+def parameter_scope(
+    model: ContrastiveModel,
+    scope: str = "full",
+    micro_batch: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> ParameterScope:
+    """The scope of all parameters, or of those whose name a regular expression finds, and of the logit scale.
+
+    Args:
+        model: whose parameters; a model in half precision is copied to float32, with a warning
+        scope: "full", or a regular expression searched in the parameters' names
+        micro_batch: see :class:`ParameterScope`
+        autocast: see :class:`ParameterScope`
+
+    Returns:
+        a :class:`ParameterScope` at the model's own values
+
+    Raises:
+        ValueError: if the expression is not valid or finds no parameter, or ``autocast`` is asked for off CUDA
+    """
+    return ParameterScope.of(full_precision(model.model), chosen_parameters(model, scope), micro_batch, autocast)
+
+
+def chosen_parameters(model: ContrastiveModel, scope: str) -> list[str]:
+    """Names of a model's parameters that a scope means; see :func:`parameter_scope`."""
+    names = [name for name, value in model.model.named_parameters() if value.is_floating_point()]
+    try:
+        pattern = re.compile("" if scope == "full" else scope)
+    except re.error as error:
+        raise ValueError(
+            f"scope {scope!r} is not 'head', 'lora' or 'full', and no regular expression either ({error})."
+        ) from error
+    chosen = [name for name in names if pattern.search(name)]
+    if not chosen:
+        raise ValueError(
+            f"scope {scope!r} is not 'head', 'lora' or 'full', and as a regular expression it finds no parameter of "
+            f"{model.name}. Near: {', '.join(_nearest(scope, names))}."
+        )
+    return chosen
+
+
+@dataclass(frozen=True)
+class ParameterScope(Scope):
+    """Some parameters of an open_clip model; its inputs are preprocessed images and tokens.
+
+    Towers run in evaluation mode. Embeddings are computed without a graph first, their derivatives in micro-batches
+    afterwards (GradCache, Gao et al. 2021), so that the batch of the loss is not bounded by the memory of a graph.
+
+    Args:
+        module: the open_clip module; its own values serve for every parameter that is not in θ
+        parameters: θ by name, float32 or float64, without a graph
+        micro_batch: images or texts in a tower at once; None for the whole batch. It does not change results
+        autocast: dtype of mixed precision inside the towers, on CUDA; None for the parameters' own
+    """
+
+    module: nn.Module = field(repr=False)
+    parameters: dict[str, Tensor] = field(repr=False)
+    micro_batch: int | None = None
+    autocast: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1, not {self.micro_batch}.")
+        if self.autocast is not None and not self.parameters["logit_scale"].is_cuda:
+            raise ValueError("Mixed precision is for CUDA devices: leave autocast out on this one.")
+
+    @classmethod
+    def of(
+        cls, module: nn.Module, names: list[str], micro_batch: int | None = None, autocast: torch.dtype | None = None
+    ) -> ParameterScope:
+        """The scope of the named parameters and the scalars of every scope, at the module's own values."""
+        values = dict(module.named_parameters())
+        scalars = [name for name in SCALARS if name in values]
+        ordered = [name for name in values if name in set(names) and name not in scalars] + scalars
+        return cls(module, {name: values[name].detach().clone() for name in ordered}, micro_batch, autocast)
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(value.numel() for value in self.parameters.values())
+
+    def vector(self) -> Tensor:
+        """θ as one vector (P,): the parameters in the module's order, the scalars last."""
+        return torch.cat([value.reshape(-1) for value in self.parameters.values()])
+
+    def split(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Views of vectors (..., P) by parameter, (..., *shape) each."""
+        parts = vectors.split([value.numel() for value in self.parameters.values()], dim=-1)
+        return {
+            name: part.unflatten(-1, value.shape) if value.ndim else part.squeeze(-1)
+            for (name, value), part in zip(self.parameters.items(), parts, strict=True)
+        }
+
+    def replace(self, vector: Tensor) -> ParameterScope:
+        """The scope with the parameters of ``vector`` (P,)."""
+        return replace(self, parameters=self.split(vector.detach()))
+
+    def to(self, device: torch.device | str) -> ParameterScope:
+        """The scope on another device; the module is copied, and stays where it is."""
+        if torch.device(device) == self.parameters["logit_scale"].device:
+            return self
+        moved = {name: value.to(device) for name, value in self.parameters.items()}
+        return replace(self, module=copy.deepcopy(self.module).to(device), parameters=moved)
+
+    def linearize(self, image_input: Tensor, text_input: Tensor) -> ParameterLinearization:
+        """Embed one batch.
+
+        Args:
+            image_input: (B, 3, H, W), preprocessed
+            text_input: (B, context_length), tokens
+
+        Returns:
+            a :class:`ParameterLinearization`
+        """
+        like = self.parameters["logit_scale"]
+        return ParameterLinearization(self, image_input.to(like), text_input.to(like.device))
+
+    def plain_module(self) -> nn.Module:
+        """A copy of the model with θ written into it and adapters folded into the weights they adapt."""
+        module = copy.deepcopy(self.module)
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                module.get_parameter(name).copy_(value)
+        adapted = [name for name, layer in module.named_modules() if hasattr(layer, "get_base_layer")]
+        for name in adapted:
+            layer = module.get_submodule(name)
+            layer.merge()
+            owner, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(owner), attribute, layer.get_base_layer())
+        return module
+
+    @cached_property
+    def frozen(self) -> dict[str, Tensor]:
+        """Every parameter of the module by name, without a graph."""
+        return {name: value.detach() for name, value in self.module.named_parameters()}
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each parameter starts in the vector."""
+        positions, end = {}, 0
+        for name, value in self.parameters.items():
+            positions[name] = end
+            end += value.numel()
+        return positions
+
+    @cached_property
+    def linear_layers(self) -> dict[nn.Linear, int]:
+        """The linear layers whose weight is in θ, and where it starts in the vector."""
+        return {
+            layer: self.positions[f"{name}.weight"]
+            for name, layer in self.module.named_modules()
+            if isinstance(layer, nn.Linear) and f"{name}.weight" in self.positions
+        }
+
+
+class ParameterLinearization(Linearization):
+    """A batch's unit embeddings, their tangents by forward mode and their pull-backs by reverse mode."""
+
+    def __init__(self, scope: ParameterScope, images: Tensor, tokens: Tensor) -> None:
+        self.scope = scope
+        self._towers = _Tower(scope, "encode_image", images), _Tower(scope, "encode_text", tokens)
+        self.image, self.text = (tower.embeddings() for tower in self._towers)
+        scalars = [scope.parameters.get(name) for name in SCALARS]
+        self.logit_scale, self.logit_bias = (None if value is None else value.reshape(()) for value in scalars)
+
+    def tangent(self, directions: Tensor) -> Tangent:
+        parts = self.scope.split(directions)
+        along = [{name: part[number] for name, part in parts.items()} for number in range(len(directions))]
+        image, text = (torch.stack([tower.tangent(direction) for direction in along]) for tower in self._towers)
+        scale, bias = (None if name not in parts else parts[name].reshape(-1) for name in SCALARS)
+        return Tangent(image, text, scale, bias)
+
+    def pull_back(self, cotangent: Cotangent) -> Tensor:
+        like = self.scope.parameters["logit_scale"]
+        result = torch.zeros(len(cotangent.logit_scale), self.scope.size, dtype=like.dtype, device=like.device)
+        blocks = self.scope.split(result)
+        for tower, gradient in zip(self._towers, cotangent[:2], strict=True):
+            for inputs, weights in tower.micro_batches(gradient):
+                leaves = {name: value.detach().requires_grad_() for name, value in self.scope.parameters.items()}
+                with torch.enable_grad():
+                    unit = tower.embed(leaves, inputs)
+                if not unit.requires_grad:  # none of θ is in this tower
+                    continue
+                for number, gradients in enumerate(_pulled_back(unit, list(leaves.values()), weights)):
+                    for block, part in zip(blocks.values(), gradients, strict=True):
+                        if part is not None:
+                            block[number] += part
+        for position, scalar in self._scalar_gradients(cotangent):
+            result[:, position] = scalar
+        return result
+
+    def layer_statistics(self, cotangent: Cotangent) -> Iterator[LayerStatistics]:
+        layers = self.scope.linear_layers
+        for tower, gradient in zip(self._towers, cotangent[:2], strict=True):
+            for inputs, weights in tower.micro_batches(gradient):
+                with torch.enable_grad(), _recorded(layers) as calls:
+                    unit = tower.embed(self.scope.parameters, inputs)
+                if not calls:
+                    continue
+                gradients = zip(*_pulled_back(unit, [output for _, _, output in calls], weights))
+                for (layer, fed, output), by_output in zip(calls, gradients, strict=True):
+                    parts = [torch.zeros_like(output) if part is None else part for part in by_output]
+                    stacked = torch.stack(parts).flatten(1, -2)
+                    yield LayerStatistics(layers[layer], fed.flatten(0, -2).to(weights), stacked.to(weights))
+        for position, scalar in self._scalar_gradients(cotangent):
+            yield LayerStatistics(position, scalar.new_ones(1, 1), scalar[:, None, None])
+
+    def _scalar_gradients(self, cotangent: Cotangent) -> list[tuple[int, Tensor]]:
+        found = zip(SCALARS, cotangent[2:], strict=True)
+        return [(self.scope.positions[name], scalar) for name, scalar in found if scalar is not None]
+
+
+class _Tower:
+    """One tower's unit embeddings of a batch as a function of the parameters."""
+
+    def __init__(self, scope: ParameterScope, method: str, inputs: Tensor) -> None:
+        self.scope, self.encoder = scope, Encoder(scope.module, method)
+        self.inputs = inputs.split(scope.micro_batch or max(1, len(inputs)))
+
+    def embed(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        values = {f"model.{name}": value for name, value in {**self.scope.frozen, **parameters}.items()}
+        with _attention_by_formula(), self._precision():
+            raw = functional_call(self.encoder, values, (inputs,))
+        return normalize(raw.to(parameters["logit_scale"].dtype), dim=-1)
+
+    def embeddings(self) -> Tensor:
+        """(B, D), without a graph."""
+        with torch.no_grad():
+            return torch.cat([self.embed(self.scope.parameters, inputs) for inputs in self.inputs])
+
+    def tangent(self, direction: dict[str, Tensor]) -> Tensor:
+        """(B, D), the derivative along a direction in the parameters."""
+        with torch.no_grad():
+            return torch.cat([self._tangent(inputs, direction) for inputs in self.inputs])
+
+    def micro_batches(self, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs (b, ...) and their part of a gradient by the embeddings (K, B, D)."""
+        return zip(self.inputs, gradient.split([len(inputs) for inputs in self.inputs], dim=1), strict=True)
+
+    def _tangent(self, inputs: Tensor, direction: dict[str, Tensor]) -> Tensor:
+        return jvp(lambda parameters: self.embed(parameters, inputs), (self.scope.parameters,), (direction,))[1]
+
+    def _precision(self) -> AbstractContextManager:
+        return nullcontext() if self.scope.autocast is None else torch.autocast("cuda", self.scope.autocast)
+
+
+def full_precision(module: nn.Module) -> nn.Module:
+    """The module, or a copy of it in float32 where some of its weights have fewer bits."""
+    half = {value.dtype for value in module.parameters() if value.is_floating_point() and value.dtype.itemsize < 4}
+    if not half:
+        return module
+    warnings.warn(
+        f"The model's weights are {', '.join(sorted(map(str, half)))}: second-order quantities need more digits, so "
+        "its towers are computed in float32.",
+        stacklevel=3,
+    )
+    return copy.deepcopy(module).float()
+
+
+def _pulled_back(output: Tensor, wanted: list[Tensor], weights: Tensor) -> Iterator[tuple[Tensor | None, ...]]:
+    """Derivatives of ⟨weights[k], output⟩ by what is wanted, for one k after the other."""
+    last = len(weights) - 1
+    for number, weight in enumerate(weights):
+        yield torch.autograd.grad(output, wanted, weight, retain_graph=number < last, allow_unused=True)
+
+
+@contextmanager
+def _recorded(layers: dict[nn.Linear, int]) -> Iterator[list[tuple[nn.Linear, Tensor, Tensor]]]:
+    """What each layer was fed and gave out, in every call inside the block; outputs can be differentiated by."""
+    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
+
+    def record(layer: nn.Linear, fed: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            output.requires_grad_()
+        calls.append((layer, fed[0].detach(), output))
+        return output.clone()  # an operation in place must not reach what was recorded
+
+    handles = [layer.register_forward_hook(record) for layer in layers]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _attention_by_formula() -> Iterator[None]:
+    """Attention from plain operations: fused kernels have no forward-mode derivative, some are not deterministic."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _nearest(pattern: str, names: list[str], shown: int = 4) -> list[str]:
+    """The names nearest to a pattern, by their whole or by one of their parts."""
+
+    def likeness(name: str) -> float:
+        return max(
+            difflib.SequenceMatcher(None, pattern.lower(), part.lower()).ratio() for part in (name, *name.split("."))
+        )
+
+    return sorted(names, key=likeness, reverse=True)[:shown]

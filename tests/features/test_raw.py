@@ -1,0 +1,54 @@
+"""Pairs as the towers take them: the same pairs, skips and reasons as the feature store's, decoded on demand."""
+
+import os
+
+import pytest
+import torch
+
+from fiftyone_ecif.features import RawPairs, UnreadablePair, embed_pairs, read_image
+
+
+def test_gather_hands_out_preprocessed_images_and_tokens_in_the_order_asked(model, rows):
+    pairs = RawPairs(model, rows)
+    index = torch.tensor([7, 0, 3, 7])
+    images, tokens = pairs.gather(index)
+    expected = torch.stack([model.preprocess(read_image(rows[row].filepath)) for row in index.tolist()])
+    torch.testing.assert_close(images, expected, atol=0, rtol=0)
+    assert torch.equal(tokens, model.tokenize([rows[row].caption for row in index.tolist()]))
+    assert len(pairs) == 12 and pairs.ids == [row.id for row in rows] and pairs.skipped == {} and pairs.truncated == 0
+
+
+def test_the_towers_on_raw_pairs_give_the_stored_features(model, rows, store):
+    stored = embed_pairs(model, rows, store)
+    images, tokens = RawPairs(model, rows).gather(torch.arange(12))
+    image, text = stored.gather(torch.arange(12))
+    torch.testing.assert_close(model.image_features(images), image, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.text_features(tokens), text, atol=1e-4, rtol=1e-4)
+
+
+def test_unreadable_pairs_are_skipped_with_the_store_s_reasons(model, rows, store):
+    open(rows[2].filepath, "w").close()
+    os.remove(rows[5].filepath)
+    rows[8] = rows[8]._replace(caption=" ")
+    pairs = RawPairs.readable(model, rows)
+    stored = embed_pairs(model, rows, store)
+    assert pairs.ids == stored.ids and pairs.skipped == stored.skipped and len(pairs) == 9
+    with pytest.raises(UnreadablePair, match="id-2: image file is empty"):
+        RawPairs.readable(model, rows, skip_failures=False)
+
+
+def test_the_cache_stays_within_its_bytes_and_saves_decoding(model, rows, monkeypatch):
+    size = model.preprocess(read_image(rows[0].filepath)).nbytes
+    pairs = RawPairs(model, rows, cache_bytes=5 * size + 1)
+    first = pairs.gather(torch.arange(12))[0]
+    read = []
+    monkeypatch.setattr("fiftyone_ecif.features.raw.read_image", lambda path: read.append(path) or read_image(path))
+    torch.testing.assert_close(pairs.gather(torch.arange(12))[0], first, atol=0, rtol=0)
+    assert len(read) == 7
+
+
+def test_an_image_that_goes_away_is_named(model, rows):
+    pairs = RawPairs(model, rows, cache_bytes=0)
+    os.remove(rows[4].filepath)
+    with pytest.raises(UnreadablePair, match=r"pair id-4 .*missing"):
+        pairs.gather(torch.tensor([4]))
