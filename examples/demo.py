@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the report's figures to this file")
     parser.add_argument("--no-app", action="store_true", help="end after the report")
     arguments = parser.parse_args()
-    # Not the root logger: FiftyOne's progress bars write through loggers with handlers of their own.
+    # The root logger stays silent: FiftyOne's progress bars have handlers of their own and would be shown twice.
+    logging.getLogger().addHandler(logging.NullHandler())
     logging.getLogger("benchmarks").addHandler(logging.StreamHandler())
     logging.getLogger("benchmarks").setLevel(logging.INFO)
 
@@ -194,10 +195,10 @@ def print_report(figures: dict[str, Any], seconds: Seconds, suspects: fo.Dataset
     for step, value in seconds.items():
         print(f"{step:<34}{value:>8.1f}{figures['pairs'] / max(value, 1e-9):>16,.0f}")
     print(f"{'total':<34}{figures['seconds_total']:>8.1f}\n")
-    print(f"{'score':>6}  {'wrong?':<7}{'shows':<18}{'caption':<52}suggestion")
+    print(f"{'score':>6}  {'wrong?':<7}{'shows':<18}{'caption':<56}suggestion")
     paths = [f"{RUN_KEY}_misalignment", "planted", "ground_truth.label", "caption", f"{RUN_KEY}_suggestion.label"]
     for score, planted, label, caption, suggestion in zip(*suspects[:SHOWN].values(paths)):
-        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<52}{suggestion or ''}")
+        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<56}{suggestion or ''}")
 
 
 def open_app(dataset: fo.Dataset, suspects: fo.DatasetView) -> None:

@@ -48,7 +48,7 @@ def attributed_scope(
 
     Args:
         source: of the pairs
-        scope: "head", "lora", "full" or a regular expression of parameter names
+        scope: "head", "lora", "full" or a regular expression of parameter names, as :func:`check_scope` passes it
         samples: the scored collection
         pairs: the features of its usable pairs
         target: the trusted collection, or None
@@ -60,7 +60,6 @@ def attributed_scope(
     Returns:
         an :class:`~fiftyone_ecif.engine.Attributed`, or None
     """
-    check_scope(source, scope)
     if not isinstance(source, TowerSource) or scope == "head":
         return None
     model = source.model

@@ -33,7 +33,10 @@ def test_a_deep_scope_gives_values_and_the_heads_misalignment(pair_dataset, monk
         assert np.corrcoef(columns["deep_value"], view.values("head_value"))[0, 1] > 0.99
 
 
-def test_a_scope_that_is_not_there_is_refused_before_anything_is_embedded(pair_dataset, embedded_dataset, stored):
+def test_a_scope_that_is_not_there_is_refused_before_anything_is_embedded(
+    pair_dataset, embedded_dataset, stored, monkeypatch
+):
+    monkeypatch.setattr("fiftyone_ecif.curation.source.embed_pairs", lambda *args, **rest: pytest.fail("embedded"))
     with pytest.raises(ValueError, match=r"finds no parameter of ecif-tiny\. Near: "):
         ecif.compute_influence(pair_dataset, "caption", scope="attentoin", **TINY)
     with pytest.raises(ValueError, match="only 'head'"):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fiftyone_ecif.core import TensorPairs
+from fiftyone_ecif.core import LOSSES, Objective, TensorPairs, partitions
 from fiftyone_ecif.engine import Attributed, Settings, compute
+from fiftyone_ecif.engine.local import Subset
 from fiftyone_ecif.models import lora_scope, parameter_scope
 from tests.models.conftest import families, make_model  # noqa: F401
 from tests.models.test_scopes import HEAD_NAMES, inputs, seeded  # noqa: F401
@@ -38,6 +39,11 @@ def test_the_last_projections_inside_the_towers_score_as_the_head(problem, with_
         torch.testing.assert_close(getattr(by_towers.scores, name), getattr(by_head.scores, name))
     assert len(by_towers.scopes) == len(by_towers.solutions) == len(by_towers.reports) == (1 if with_target else 2)
     assert [type(half) for half in by_towers.halves] == [type(head)] * 2
+    if not with_target:  # each half is judged by the loss of the other
+        others = Subset(raw[0], (by_towers.half == 1).nonzero().squeeze(1))
+        rounds = partitions(len(others), SETTINGS.batch_size, SETTINGS.rounds, SETTINGS.seed + 2)
+        expected = Objective(others, rounds, LOSSES["clip"]).value(by_towers.scopes[0])
+        assert by_towers.reports[0].target_loss == pytest.approx(expected)
 
 
 def test_adapters_are_scored_with_a_bounded_fit_that_says_where_it_ended(problem):
