@@ -7,7 +7,7 @@ DATA ?= fashion-mnist
 # Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env demo test lint
+.PHONY: env demo test lint bench-fidelity
 
 env: $(READY)
 
@@ -26,3 +26,6 @@ lint: env
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench-fidelity: env
+	$(VENV)/bin/python -m benchmarks.fidelity $(if $(JSON),--json "$(JSON)") $(ARGS)

@@ -1,0 +1,330 @@
+"""Does removing pairs really do what their influence says? Predicted against measured, by refitting without them.
+
+Run it with ``make bench-fidelity``, or ``python -m benchmarks.fidelity --help``. What it measured: docs/fidelity.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.attribution import RemovalForecast, group_gradients, steepest_descent, trak_scores
+from benchmarks.removal_problem import DATA, PROBLEMS, Problem, Regime
+from benchmarks.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
+from fiftyone_ecif.core import Scope, influence, removal_step
+
+KINDS = ("random", "harmful", "random", "valuable")
+"""Groups that are removed, in turn."""
+SMALLEST_GROUP, LARGEST_GROUP = 0.01, 0.10
+"""Shares of the pairs that a group removes."""
+SINGLE_REMOVALS = 30
+EDITS = 5
+"""Random groups of the largest size whose edited model is compared with the refitted one."""
+
+METHODS = {
+    "exact": "ECIF exact",
+    "singles": "ECIF exact, sum of singles",
+    "first_order": "ECIF first order",
+    "positive_only": "positive role only",
+    "kfac": "ECIF exact, K-FAC alone",
+    "tracin": "TracIn",
+    "trak": "TRAK",
+    "random": "random scores",
+}
+COSINES = ("exact", "singles", "first_order", "positive_only")
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    """Run one regime, print its table, write its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Regime()
+    parser.add_argument("--scope", choices=sorted(PROBLEMS), default="head", help="parameters that are attributed")
+    parser.add_argument("--data", choices=sorted(DATA), default=default.data)
+    parser.add_argument("--pairs", type=int, default=default.pairs, help="training pairs")
+    parser.add_argument(
+        "--noise", type=float, default=default.noise, help="share of training pairs with a wrong caption"
+    )
+    parser.add_argument(
+        "--subsets", type=int, default=40, help="removed groups: half random, a quarter each harmful, valuable"
+    )
+    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="pairs per batch of the loss")
+    parser.add_argument("--rounds", type=int, default=default.rounds, help="partitions of the pairs into batches")
+    parser.add_argument("--logit-scale", type=float, help="τ to start from (default: the trained model's)")
+    parser.add_argument("--anchor", type=float, default=default.anchor, help="δ, as a share of the largest curvature")
+    parser.add_argument("--damping", type=float, default=default.damping, help="of the scores alone, same unit")
+    parser.add_argument(
+        "--seed", type=int, default=default.seed, help="of data, noise, training, partitions and groups"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    arguments = vars(parser.parse_args())
+    scope, subsets, path = (arguments.pop(name) for name in ("scope", "subsets", "json"))
+    regime = Regime(**arguments)
+    problem = PROBLEMS[scope](regime)
+    figures = measure(problem, subsets, regime.seed)
+    print_table(figures)
+    if path:
+        part = path.with_name(path.name + ".part")
+        settings = {"scope": scope, "subsets": subsets, **arguments}
+        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
+        os.replace(part, path)
+
+
+def measure(problem: Problem, subsets: int, seed: int, progress: bool = True) -> Figures:
+    """Predict and measure removals at a problem's θ̂.
+
+    Args:
+        problem: see :mod:`benchmarks.removal_problem`
+        subsets: removed groups in all
+        seed: of the random groups and of the baselines' draws
+        progress: whether to show a progress bar
+
+    Returns:
+        the figures by name; ``…_se`` is a standard error over groups, by the bootstrap for correlations and slopes
+    """
+    forecast, solutions, seconds = predictors(problem)
+    roles = influence(problem.objective, problem.scope, torch.stack([solutions["exact"]]))
+    values = roles.value("exact")[:, 0].mean(0)
+    groups, kinds = choose_groups(values, subsets, seed)
+    retraining = Retraining(problem, progress)
+    measured = retraining.changes(groups, "groups")
+
+    changes, seconds_ecif = timed_map(forecast.change, groups)
+    predicted = {"exact": np.array(changes)}
+    gradients = group_gradients(problem.objective, problem.scope, groups)
+    for name in ("singles", "first_order", "positive_only"):
+        predicted[name] = (getattr(gradients, name) @ solutions["exact"]).numpy()
+    predicted["kfac"] = (gradients.exact @ solutions["kfac"]).numpy()
+    predicted["tracin"] = (gradients.positive_only @ solutions["tracin"]).numpy()
+    predicted["trak"] = (groups.float() @ trak_scores(problem, seed)).double().numpy()
+    predicted["random"] = groups.double().numpy() @ np.random.default_rng(seed).standard_normal(groups.shape[1])
+
+    figures = agreement(predicted, measured.losses, kinds)
+    moves = {name: problem.solve(getattr(gradients, name)).vectors for name in COSINES}
+    figures |= direction_agreement(moves, measured.moves)
+    figures |= single_removals(retraining, values, seed)
+    figures |= edits(retraining, seed)
+    figures |= mean_with_error("seconds_ecif", seconds_ecif) | mean_with_error("seconds_retraining", measured.seconds)
+    figures |= with_error("speedup", ratio_of_means, measured.seconds, seconds_ecif)
+    figures |= {
+        "seconds_solve": seconds,
+        "seconds_fit": problem.seconds,
+        "drift": abs(retraining.rested_loss - problem.target.value(problem.scope)),
+        "typical_change": float(np.abs(measured.losses).mean()),
+        "anchor_delta": problem.objective.anchor,
+        "fitted_logit_scale": next(problem.objective.linearizations(problem.scope))[1].logit_scale.exp().item(),
+    }
+    return figures
+
+
+def predictors(problem: Problem) -> tuple[RemovalForecast, dict[str, Tensor], float]:
+    """The forecast that all groups share, s by each inverse of the curvature, and the seconds of the former."""
+    started = time.perf_counter()
+    gradient = problem.target.value_and_gradient(problem.scope)[1]
+    solution = problem.solve(gradient[None]).vectors[0]
+    forecast = RemovalForecast(problem.objective, problem.scope, solution)
+    seconds = time.perf_counter() - started
+    solutions = {
+        "exact": solution,
+        "kfac": problem.curvature.solve(gradient[None])[0],
+        "tracin": steepest_descent(problem, gradient),
+    }
+    return forecast, solutions, seconds
+
+
+def choose_groups(values: Tensor, subsets: int, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Random, most harmful and most valuable groups, each kind over the same range of sizes.
+
+    Args:
+        values: (N,) by which harm and value are ranked
+        subsets: groups in all
+        seed: of the random ones
+
+    Returns:
+        bool (G, N), and each group's kind (G,)
+    """
+    if subsets < len(KINDS):
+        raise ValueError(f"{subsets} subsets are too few: at least {len(KINDS)} are needed for the kinds of groups.")
+    count = len(values)
+    generator = torch.Generator().manual_seed(seed)
+    ranked = {"harmful": values.argsort(), "valuable": values.argsort(descending=True)}
+    kinds = np.array(KINDS)[np.arange(subsets) % len(KINDS)]
+    groups = torch.zeros(subsets, count, dtype=torch.bool)
+    for kind in set(KINDS):
+        rows = np.flatnonzero(kinds == kind)
+        for row, share in zip(rows, np.linspace(SMALLEST_GROUP, LARGEST_GROUP, len(rows))):
+            order = ranked[kind] if kind in ranked else torch.randperm(count, generator=generator)
+            groups[row, order[: max(1, round(share * count))]] = True
+    return groups, kinds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What refits without some groups did.
+
+    Attributes:
+        losses: (G,) change of the target loss, nats
+        moves: (G, P) change of θ
+        seconds: (G,) of each refit
+        scopes: G refitted scopes
+    """
+
+    losses: np.ndarray
+    moves: Tensor
+    seconds: np.ndarray
+    scopes: list[Scope]
+
+
+class Retraining:
+    """Refits from θ̂, measured against a refit of the same length without removal, which is the drift.
+
+    Args:
+        problem: at θ̂
+        progress: whether to show progress bars
+    """
+
+    def __init__(self, problem: Problem, progress: bool) -> None:
+        self.problem, self.progress = problem, progress
+        self.rested = problem.keep_fitting()
+        self.rested_loss = problem.target.value(self.rested)
+
+    def changes(self, groups: Tensor, name: str) -> Measured:
+        """Refit without each of the groups, bool (G, N)."""
+        bar = tqdm(groups, desc=f"refits: {name}", unit="refit", disable=not self.progress)
+        scopes, seconds = timed_map(self.problem.refit, bar)
+        losses = np.array([self.problem.target.value(scope) for scope in scopes]) - self.rested_loss
+        moves = torch.stack([scope.vector() for scope in scopes]) - self.rested.vector()
+        return Measured(losses, moves, seconds, scopes)
+
+
+def agreement(predicted: dict[str, np.ndarray], measured: np.ndarray, kinds: np.ndarray) -> Figures:
+    """Rank correlation (also over random groups alone), Pearson and slope of every method."""
+    figures: Figures = {}
+    random = kinds == "random"
+    for name, values in predicted.items():
+        figures |= with_error(f"lds_{name}", rank_correlation, values, measured)
+        figures |= with_error(f"lds_random_groups_{name}", rank_correlation, values[random], measured[random])
+        figures |= with_error(f"pearson_{name}", linear_correlation, values, measured)
+        figures |= with_error(f"slope_{name}", slope, values, measured)
+    for name in ("exact", "first_order"):
+        sides = [predicted[name], predicted["positive_only"], measured]
+        figures |= with_error(f"lds_gain_{name}", rank_gain, *sides)
+        figures |= with_error(f"lds_random_groups_gain_{name}", rank_gain, *(side[random] for side in sides))
+    return figures
+
+
+def timed_map(function: Callable[[Tensor], Any], groups: Iterable[Tensor]) -> tuple[list[Any], np.ndarray]:
+    """The function's value for each group, and the seconds that each took."""
+    values, seconds = [], []
+    for group in groups:
+        started = time.perf_counter()
+        values.append(function(group))
+        seconds.append(time.perf_counter() - started)
+    return values, np.array(seconds)
+
+
+def ratio_of_means(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Mean over mean, along the last axis."""
+    return above.mean(-1) / below.mean(-1)
+
+
+def rank_gain(ours: np.ndarray, theirs: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """By how much one prediction's rank correlation with the measured changes exceeds another's."""
+    return rank_correlation(ours, measured) - rank_correlation(theirs, measured)
+
+
+def direction_agreement(moves: dict[str, Tensor], measured: Tensor) -> Figures:
+    """Cosine between predicted and measured change of θ, and its gain over the positive role alone."""
+    cosines = {name: torch.cosine_similarity(move, measured).numpy() for name, move in moves.items()}
+    figures: Figures = {}
+    for name, cosine in cosines.items():
+        figures |= mean_with_error(f"cosine_{name}", cosine)
+    for name in ("exact", "first_order"):
+        figures |= mean_with_error(f"cosine_gain_{name}", cosines[name] - cosines["positive_only"])
+    return figures
+
+
+def single_removals(retraining: Retraining, values: Tensor, seed: int) -> Figures:
+    """Leave-one-out: pairs drawn at random, their value against a refit without each."""
+    chosen = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed + 1))[:SINGLE_REMOVALS]
+    groups = torch.zeros(len(chosen), len(values), dtype=torch.bool)
+    groups[torch.arange(len(chosen)), chosen] = True
+    measured = retraining.changes(groups, "single pairs").losses
+    return with_error("loo_pearson", linear_correlation, values[chosen].numpy(), measured) | with_error(
+        "loo_slope", slope, values[chosen].numpy(), measured
+    )
+
+
+def edits(retraining: Retraining, seed: int) -> Figures:
+    """Models edited in closed form against refitted ones, after random removals of the largest size."""
+    problem = retraining.problem
+    count = len(problem.objective.pairs)
+    generator = torch.Generator().manual_seed(seed + 2)
+    groups = torch.rand(EDITS, count, generator=generator).argsort(1) < round(LARGEST_GROUP * count)
+    measured = retraining.changes(groups, "edits")
+    theta = problem.scope.vector()
+
+    def edit(group: Tensor) -> Scope:
+        return problem.scope.replace(
+            theta + removal_step(problem.objective, problem.scope, group, problem.curvature.solve)[0]
+        )
+
+    edited, seconds = timed_map(edit, groups)
+    losses = np.array([problem.target.value(scope) for scope in edited]) - retraining.rested_loss
+    ours, theirs = (np.array([problem.accuracy(scope) for scope in scopes]) for scopes in (edited, measured.scopes))
+    return {
+        **mean_with_error("removal_target_loss_error", np.abs(losses - measured.losses)),
+        **mean_with_error("removal_target_loss_change", np.abs(measured.losses)),
+        **mean_with_error("removal_accuracy_error", np.abs(ours - theirs)),
+        **mean_with_error("removal_accuracy_retrained", theirs),
+        **mean_with_error("seconds_edit", seconds),
+        **with_error("speedup_edit", ratio_of_means, measured.seconds, seconds),
+    }
+
+
+def print_table(figures: Figures) -> None:
+    """The figures for people."""
+
+    def cells(*names: str) -> str:
+        filled = (f"{figures[name]:.3f} ± {figures[name + '_se']:.3f}" if name in figures else "" for name in names)
+        return "".join(f"{cell:>16}" for cell in filled)
+
+    print(f"\n{'':<28}" + "".join(f"{head:>16}" for head in ("LDS", "random groups", "Pearson", "slope", "cosine")))
+    for name, label in METHODS.items():
+        columns = [f"{figure}_{name}" for figure in ("lds", "lds_random_groups", "pearson", "slope", "cosine")]
+        print(f"{label:<28}{cells(*columns)}")
+    print(f"\ngain over the positive role alone:\n{'':<28}{'LDS':>16}{'random groups':>16}{'cosine':>16}")
+    for name in ("exact", "first_order"):
+        columns = [f"{figure}_gain_{name}" for figure in ("lds", "lds_random_groups", "cosine")]
+        print(f"{METHODS[name]:<28}{cells(*columns)}")
+    of = SimpleNamespace(**figures)
+    print(f"\nsingle removals: Pearson{cells('loo_pearson')}, slope{cells('loo_slope')}")
+    print(f"\n{LARGEST_GROUP:.0%} removed at random, edited model against refitted one:")
+    print(
+        f"  target loss {of.removal_target_loss_error:.1e} nats apart (changed by {of.removal_target_loss_change:.1e})"
+    )
+    print(f"  accuracy {of.removal_accuracy_error:.2f} points apart (refitted: {of.removal_accuracy_retrained:.1f} %)")
+    print(f"\n{'seconds':<28}{'':>8}{'times faster':>16}")
+    print(f"{'refit':<28}{of.seconds_retraining:>8.3f}")
+    print(f"{'predicted change':<28}{of.seconds_ecif:>8.3f}{of.speedup:>16.0f}  (after one solve)")
+    print(f"{'edited model':<28}{of.seconds_edit:>8.3f}{of.speedup_edit:>16.1f}")
+    print(f"{'solve':<28}{of.seconds_solve:>8.3f}")
+    print(f"\ndrift without removal {of.drift:.1e} nats, against changes of {of.typical_change:.1e}")
+    print(f"anchor {of.anchor_delta:.3g}, fitted logit scale {of.fitted_logit_scale:.1f}")
+
+
+if __name__ == "__main__":
+    main()
