@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import Head
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
-from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource, head_embeddings
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
 from fiftyone_ecif.detect import Misalignment, Suggestions, misalignment, suggest
 from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
-from fiftyone_ecif.features import ArrayPairs, StoredPairs
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
@@ -204,12 +202,6 @@ def check_device(device: str | None) -> str:
     if kind.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'.")
     return device
-
-
-def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
-    """u_n and v_n of all pairs under a head, (N, D) each, float32."""
-    parts = [head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
-    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
 
 
 def _check_overlap(pairs, target_pairs) -> None:

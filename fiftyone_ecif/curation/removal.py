@@ -21,7 +21,7 @@ from fiftyone_ecif.engine import (
     recall,
     verify_removal,
 )
-from fiftyone_ecif.engine.local import Subset
+from fiftyone_ecif.engine.local import Subset, cross_fit_folds
 from fiftyone_ecif.engine.removal import Evaluation
 from fiftyone_ecif.models import load_model
 
@@ -95,7 +95,7 @@ class RemovalStudy:
             evaluate = self._evaluation(self.target, self.results.target_samples)
             yield self._restore(self.pairs, heads[0], 0), self.removed, evaluate
             return
-        half = halves(len(self.pairs), self.settings.seed)
+        half = cross_fit_folds(len(self.pairs), self.settings.seed)
         for number, head in enumerate(heads):
             members, others = ((half == number).nonzero().squeeze(1), (half != number).nonzero().squeeze(1))
             if self.removed[members].any():
@@ -143,8 +143,3 @@ class RemovalStudy:
             return [captions[id] for id in ids], None
         label = dict(zip(*samples.values(["id", f"{name}.label"]), strict=True))
         return [captions[id] for id in ids], [label[id] for id in ids]
-
-
-def halves(pairs: int, seed: int) -> torch.Tensor:
-    """Which half of a cross-fitted run each pair is in, int64 (N,)."""
-    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed)) % 2

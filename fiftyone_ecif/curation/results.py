@@ -16,7 +16,7 @@ from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
-from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.curation.source import embedding_pairs, head_embeddings, pair_rows
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
@@ -138,8 +138,8 @@ class InfluenceResults:
             ValueError: if the features are no longer there
         """
         pairs = self.pairs()
-        parts = [self.given_head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
-        return pairs.ids, *(np.concatenate([getattr(p, side).numpy() for p in parts]) for side in ("image", "text"))
+        image, text = head_embeddings(pairs, self.given_head)
+        return pairs.ids, image.numpy(), text.numpy()
 
     @property
     def given_head(self) -> Head:

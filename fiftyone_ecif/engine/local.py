@@ -109,7 +109,7 @@ def compute(
         raise ValueError("The attributed scope's inputs are not of the same pairs and target pairs as the features.")
     run = _Run(loss, settings, progress)
     head = head.to(device)
-    folds = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(settings.seed)) % FOLDS
+    folds = cross_fit_folds(len(pairs), settings.seed)
     index = [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
     scores = PairScores.empty(len(pairs))
     of_head = Attributed(head, pairs, target, HEAD_FIT_STEPS, probes=0, preconditioned=True)
@@ -313,3 +313,8 @@ def ranking_stability(value: Tensor) -> float:
         set(part.mean(0).topk(worst, largest=False).indices.tolist()) for part in value.split([half, len(value) - half])
     )
     return len(first & second) / worst
+
+
+def cross_fit_folds(pairs: int, seed: int) -> Tensor:
+    """Which half of a cross-fit each pair is in, int64 (N,)."""
+    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed)) % FOLDS
