@@ -198,9 +198,3 @@ def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
         return LOSSES["clip"].sum_loss(head.linearize(*pairs.gather(index)).similarity()).item()
 
     return min(candidates, key=loss)
-
-
-def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
-    """u_n and v_n of all pairs under a head, (N, D) each, float32."""
-    parts = [head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
-    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
