@@ -135,16 +135,20 @@ def trak_scores(problem: Problem, seed: int) -> Tensor:
         (N,), predicted change of the target loss if the pair were removed, up to a positive factor
     """
     generator = torch.Generator().manual_seed(seed)
-    size = len(problem.scope.vector())
-    projection = torch.randn(size, TRAK_DIMENSION, generator=generator) / math.sqrt(TRAK_DIMENSION)
-    features, weights = _trak_features(problem.scope, problem.objective.pairs, projection, generator)
-    target_features, target_weights = _trak_features(problem.scope, problem.target.pairs, projection, generator)
+    projection = random_projection(len(problem.scope.vector()), TRAK_DIMENSION, generator)
+    features, weights = trak_features(problem.scope, problem.objective.pairs, projection, generator)
+    target_features, target_weights = trak_features(problem.scope, problem.target.pairs, projection, generator)
     target = target_weights @ target_features / len(target_features)
     return weights * (features @ torch.linalg.solve(features.T @ features, target))
 
 
-def _trak_features(scope: Scope, pairs: Pairs, projection: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """φ (M, k) and Q (M,) of all pairs."""
+def random_projection(size: int, dimension: int, generator: torch.Generator) -> Tensor:
+    """A matrix (size, dimension) that keeps inner products in the mean."""
+    return torch.randn(size, dimension, generator=generator) / math.sqrt(dimension)
+
+
+def trak_features(scope: Scope, pairs: Pairs, projection: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """TRAK's φ (M, k) and Q (M,) of all pairs; see :func:`trak_scores`."""
     features, weights = [], []
     for index in torch.arange(len(pairs)).split(TRAK_CHUNK):
         batch = scope.linearize(*pairs.gather(index))
