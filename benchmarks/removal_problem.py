@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.data import digits, fashion_mnist, noise
 from benchmarks.data.pairs import PairTable
-from benchmarks.training import trained_checkpoint
+from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.core import (
     LOSSES,
     KroneckerCurvature,
@@ -173,7 +173,7 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     captions, _ = noise.swap_uniform(train, regime.noise, regime.seed)
     train = train.with_captions(captions)
     epochs = -(-TRAINING_SAMPLES // len(train))
-    checkpoint = trained_checkpoint(MODEL, train, epochs=epochs, seed=regime.seed, progress=progress)
+    checkpoint = trained_checkpoint(MODEL, train, Recipe(epochs=epochs), regime.seed, progress=progress)
     return train, heldout_table, load_model(MODEL, str(checkpoint))
 
 

@@ -129,10 +129,10 @@ def _small(path: Path) -> Image.Image | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at below
-            image = Image.open(path)
-        if image.width * image.height > LARGEST_IMAGE:
+            picture = Image.open(path)
+        if picture.width * picture.height > LARGEST_IMAGE:
             return None
-        image = image.convert("RGBA")
+        image = picture.convert("RGBA")
         image.thumbnail((IMAGE_SIZE, IMAGE_SIZE))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

@@ -29,8 +29,8 @@ def pairs_from_csv(path: str | Path) -> tuple[PairTable, np.ndarray | None]:
     """
     path = Path(path)
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+        with open(path, newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text)
             rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
             columns = set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
