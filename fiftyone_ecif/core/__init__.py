@@ -6,7 +6,7 @@ from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
 from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
-from fiftyone_ecif.core.removal import removal_step
+from fiftyone_ecif.core.removal import RemovalForecast, removal_gradients, removal_step
 from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs
 from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
@@ -21,6 +21,7 @@ __all__ = [
     "Objective",
     "Pairs",
     "Progress",
+    "RemovalForecast",
     "Roles",
     "Scope",
     "SigLipLoss",
@@ -32,6 +33,7 @@ __all__ = [
     "kronecker_curvature",
     "largest_eigenvalue",
     "partitions",
+    "removal_gradients",
     "removal_step",
     "self_influence",
     "self_influence_by_probes",
