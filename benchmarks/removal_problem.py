@@ -18,6 +18,7 @@ from benchmarks.training import trained_checkpoint
 from fiftyone_ecif.core import (
     LOSSES,
     KroneckerCurvature,
+    LowRankInverse,
     Objective,
     Pairs,
     Scope,
@@ -27,6 +28,7 @@ from fiftyone_ecif.core import (
     fit_to_rest,
     kronecker_curvature,
     largest_eigenvalue,
+    low_rank_inverse,
     partitions,
 )
 from fiftyone_ecif.engine import recall
@@ -43,6 +45,8 @@ ADAPTER_STEPS = 20
 """Steps of Adam that fresh adapters get before θ0."""
 RETRIEVED = 5
 """Captions that may hold the right one, where pairs have no classes."""
+MAX_RANK, BLOCK = 128, 16
+"""Directions that the low-rank inverse may hold, and that are added to it together."""
 FIT_STEPS = 60
 DRIFT_STEPS = 5
 """Newton steps that a refit takes at most where it comes to rest."""
@@ -95,7 +99,7 @@ class Regime:
 
 
 DEEP = Regime(
-    model="ecif-tiny-vit", base_pairs=2_000, pairs=192, batch_size=64, rest=1e-4, subsets=24, singles=12, edits=3
+    model="ecif-tiny-vit", base_pairs=2_000, pairs=192, batch_size=64, rest=1e-4, subsets=20, singles=10, edits=3
 )
 """Small, since a pass through the towers costs a hundred of the head; smooth, since at a kink no fit comes to rest."""
 
@@ -126,22 +130,24 @@ class Problem:
         target: C, the mean contrastive loss of the held-out pairs
         scope: at θ̂
         curvature: Kronecker-factored at θ̂, with anchor and damping
+        inverse: H⁻¹ from the few directions that curve, without the damping: it makes an edited model a table's work
         preconditioner: of the solver and of refits
         damping: added to the anchor where a removal is predicted
         rest: ‖∇J‖ at which a fit or refit ends
         candidates: what the held-out images are classified by, or matched to
-        seconds: of the fit
+        seconds: of the fit, and of the inverse
     """
 
     objective: Objective
     target: Objective
     scope: Scope
     curvature: KroneckerCurvature
+    inverse: LowRankInverse
     preconditioner: Callable[[Tensor], Tensor]
     damping: float
     rest: float
     candidates: Candidates
-    seconds: float
+    seconds: dict[str, float]
 
     def solve(self, vectors: Tensor, tolerance: float = 1e-3) -> Solution:
         """H⁻¹ applied to vectors (K, P)."""
@@ -221,7 +227,6 @@ def _towers_problem(regime: Regime, choose: Callable[[ContrastiveModel, Pairs], 
     train, heldout, model = trained_model(regime, progress)
     model.model.double()
     pairs, target = (inputs_of(model, table) for table in (train, heldout))
-    # Kronecker factors do not know the directions that run through many layers: there the solver is faster without.
     return fitted_problem(
         regime, pairs, target, choose(model, pairs), candidate_texts(model, heldout), preconditioned=False
     )
@@ -288,7 +293,8 @@ def fitted_problem(
         target: the M held-out pairs
         scope: at θ0
         candidates: what the held-out images are classified by, or matched to
-        preconditioned: whether the solver and the refits are preconditioned by Kronecker factors
+        preconditioned: whether Kronecker factors precondition the solver and the refits. They do not know directions
+            that run through many layers; without them the fit goes without, the refits with the problem's ``inverse``
 
     Returns:
         a :class:`Problem`
@@ -301,22 +307,25 @@ def fitted_problem(
     def mean_loss(source: Pairs, seed: int) -> Objective:
         return Objective(source, partitions(len(source), regime.batch_size, regime.rounds, seed), LOSSES["clip"])
 
-    def factored(theta: Scope, damping: float) -> tuple[KroneckerCurvature, Callable[[Tensor], Tensor]]:
-        curvature = kronecker_curvature(objective, theta, damping, seed=regime.seed)
-        return curvature, curvature.solve if preconditioned else torch.clone
-
     plain = mean_loss(pairs, regime.seed)
     origin = scope.vector()
     start = torch.from_numpy(np.random.default_rng(regime.seed).standard_normal((1, len(origin)))).to(origin)
     largest = largest_eigenvalue(lambda direction: plain.gauss_newton_product(scope, direction), start)
     objective = replace(plain, anchor=regime.anchor * largest, origin=origin)
     rest = regime.rest * plain.value_and_gradient(scope)[1].norm().item()
-    fit = fit_to_rest(objective, scope, factored(scope, objective.anchor)[1], 1.0, FIT_STEPS, gradient_scale=rest)
+    preconditioner: Callable[[Tensor], Tensor] = torch.clone
+    if preconditioned:
+        preconditioner = kronecker_curvature(objective, scope, objective.anchor, seed=regime.seed).solve
+    fit = fit_to_rest(objective, scope, preconditioner, 1.0, FIT_STEPS, gradient_scale=rest)
     if not fit.at_rest:
         raise NotAtRest(f"The fit did not come to rest in {fit.steps} steps. Set a firmer --anchor.")
     damping = regime.damping * largest
-    curvature, preconditioner = factored(fit.scope, objective.anchor + damping)
+    curvature = kronecker_curvature(objective, fit.scope, objective.anchor + damping, seed=regime.seed)
+    seconds = {"fit": time.perf_counter() - started}
+    started = time.perf_counter()
+    inverse = low_rank_inverse(objective, fit.scope, max_rank=MAX_RANK, block=BLOCK, seed=regime.seed)
+    seconds["inverse"] = time.perf_counter() - started
     return Problem(
-        objective, mean_loss(target, regime.seed + 2), fit.scope, curvature, preconditioner, damping, rest, candidates,
-        time.perf_counter() - started,
+        objective, mean_loss(target, regime.seed + 2), fit.scope, curvature, inverse,
+        curvature.solve if preconditioned else inverse.solve, damping, rest, candidates, seconds,
     )  # fmt: skip

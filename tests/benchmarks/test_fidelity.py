@@ -11,7 +11,7 @@ from benchmarks import attribution, fidelity
 from benchmarks.fidelity import agreement, choose_groups, measure
 from benchmarks.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.statistics import rank_correlation, with_error
-from fiftyone_ecif.core import Head, RemovalForecast, TensorPairs
+from fiftyone_ecif.core import Head, TensorPairs, influence
 
 PROMISED = {
     *(f"lds_{name}" for name in ("exact", "first_order", "positive_only", "kfac", "tracin", "trak", "random")),
@@ -72,17 +72,16 @@ def test_perfect_predictions_score_one_and_a_wrong_sign_fails(figures):
     assert perfect["lds_gain_exact"] == 0
 
 
-def test_the_forecast_is_the_group_gradient_along_the_solution(problem):
-    groups, _ = choose_groups(torch.linspace(-1, 1, PAIRS), 8, seed=0)
-    solution = torch.randn(len(problem.scope.vector()), dtype=torch.float64)
-    forecast = RemovalForecast(problem.objective, problem.scope, solution)
+def test_the_readings_of_a_single_pair_are_its_roles(problem):
+    groups = torch.eye(PAIRS, dtype=torch.bool)[:5]
+    solution = torch.randn(1, len(problem.scope.vector()), dtype=torch.float64)
     gradients = attribution.group_gradients(problem.objective, problem.scope, groups)
-    full = problem.objective.value_and_gradient(problem.scope)[1]
-    for group, exact, singles in zip(groups, gradients.exact, gradients.singles, strict=True):
-        expected = full - problem.objective.without(group).value_and_gradient(problem.scope)[1]
-        torch.testing.assert_close(exact, expected)
-        assert forecast.change(group) == pytest.approx((expected @ solution).item())
-        assert group.sum() > 1 or torch.allclose(exact, singles)  # a single pair is its own group
+    roles = influence(problem.objective, problem.scope, solution)
+    expected = {
+        "exact": roles.value("exact"), "first_order": roles.value("first_order"), "positive_only": roles.positive,
+    }  # fmt: skip
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(gradients, name) @ solution[0], values[0, 0, :5])
 
 
 def test_trak_features_are_gradients_of_its_output_function(problem):
