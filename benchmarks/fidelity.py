@@ -6,6 +6,7 @@ Run it with ``make bench-fidelity``, or ``python -m benchmarks.fidelity --help``
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -23,7 +24,16 @@ from tqdm import tqdm
 from benchmarks.attribution import group_gradients, steepest_descent, trak_scores
 from benchmarks.removal_problem import DATA, PROBLEMS, REGIMES, Problem, Regime
 from benchmarks.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
-from fiftyone_ecif.core import RemovalForecast, Roles, Scope, influence, removal_gradients, removal_step
+from fiftyone_ecif.core import (
+    RemovalForecast,
+    Roles,
+    Scope,
+    conjugate_gradients,
+    influence,
+    removal_gradients,
+    removal_step,
+)
+from fiftyone_ecif.models import ParameterScope
 
 KINDS = ("random", "harmful", "random", "valuable")
 """Groups that are removed, in turn."""
@@ -43,6 +53,8 @@ METHODS = {
     "random": "random scores",
 }
 COSINES = ("exact", "first_order", "positive_only")
+
+MIXED_PRECISION_ITERATIONS = 20
 
 Figures = dict[str, float]
 
@@ -111,6 +123,8 @@ def measure(problem: Problem, regime: Regime, progress: bool = True) -> Figures:
     figures |= direction_agreement(problem, groups, measured.moves)
     figures |= single_removals(retraining, values, regime)
     figures |= edits(retraining, regime)
+    if isinstance(problem.scope, ParameterScope):
+        figures |= mixed_precision(problem, problem.scope, values)
     figures |= mean_with_error("seconds_ecif", seconds_ecif) | mean_with_error("seconds_retraining", measured.seconds)
     figures |= with_error("speedup", ratio_of_means, measured.seconds, seconds_ecif)
     figures |= {
@@ -307,6 +321,26 @@ def edits(retraining: Retraining, regime: Regime) -> Figures:
     }
 
 
+def mixed_precision(problem: Problem, scope: ParameterScope, values: Tensor) -> Figures:
+    """Rank correlation of all pairs' values in float32, and with bfloat16 inside the towers, with those in float64."""
+    figures: Figures = {}
+    for name, autocast in (("float32", None), ("bfloat16", torch.bfloat16)):
+        parameters = {key: value.float() for key, value in scope.parameters.items()}
+        coarse = ParameterScope(copy.deepcopy(scope.module).float(), parameters, scope.micro_batch, autocast)
+        objective = replace(problem.objective, anchor=problem.objective.anchor + problem.damping)
+        gradient = problem.target.value_and_gradient(coarse)[1]
+        solution = conjugate_gradients(
+            lambda directions: objective.gauss_newton_product(coarse, directions),  # noqa: B023 - called at once
+            gradient[None],
+            torch.clone,
+            1e-3,
+            MIXED_PRECISION_ITERATIONS,
+        )
+        found = influence(problem.objective, coarse, solution.vectors).value("exact")[:, 0].mean(0)
+        figures |= with_error(f"rank_correlation_{name}", rank_correlation, found.double().numpy(), values.numpy())
+    return figures
+
+
 def print_table(figures: Figures) -> None:
     """The figures for people."""
 
@@ -337,6 +371,9 @@ def print_table(figures: Figures) -> None:
         f"once: solve {of.seconds_solve:.2f} s, inverse {of.seconds_inverse:.2f} s (rank {of.inverse_rank}, residual "
         f"{of.inverse_relative_residual:.3f}), fit {of.seconds_fit:.1f} s"
     )
+    for name in ("float32", "bfloat16"):
+        if f"rank_correlation_{name}" in figures:
+            print(f"values in {name}: rank correlation {cells('rank_correlation_' + name).strip()} with float64")
     print(f"\ndrift without removal {of.drift:.1e} nats, against changes of {of.typical_change:.1e}")
     print(f"anchor {of.anchor_delta:.3g}, fitted logit scale {of.fitted_logit_scale:.1f}")
 

@@ -2,16 +2,19 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import attribution, fidelity
+from benchmarks import attribution, fidelity, removal_problem
+from benchmarks.data.pairs import PairTable
 from benchmarks.fidelity import agreement, choose_groups, measure
 from benchmarks.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.statistics import rank_correlation, with_error
 from fiftyone_ecif.core import Head, TensorPairs, influence
+from fiftyone_ecif.models import load_model
 
 PROMISED = {
     *(f"lds_{name}" for name in ("exact", "first_order", "positive_only", "kfac", "tracin", "trak", "random")),
@@ -151,3 +154,29 @@ def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, caps
     assert (written["scope"], written["batch_size"], written["anchor"]) == ("head", 16, 0.3)
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
     assert "ECIF exact" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeypatch):
+    """12 generated pairs and a random model: predicted and refitted changes agree there, too; captions are matched."""
+    filepaths, captions, _ = zip(*pair_rows)
+    table = PairTable(list(filepaths), list(captions), np.zeros(60, int), [], np.repeat("train", 60), (), "generated")
+    train, heldout = table.select(np.arange(0, 24, 2)), table.select(np.arange(1, 13, 2))
+
+    def untrained(regime, progress):
+        torch.manual_seed(0)
+        return train, heldout, load_model(regime.model)
+
+    monkeypatch.setattr(removal_problem, "trained_model", untrained)
+    monkeypatch.setattr(removal_problem, "MAX_RANK", 8)
+    monkeypatch.setattr(fidelity, "MIXED_PRECISION_ITERATIONS", 5)
+    small = dict(pairs=12, batch_size=6, anchor=1.0, rank=1, rest=1e-3, subsets=4, singles=2, edits=2)
+    regime = replace(removal_problem.REGIMES["lora"], **small)
+    problem = removal_problem.PROBLEMS["lora"](regime, progress=False)
+    figures = measure(problem, regime, progress=False)
+    assert not PROMISED - set(figures)
+    assert figures["cosine_exact"] > 0.9
+    assert 0.5 < figures["slope_exact"] < 2
+    assert figures["removal_target_loss_error"] < figures["removal_target_loss_change"]
+    assert figures["rank_correlation_float32"] > 0.9
+    assert problem.candidates.retrieved == 5 and len(problem.candidates.texts) == len(set(heldout.captions))
