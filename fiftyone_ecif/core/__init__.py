@@ -4,6 +4,7 @@ from fiftyone_ecif.core.fit import Fit, fit_to_rest
 from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
 from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
+from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
 from fiftyone_ecif.core.removal import removal_step
@@ -18,6 +19,7 @@ __all__ = [
     "Fit",
     "Head",
     "KroneckerCurvature",
+    "LowRankInverse",
     "Objective",
     "Pairs",
     "Progress",
@@ -31,6 +33,7 @@ __all__ = [
     "influence",
     "kronecker_curvature",
     "largest_eigenvalue",
+    "low_rank_inverse",
     "partitions",
     "removal_step",
     "self_influence",
