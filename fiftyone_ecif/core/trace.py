@@ -125,21 +125,19 @@ class EmbeddedBatch:
         text: (B, D), v_n
         image_input: (B, F_image), x_n over the norm of W x_n
         text_input: (B, F_text), y_n likewise
-        similarity: (B, B), S
-        cosine: (B, B), u_i·v_j
+        products: (B, B), τ u_i·v_j, which is S without its bias
     """
 
     image: Tensor
     text: Tensor
     image_input: Tensor
     text_input: Tensor
-    similarity: Tensor
-    cosine: Tensor
+    products: Tensor
 
 
 @dataclass(frozen=True)
 class FactoredTangent:
-    """Ṡ^k_ij = Σ_p left_ip right_jp + (rows_ik + columns_jk) C_ij over the products p that k owns.
+    """Ṡ^k_ij = Σ_p left_ip right_jp + (rows_ik + columns_jk) τ u_i·v_j over the products p that k owns.
 
     Args:
         left: (B, p)
@@ -147,7 +145,7 @@ class FactoredTangent:
         owner: int64 (p,)
         rows: (B, K)
         columns: (B, K)
-        cosine: (B, B), C
+        products: (B, B), τ u_i·v_j
     """
 
     left: Tensor
@@ -155,11 +153,11 @@ class FactoredTangent:
     owner: Tensor
     rows: Tensor
     columns: Tensor
-    cosine: Tensor
+    products: Tensor
 
     @classmethod
     def along(cls, batch: EmbeddedBatch, gradients: OuterProducts, scale: float) -> FactoredTangent:
-        """Ṡ along K gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ C_ij with u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
+        """Ṡ along K gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ u_i·v_j, u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
 
         Args:
             batch: at θ
@@ -167,35 +165,46 @@ class FactoredTangent:
             scale: τ
         """
         (a, x), (b, y) = gradients.image, gradients.text
+        count = len(gradients)
         alpha, gamma = batch.image_input @ x.T, batch.text_input @ y.T
-        size = len(batch.image)
-        bias_owner = torch.arange(len(gradients))
-        owner = torch.cat([gradients.image_owner, gradients.text_owner, bias_owner])
-        left = torch.cat([alpha, scale * (batch.image @ b.T), torch.ones(size, len(gradients)).to(alpha)], 1)
-        right = torch.cat([scale * (batch.text @ a.T), gamma, gradients.logit_bias.expand(size, -1)], 1)
-        if not gradients.logit_bias.any():
-            kept = len(a) + len(b)
-            owner, left, right = owner[:kept], left[:, :kept], right[:, :kept]
-        rows = _by_owner(-scale * alpha * (batch.image @ a.T), gradients.image_owner, len(gradients))
-        columns = _by_owner(-scale * gamma * (batch.text @ b.T), gradients.text_owner, len(gradients))
-        return cls(left, right, owner, rows + scale * gradients.logit_scale, columns, batch.cosine)
+        image_b, image_a = (batch.image @ torch.cat([b, a]).T).split([len(b), len(a)], 1)
+        text_a, text_b = (batch.text @ torch.cat([a, b]).T).split([len(a), len(b)], 1)
+        owner = torch.cat([gradients.image_owner, gradients.text_owner])
+        left, right = torch.cat([alpha, scale * image_b], 1), torch.cat([scale * text_a, gamma], 1)
+        rows = gradients.logit_scale - _by_owner(alpha * image_a, gradients.image_owner, count)
+        columns = -_by_owner(gamma * text_b, gradients.text_owner, count)
+        tangent = cls(left, right, owner, rows, columns, batch.products)
+        bias = gradients.logit_bias
+        return tangent.plus_rows(bias.expand(len(rows), -1)) if bias.any() else tangent
+
+    def plus_rows(self, values: Tensor) -> FactoredTangent:
+        """Ṡ^k_ij + values_ik, values (B, K)."""
+        return FactoredTangent(
+            torch.cat([self.left, values], 1),
+            torch.cat([self.right, torch.ones_like(values)], 1),
+            torch.cat([self.owner, torch.arange(values.shape[1], device=self.owner.device)]),
+            self.rows,
+            self.columns,
+            self.products,
+        )
 
     @property
     def transposed(self) -> FactoredTangent:
         """Ṡᵀ."""
-        return FactoredTangent(self.right, self.left, self.owner, self.columns, self.rows, self.cosine.T)
+        return FactoredTangent(self.right, self.left, self.owner, self.columns, self.rows, self.products.T)
 
     def row_sums(self, weights: Tensor) -> Tensor:
         """Σ_j w_ij Ṡ^k_ij, (B, K)."""
-        weighted = weights * self.cosine
         sums = _by_owner(self.left * (weights @ self.right), self.owner, self.rows.shape[1])
-        return sums + self.rows * weighted.sum(1, keepdim=True) + weighted @ self.columns
+        ones = torch.ones_like(self.columns[:, :1])
+        weighted = (weights * self.products) @ torch.cat([ones, self.columns], 1)
+        return sums + self.rows * weighted[:, :1] + weighted[:, 1:]
 
     def entries(self, columns: Tensor) -> Tensor:
         """Ṡ^k at one column of every row, (B, K)."""
         at = torch.arange(len(columns), device=columns.device)
         sums = _by_owner(self.left * self.right[columns], self.owner, self.rows.shape[1])
-        return sums + (self.rows + self.columns[columns]) * self.cosine[at, columns, None]
+        return sums + (self.rows + self.columns[columns]) * self.products[at, columns, None]
 
 
 def role_derivatives_along(
@@ -233,7 +242,7 @@ def _softmax_side(similarity: Tensor, tangent: FactoredTangent, own: Tensor, rem
     positive = m - tangent.entries(own)
     probability[own, own] = 0.0
     weights = probability / (1.0 - probability) if removal == "exact" else probability
-    negative = tangent.transposed.row_sums(weights.T) - weights.T @ m
+    negative = tangent.plus_rows(-m).transposed.row_sums(weights.T)  # Σ_i w_in (Ṡ_in − m_i)
     # Deleting a row's largest candidate: P/(1 − P) (Ṡ_top − m_i) = P (Ṡ_top − mean of the row without it)
     change = at_top - (others_sum / others if removal == "exact" else m)
     change = torch.where((top == own)[:, None] | (others == 0), torch.zeros_like(change), largest * change)

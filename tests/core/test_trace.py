@@ -55,12 +55,12 @@ def test_factored_derivatives_are_those_of_whole_tangents(kind, removal, sharpne
         for index in batches:
             image, text = objective.pairs.gather(index)
             batch = head.linearize(image, text)
-            embedded = EmbeddedBatch(
-                batch.image, batch.text, image / batch.image_norm, text / batch.text_norm, batch.similarity(),
-                batch.image @ batch.text.T,
-            )  # fmt: skip
-            tangent = FactoredTangent.along(embedded, gradients, head.logit_scale.exp().item())
-            positive, negative = role_derivatives_along(objective.loss, embedded.similarity, tangent, removal)
+            scale = head.logit_scale.exp().item()
+            products = scale * batch.image @ batch.text.T
+            inputs = image / batch.image_norm, text / batch.text_norm
+            embedded = EmbeddedBatch(batch.image, batch.text, *inputs, products)
+            tangent = FactoredTangent.along(embedded, gradients, scale)
+            positive, negative = role_derivatives_along(objective.loss, batch.similarity(), tangent, removal)
             torch.testing.assert_close(positive.T / 24, whole.positive[number][:, index])
             torch.testing.assert_close(negative.T / 24, whole.negative(removal)[number][:, index])
 
