@@ -57,6 +57,18 @@ class OuterProducts:
             torch.cat([part.logit_bias for part in parts]),
         )
 
+    def mean(self) -> OuterProducts:
+        """The mean of the K gradients, as one."""
+        (a, x), (b, y), count = self.image, self.text, len(self)
+        return OuterProducts(
+            (a / count, x),
+            (b / count, y),
+            torch.zeros_like(self.image_owner),
+            torch.zeros_like(self.text_owner),
+            self.logit_scale.mean(0, keepdim=True),
+            self.logit_bias.mean(0, keepdim=True),
+        )
+
     def dense(self, head: Head) -> Tensor:
         """The gradients as vectors (K, P)."""
         result = head.vector().new_zeros(len(self), head.size)

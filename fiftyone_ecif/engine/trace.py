@@ -25,9 +25,9 @@ TOLERANCE = 0.1
 """Relative residual of the inverse at which its traces have nine tenths of the 100 most to blame (docs/trace.md)."""
 
 DIRECTIONS_TOGETHER = 32
-QUERIES_TOGETHER = 64
 
-_ARRAYS = ("image_input", "text_input", "image", "text", "products", "first", "along", "positive_along")
+_PER_PAIR = ("image", "text", "image_input", "text_input")
+_ARRAYS = (*_PER_PAIR, "products", "first", "along", "positive_along")
 
 
 class Blame(NamedTuple):
@@ -144,8 +144,9 @@ class TraceTables:
             size = self.sizes[number]
             products = torch.from_numpy(np.array(self.arrays["products"][cells[number] : cells[number + 1]]))
             products = products.view(size, size)
-            parts = (self._float(name, rows) for name in ("image", "text", "image_input", "text_input"))
-            tangent = FactoredTangent.along(EmbeddedBatch(*parts, products), gradients, scale)
+            image, text, image_input, text_input = (self._float(name, rows) for name in _PER_PAIR)
+            embedded = EmbeddedBatch(image, text, image_input, text_input, products)
+            tangent = FactoredTangent.along(embedded, gradients, scale)
             similarity = products if bias is None else products + bias
             positive, negative = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
             base[0, rows], base[1, rows] = positive, negative
@@ -226,7 +227,7 @@ def _write_tables(
     along, positive_along = array("along", (rounds, pairs, rank)), array("positive_along", (pairs, rank))
     place = torch.empty(len(objective.pairs), dtype=torch.int64)
     place[torch.cat(objective.rounds[0])] = torch.arange(pairs)
-    mean_positive = np.zeros((pairs, rank), np.float32)
+    mean_positive: np.ndarray = np.zeros((pairs, rank), np.float32)
     unit, cell, done = 0.0, 0, 0
     for number, batches in enumerate(objective.rounds):
         for index in batches:

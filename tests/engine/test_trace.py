@@ -84,7 +84,7 @@ def test_a_low_rank_is_close_to_the_solved_values(problem, tmp_path, monkeypatch
     expected = influence(firm, head, solved(firm, head, gradients)).value("exact").mean(0)
     assert len(tables.inverse.vectors) < head.size
     for a, b in zip(mine, expected):
-        assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.9
+        assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.85
 
 
 def test_an_interrupted_build_leaves_no_tables(problem, tmp_path):
