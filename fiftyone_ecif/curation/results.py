@@ -13,13 +13,15 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
 from fiftyone_ecif.curation.source import embedding_pairs, head_embeddings, pair_rows
+from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
-from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
+from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, cache_folder
 
 
 class InfluenceResults:
@@ -151,6 +153,11 @@ class InfluenceResults:
         """The heads θ̂ that the scores were taken at: one, or one per half of the pairs when cross-fitted."""
         return [self.given_head.replace(vector) for vector in self._tensors["fitted"]]
 
+    @property
+    def cross_fitted_heads(self) -> list[Head]:
+        """The heads fitted on each half of the pairs, for judging pairs of the other half."""
+        return [self.given_head.replace(vector) for vector in self._tensors["halves"]]
+
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
 
@@ -192,11 +199,33 @@ class InfluenceResults:
         config = self.config
         if config.image_embeddings is not None:
             return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
-        rows = [row for row in pair_rows(samples, config.text_field, config.templates) if row.id not in skipped]
+        rows = [row for row in self._rows(samples) if row.id not in skipped]
         try:
             return FeatureStore(cache_folder("features"), config.model_fingerprint).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+
+    def _rows(self, samples: SampleCollection) -> list[PairRow]:
+        """The collection's rows as the run saw them: with the texts from before later fixes."""
+        config, info = self.config, self.dataset.get_run_info(self.run_key)
+        then = texts_at(samples, config.text_field, info.timestamp)
+        return pair_rows(samples, config.text_field, config.templates, then)
+
+    def suggest(self, view: SampleCollection) -> dict[str, fo.Classification]:
+        """A better caption or label for each pair, out of those that the run believes.
+
+        What the run stored is taken as it is; what is computed now is stored beside it, for ``apply_suggestions``.
+
+        Args:
+            view: the samples to find a text for; those without a score in this run are ignored
+
+        Returns:
+            label with confidence, 0 to 1, by sample id; pairs whose own text fits best have none
+
+        Raises:
+            ValueError: if the run knew no texts, or the data has changed since
+        """
+        return suggest_again(self, view)
 
     def estimate_removal(
         self, view: SampleCollection, newton_steps: int = 1, progress: bool | Callable | None = None

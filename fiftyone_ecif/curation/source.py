@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,13 +18,19 @@ from fiftyone_ecif.models import ContrastiveModel
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
 
-def pair_rows(samples: SampleCollection, text_field: str, templates: Sequence[str] | None = None) -> list[PairRow]:
+def pair_rows(
+    samples: SampleCollection,
+    text_field: str,
+    templates: Sequence[str] | None = None,
+    texts: Mapping[str, str | None] | None = None,
+) -> list[PairRow]:
     """The collection's pairs, in its order.
 
     Args:
         samples: Dataset or view of images
         text_field: a StringField, or a Classification field whose labels are put into templates
         templates: with ``{}`` where the label goes; each sample gets one of them, always the same
+        texts: caption or label by sample id, in place of the field's
 
     Returns:
         one :class:`PairRow` per sample, the caption None where the field is empty
@@ -37,12 +43,16 @@ def pair_rows(samples: SampleCollection, text_field: str, templates: Sequence[st
         if templates:
             raise ValueError(f"templates go with a Classification field; {text_field!r} holds captions already.")
         ids, filepaths, captions = samples.values(["id", "filepath", text_field])
+        if texts is not None:
+            captions = [texts[id] for id in ids]
         return [PairRow(*row) for row in zip(ids, filepaths, captions, strict=True)]
     templates = tuple(templates or DEFAULT_TEMPLATES)
     without = [template for template in templates if "{}" not in template]
     if without:
         raise ValueError(f"Template {without[0]!r} has no {{}} for the label.")
     ids, filepaths, labels = samples.values(["id", "filepath", f"{text_field}.label"])
+    if texts is not None:
+        labels = [texts[id] for id in ids]
     return [
         PairRow(id, filepath, None if label is None else _template(id, templates).replace("{}", label))
         for id, filepath, label in zip(ids, filepaths, labels, strict=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.runs import EcifConfig, tensor_file
-from fiftyone_ecif.detect import Misalignment, Suggestions
+from fiftyone_ecif.detect import Misalignment
 from fiftyone_ecif.engine import InfluenceOutcome
 
 Columns = dict[str, dict[str, object]]
@@ -25,8 +25,7 @@ def score_columns(
     outcome: InfluenceOutcome,
     found: Misalignment,
     ids: list[str],
-    texts: list[str] | None,
-    suggestions: tuple[np.ndarray, Suggestions, list[str]] | None,
+    suggestions: dict[str, fo.Classification],
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -34,8 +33,7 @@ def score_columns(
         outcome: scores in the order of ``ids``
         found: misalignment, likewise
         ids: sample ids
-        texts: each pair's own text
-        suggestions: rows, what is suggested for them, and the texts that the suggestions point into
+        suggestions: by sample id
 
     Returns:
         :data:`Columns`
@@ -48,13 +46,7 @@ def score_columns(
             columns[field.suffix] = {
                 id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
             }
-    labels: dict[str, object] = {}
-    if suggestions is not None and texts is not None:
-        rows, merged, distinct = suggestions
-        for row, text, confidence in zip(rows, merged.text, merged.confidence, strict=True):
-            if distinct[text] != texts[row]:
-                labels[ids[row]] = fo.Classification(label=distinct[text], confidence=float(confidence))
-    columns["suggestion"] = labels
+    columns["suggestion"] = dict(suggestions)
     return columns
 
 
