@@ -16,6 +16,7 @@ import fiftyone as fo
 from bson import ObjectId
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
+from fiftyone.core.expressions import ViewExpression
 from pymongo import UpdateOne
 
 from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, TRUSTED_TAG
@@ -76,36 +77,23 @@ def apply_suggestions(
     Raises:
         ValueError: if there is no such run, or its text field cannot be written
     """
-    check_run(samples._dataset, run_key)
-    check_collection(samples)
-    dataset, text_field = samples._dataset, samples._dataset.get_run_info(run_key).config.text_field
-    if text_field is None:
-        raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
-    path = writable_text(dataset, text_field)
-    suggestion, misalignment = (FIELDS[suffix].name(run_key) for suffix in ("suggestion", "misalignment"))
-    columns = _plain(samples).values(
-        ["id", path, f"{suggestion}.label", f"{suggestion}.confidence", misalignment, "tags"]
-    )
+    dataset, left, unchanged = samples._dataset, _plain(samples), {}
+    for reason, applies in _reasons_against(samples, run_key, min_confidence).items():
+        before = len(left)
+        left = left.match(~applies)
+        if len(left) < before:
+            unchanged[reason] = before - len(left)
+    text_field = dataset.get_run_info(run_key).config.text_field
+    path, (suggestion, misalignment) = writable_text(dataset, text_field), _score_fields(run_key)
+    columns = ["id", path, f"{suggestion}.label", f"{suggestion}.confidence", misalignment, "tags"]
     action = {"run_key": run_key, "by": by or _user(), "at": datetime.now(timezone.utc).replace(tzinfo=None)}
-    reasons = dict.fromkeys(
-        ("without a suggestion", "less confident", "marked as fine", "as suggested already", "changed meanwhile"), 0
-    )
     writes, ids = [], []
-    for id, before, after, confidence, suspicion, tags in zip(*columns, strict=True):
-        if after is None:
-            reasons["without a suggestion"] += 1
-        elif (confidence or 0.0) < min_confidence:
-            reasons["less confident"] += 1
-        elif TRUSTED_TAG in (tags or ()):
-            reasons["marked as fine"] += 1
-        elif before == after:
-            reasons["as suggested already"] += 1
-        else:
-            tagged = MISALIGNED_TAG in (tags or ())
-            scores = {"misalignment": suspicion, "confidence": confidence, "tagged": tagged}
-            record = {"_cls": "DynamicEmbeddedDocument", "before": before, "after": after} | action | scores
-            writes.append(UpdateOne({"_id": ObjectId(id), path: before}, _replacement(path, text_field, record)))
-            ids.append(id)
+    for id, text, label, confidence, suspicion, tags in zip(*left.values(columns), strict=True):
+        scores = {"misalignment": suspicion, "confidence": confidence, "tagged": MISALIGNED_TAG in (tags or ())}
+        record = {"_cls": "DynamicEmbeddedDocument", "before": text, "after": label} | action | scores
+        # A text that somebody changes meanwhile is not found under what it was.
+        writes.append(UpdateOne({"_id": ObjectId(id), path: text}, _replacement(path, text_field, record)))
+        ids.append(id)
     changed = 0
     if writes:
         _declare(dataset, text_field)
@@ -113,8 +101,49 @@ def apply_suggestions(
             changed = dataset._sample_collection.bulk_write(writes, ordered=False).modified_count
         finally:
             fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
-    reasons["changed meanwhile"] = len(writes) - changed
-    return FixReport(changed, {reason: count for reason, count in reasons.items() if count})
+    if changed < len(writes):
+        unchanged["changed meanwhile"] = len(writes) - changed
+    return FixReport(changed, unchanged)
+
+
+def applicable(samples: SampleCollection, run_key: str, min_confidence: float = 0.0) -> fo.DatasetView:
+    """The samples that :func:`apply_suggestions` would change.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        min_confidence: the least confidence of a suggestion, 0 to 1
+
+    Returns:
+        a view
+
+    Raises:
+        ValueError: as :func:`apply_suggestions`
+    """
+    return _plain(samples).match(~F.any(list(_reasons_against(samples, run_key, min_confidence).values())))
+
+
+def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: float) -> dict[str, ViewExpression]:
+    """Why a suggestion is not applied to a sample, in words and as what the database can tell; checks the request."""
+    dataset = samples._dataset
+    check_run(dataset, run_key)
+    check_collection(samples)
+    text_field = dataset.get_run_info(run_key).config.text_field
+    if text_field is None:
+        raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
+    if not 0.0 <= min_confidence <= 1.0:
+        raise ValueError(f"min_confidence lies between 0 and 1: {min_confidence} does not.")
+    path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(run_key)
+    return {
+        "without a suggestion": ~F(f"{suggestion}.label").exists(),
+        "less confident": F(f"{suggestion}.confidence") < min_confidence,
+        "marked as fine": F("tags").contains(TRUSTED_TAG),
+        "as suggested already": F(path) == F(f"{suggestion}.label"),
+    }
+
+
+def _score_fields(run_key: str) -> tuple[str, str]:
+    return FIELDS["suggestion"].name(run_key), FIELDS["misalignment"].name(run_key)
 
 
 def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixReport:

@@ -7,12 +7,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from fiftyone_ecif.plugin.cancel import CancelJob
 from fiftyone_ecif.plugin.compute import ComputeInfluence
+from fiftyone_ecif.plugin.export import ExportCleaned
+from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, VerifyRemoval
+from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.runs import ManageRuns
-from fiftyone_ecif.plugin.show import ShowMisaligned
+from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
 
 NAME = "@ecif/ecif"
-OPERATORS = (ComputeInfluence, ShowMisaligned, ManageRuns)
+OPERATORS = (
+    ComputeInfluence,
+    ShowMisaligned,
+    ShowHarmful,
+    ShowValuable,
+    EstimateRemoval,
+    VerifyRemoval,
+    TagMisaligned,
+    ApplySuggestions,
+    MarkAsFine,
+    UndoFixes,
+    ExportCleaned,
+    ExportCheckpoint,
+    ManageRuns,
+    CancelJob,
+)
 
 __all__ = ["NAME", "OPERATORS", "register"]
 

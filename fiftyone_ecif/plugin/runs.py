@@ -13,7 +13,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import validation
 from fiftyone_ecif.plugin.forms import choose_run, chosen_run, invalidate, notice, passes, show_fields
-from fiftyone_ecif.plugin.operator import EcifOperator
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 UNSHOWN_SETTINGS = ("cls", "method", "type")  # FiftyOne's own
 SHOWN_REASONS = 10
@@ -23,19 +23,11 @@ ACTIONS = {"show": "Show its pairs", "rename": "Rename", "delete": "Delete"}
 class ManageRuns(EcifOperator):
     """Tells how a run was made and how it went, and shows, renames or deletes it."""
 
-    button = "Manage runs (ECIF)"
+    name = "manage_runs"
+    label = "manage runs"
+    description = "See how a run was made and how it went; show its pairs, rename it or delete it"
     icon = "runs.svg"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Immediate: it takes no time."""
-        return foo.OperatorConfig(
-            name="manage_runs",
-            label="ECIF: manage runs",
-            description="See how a run was made and how it went; show its pairs, rename it or delete it",
-            icon=f"/assets/{self.icon}",
-            dynamic=True,
-        )
+    place = GRID
 
     def __call__(
         self,
