@@ -14,6 +14,7 @@ _HOMES = {
     "delete_run": "fiftyone_ecif.curation.runs",
     "tag_misaligned": "fiftyone_ecif.curation.review",
     "mark_as_fine": "fiftyone_ecif.curation.review",
+    "reject": "fiftyone_ecif.curation.review",
     "trusted": "fiftyone_ecif.curation.review",
     "to_review": "fiftyone_ecif.curation.review",
     "apply_suggestions": "fiftyone_ecif.curation.fixes",

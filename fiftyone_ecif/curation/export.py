@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.fields import MISALIGNED_TAG
+from fiftyone_ecif.curation.fields import MISALIGNED_TAG, REJECTED_TAG
 from fiftyone_ecif.curation.fixes import fixed
 from fiftyone_ecif.curation.review import suspected
 from fiftyone_ecif.curation.validation import check_field, is_classification_field
@@ -23,7 +23,7 @@ FORMATS = {
 
 
 def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: float | None = None) -> fo.DatasetView:
-    """The pairs without those tagged "misaligned".
+    """The pairs without those tagged "misaligned" or "rejected".
 
     Args:
         samples: Dataset or view
@@ -38,7 +38,7 @@ def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: fl
     """
     if (run_key is None) != (threshold is None):
         raise ValueError("run_key and threshold go together: pass both, or neither.")
-    view = samples.match_tags(MISALIGNED_TAG, bool=False)
+    view = samples.match_tags([MISALIGNED_TAG, REJECTED_TAG], bool=False)
     if run_key is not None and threshold is not None:
         suspects = suspected(samples, run_key, threshold)
         text_field = samples._dataset.get_run_info(run_key).config.text_field

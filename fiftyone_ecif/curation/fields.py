@@ -15,6 +15,9 @@ MISALIGNED_TAG = "misaligned"
 TRUSTED_TAG = "trusted"
 """Sample tag of pairs that somebody looked at and found right."""
 
+REJECTED_TAG = "rejected"
+"""Sample tag of pairs that somebody looked at and found wrong, the suggestion included."""
+
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
 

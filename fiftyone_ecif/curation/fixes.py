@@ -213,7 +213,7 @@ def texts_at(samples: SampleCollection, text_field: str, time: datetime) -> dict
     Returns:
         text by sample id
     """
-    path, record = _text_path(samples, text_field), fixes_field(text_field)
+    path, record = text_path(samples, text_field), fixes_field(text_field)
     texts = dict(zip(*samples.values(["id", path]), strict=True))
     if samples.has_field(record):
         for id, times, befores in zip(*fixed(samples, text_field).values(["id", f"{record}.at", f"{record}.before"])):
@@ -240,14 +240,15 @@ def writable_text(samples: SampleCollection, text_field: str) -> str:
     Raises:
         ValueError: if the field is gone or read-only
     """
-    path = _text_path(samples, text_field)
+    path = text_path(samples, text_field)
     for name in dict.fromkeys((text_field, path)):
         if check_field(samples._dataset, name).read_only:
             raise ValueError(f"Field {name!r} is read-only: it cannot be fixed. Set its read_only to False first.")
     return path
 
 
-def _text_path(samples: SampleCollection, text_field: str) -> str:
+def text_path(samples: SampleCollection, text_field: str) -> str:
+    """The path of a caption, or of a label within its field."""
     return f"{text_field}.label" if is_classification_field(samples._dataset, text_field) else text_field
 
 

@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, TRUSTED_TAG
+from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
 from fiftyone_ecif.curation.fixes import fixes_field
 from fiftyone_ecif.curation.runs import check_run
 
@@ -71,7 +71,23 @@ def mark_as_fine(samples: SampleCollection) -> int:
         the number of samples
     """
     samples.tag_samples(TRUSTED_TAG)
-    samples.untag_samples(MISALIGNED_TAG)
+    samples.untag_samples([MISALIGNED_TAG, REJECTED_TAG])
+    return len(samples)
+
+
+def reject(samples: SampleCollection) -> int:
+    """Record that somebody looked at these pairs and found neither text nor suggestion right: the tag "rejected".
+
+    They are not shown for review again, and are left out of the cleaned set.
+
+    Args:
+        samples: Dataset or view
+
+    Returns:
+        the number of samples
+    """
+    samples.tag_samples(REJECTED_TAG)
+    samples.untag_samples(TRUSTED_TAG)
     return len(samples)
 
 
@@ -81,7 +97,7 @@ def trusted(samples: SampleCollection) -> fo.DatasetView:
 
 
 def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
-    """The run's pairs that were neither fixed nor marked as fine, the most suspicious first.
+    """The run's pairs that were neither fixed nor marked as fine nor rejected, the most suspicious first.
 
     Args:
         samples: Dataset or view
@@ -96,7 +112,7 @@ def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     check_run(samples._dataset, run_key)
     name = FIELDS["misalignment"].name(run_key)
     text_field = samples._dataset.get_run_info(run_key).config.text_field
-    view = samples.exists(name).match_tags(TRUSTED_TAG, bool=False)
+    view = samples.exists(name).match_tags([TRUSTED_TAG, REJECTED_TAG], bool=False)
     if text_field is not None and samples._dataset.has_sample_field(fixes_field(text_field)):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
     return view.sort_by(name, reverse=True)

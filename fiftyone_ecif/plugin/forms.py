@@ -31,10 +31,11 @@ def notice(
     inputs: types.Object, name: str, kind: type[types.View], label: str, description: str = ""
 ) -> types.Property:
     """Add a notice whose words are shown as they stand; ``kind`` is types.Notice, Success, Warning or Error."""
-    return inputs.view(name, kind(label=_escaped(label), description=_escaped(description)))
+    return inputs.view(name, kind(label=escaped(label), description=escaped(description)))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text that Markdown shows as it stands."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)  # Markdown lets every ASCII punctuation mark be escaped
 
 

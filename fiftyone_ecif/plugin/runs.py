@@ -66,7 +66,7 @@ class ManageRuns(EcifOperator):
             if action == "delete":
                 warning = f"Deletes the run {run_key!r} and its fields. This cannot be undone."
                 notice(inputs, "warning", types.Warning, warning)
-            _describe(ctx, inputs, run_key)
+            describe_run(ctx, inputs, run_key)
         view = types.PromptView(label="Manage runs", submit_button_label=ACTIONS.get(action, "Show its pairs"))
         return types.Property(inputs, view=view)
 
@@ -98,7 +98,7 @@ def _choose_new_name(ctx: foo.ExecutionContext, inputs: types.Object, run_key: s
         passes(field, validation.check_run_key, ctx.dataset, new_run_key, False)
 
 
-def _describe(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
     """What the user should know of the run, then tables of its settings, health and timings."""
     info, results = ctx.dataset.get_run_info(run_key), ecif.load_results(ctx.dataset, run_key)
     for number, warning in enumerate(results.warnings):

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.planted import plant_errors
+from tests.scored import scored_dataset, scored_once  # noqa: F401
 
 COMPUTE = "@ecif/ecif/compute_influence"
 SHOW = "@ecif/ecif/show_misaligned"
@@ -19,47 +20,6 @@ def embedded_dataset(pair_dataset):
 
 
 STORED = {"features": "embeddings", "image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
-
-
-@pytest.fixture(scope="session")
-def scored_once(pair_rows):
-    """The embedded pairs with a run "first", computed once; to be cloned."""
-    import fiftyone as fo
-
-    import fiftyone_ecif as ecif
-
-    dataset = fo.Dataset()
-    dataset.add_samples(
-        [
-            fo.Sample(filepath=filepath, caption=caption, ground_truth=fo.Classification(label=shape))
-            for filepath, caption, shape in pair_rows
-        ]
-    )
-    plant_errors(dataset)
-    ecif.compute_influence(
-        dataset,
-        "caption",
-        run_key="first",
-        image_embeddings="image_embedding",
-        text_embeddings="text_embedding",
-        num_workers=0,
-        progress=False,
-    )
-    yield dataset
-    dataset.delete()
-
-
-@pytest.fixture
-def scored_dataset(scored_once):
-    """The embedded pairs with a run "first"."""
-    from fiftyone_ecif.curation.runs import tensor_file
-
-    tensors = tensor_file(scored_once.get_run_info("first").config)
-    kept = tensors.read_bytes()
-    dataset = scored_once.clone()
-    yield dataset
-    dataset.delete()
-    tensors.write_bytes(kept)  # a clone shares them, and a test may have deleted the run with them
 
 
 @pytest.fixture
