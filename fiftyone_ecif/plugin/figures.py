@@ -11,6 +11,7 @@ from fiftyone_ecif.curation.summary import MeasuredPrecision
 
 ORANGE, GREY, BLUE, GREEN = "#ff6d04", "#8a8f98", "#4a90d9", "#3fa66b"
 HEIGHT = 260
+FONT = {"size": 12}
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 """Plotly's traces and layout."""
 
@@ -60,7 +61,7 @@ def histogram_figure(
     layout["xaxis"] |= {"range": [0, 1]}
     layout["yaxis2"] = {
         "overlaying": "y", "side": "right", "range": [0, 1.02], "tickformat": ".0%", "showgrid": False,
-        "title": {"text": "Precision"},
+        "title": {"text": "Precision", "font": FONT},
     }  # fmt: skip
     layout["margin"]["r"] = 55
     return [bars, line], layout
@@ -115,7 +116,7 @@ def roles_figure(columns: dict[str, list]) -> Figure:
             "cmax": 1,
             "size": 5,
             "showscale": True,
-            "colorbar": {"title": {"text": "misalignment", "side": "right"}, "thickness": 10},
+            "colorbar": {"title": {"text": "misalignment", "side": "right", "font": FONT}, "thickness": 10},
         },
         "hovertemplate": "positive %{x:.3g}, negative %{y:.3g} nats<extra></extra>",
     }
@@ -137,7 +138,7 @@ def removal_figure(counts: np.ndarray, changes: np.ndarray, chosen: int) -> Figu
         "line": {"color": BLUE, "width": 2},
         "hovertemplate": "without the %{x:,} most harmful: %{y:.4g} nats<extra></extra>",
     }
-    layout = _layout("Most harmful pairs removed", "Change of the target loss (nats)")
+    layout = _layout("Most harmful pairs removed", "Loss change (nats)")
     layout["yaxis"] |= {"exponentformat": "power"}
     layout["shapes"] = [
         {

@@ -51,7 +51,10 @@ class EcifPanel(foo.Panel):
         """Begin where the dataset was left."""
         state = ctx.panel.state
         kept = ctx.store(STORE).get("choices") or {}
-        state.set({"tab": "suspects", "threshold": review.SUSPECTED, "truth": "", "remove": 0, "page": 0} | kept)
+        state.set(
+            {"tab": "suspects", "threshold": review.SUSPECTED, "truth": panel_layout.UNKNOWN, "remove": 0, "page": 0}
+            | kept
+        )
         self._show(ctx)
 
     def on_change_dataset(self, ctx: foo.ExecutionContext) -> None:
@@ -89,7 +92,7 @@ class EcifPanel(foo.Panel):
 
     def choose_truth(self, ctx: foo.ExecutionContext) -> None:
         """What tells which pairs are really wrong."""
-        ctx.panel.state.truth = ctx.params["value"] or ""
+        ctx.panel.state.truth = ctx.params["value"]
         self._show(ctx)
 
     def choose_remove(self, ctx: foo.ExecutionContext) -> None:
@@ -232,6 +235,11 @@ class EcifPanel(foo.Panel):
             state.run_key = runs[-1] if runs else None
         if state.problem or not state.run_key:
             return
+        fields = ecif.load_results(ctx.dataset, state.run_key).fields.values()
+        gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
+        if gone:
+            state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
+            return
         ctx.store(STORE).set("choices", {name: state.get(name) for name in KEPT})
         base = base_view(ctx)
         try:
@@ -242,7 +250,7 @@ class EcifPanel(foo.Panel):
                 self._show_review(ctx, base)
             elif state.tab == "influence":
                 self._show_influence(ctx, base)
-        except ValueError as error:  # a field or a sample that was there is gone
+        except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 
     def _show_suspects(

@@ -9,6 +9,7 @@ import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import validation
+from fiftyone_ecif.plugin.base_view import selection
 from fiftyone_ecif.plugin.figures import HEIGHT
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
 from fiftyone_ecif.plugin.runs import describe_run
@@ -16,6 +17,7 @@ from fiftyone_ecif.plugin.runs import describe_run
 if TYPE_CHECKING:
     from fiftyone_ecif.plugin.panel import EcifPanel
 
+UNKNOWN = "unknown"
 TABS = {"suspects": "Suspects", "review": "Review", "influence": "Influence", "health": "Health"}
 HELP = """Scores of a run of **ECIF: compute influence**.
 
@@ -23,7 +25,7 @@ HELP = """Scores of a run of **ECIF: compute influence**.
 *Review*: the most suspicious pairs one by one.
 *Influence*: what pairs do to the target loss, and what removing the most harmful ones would do.
 *Health*: whether to trust the numbers."""
-NEW_PAIR_OPERATOR = "@ecif/ecif/compute_influence"
+COMPUTE = "@ecif/ecif/compute_influence"
 MILLISECONDS_BETWEEN_LOOKS = 2000
 
 
@@ -81,16 +83,18 @@ def _empty(root: types.Object, state: Any) -> None:
         "model, and what removing them would do.",
         name="empty",
     )
-    root.btn("compute", label="Compute influence", on_click=NEW_PAIR_OPERATOR, prompt=True, variant="contained")
+    root.btn("compute", label="Compute influence", on_click=COMPUTE, prompt=True, variant="contained")
 
 
 def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
     """Which run; and what concerns all tabs."""
-    row = root.h_stack("menu", gap=2, align_y="center")
-    state, newest = ctx.panel.state, runs[::-1]
-    row.enum("run", newest, default=state.run_key, label="Run", view=dropdown(newest), on_change=panel.choose_run)
-    row.btn("again", label="New run", icon="add", on_click=NEW_PAIR_OPERATOR, prompt=True, variant="outlined")
-    row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=panel.clear_selection, variant="outlined")
+    row = root.h_stack("menu", gap=2, align_y="center", pad=1)
+    state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
+    row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
+    row.btn("again", label="New run", icon="add", on_click=COMPUTE, prompt=True, variant="outlined")
+    if selection(ctx):
+        clear = panel.clear_selection
+        row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=clear, variant="outlined")
 
 
 def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -116,14 +120,14 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     )
     row = root.h_stack("actions", gap=2, align_y="center")
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
-    row.btn("show", label="Show suspects", icon="visibility", on_click=panel.show_suspects, variant="contained")
-    row.btn("tag", label="Tag them", icon="local_offer", on_click=panel.tag, variant="outlined")
-    choices = {"": "unknown"} | (state.truths or {})
+    row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
+    row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
+    choices = {UNKNOWN: "unknown"} | (state.truths or {})
     if len(choices) > 1:
         root.enum(
             "truth",
             list(choices),
-            default=state.truth or "",
+            default=state.truth,
             label="What tells which pairs are really wrong",
             view=dropdown(choices),
             on_change=panel.choose_truth,
@@ -154,7 +158,7 @@ def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> 
 
 def _card(panel: EcifPanel, root: types.Object, number: int, card: dict[str, Any]) -> None:
     """Picture, caption, suggestion, and the three answers."""
-    frame = root.h_stack(f"card_{number}", gap=2, align_y="center", variant="outline")
+    frame = root.h_stack(f"card_{number}", gap=2, align_y="center", variant="outline", pad=1)
     params = {"id": card["id"]}
     frame.define_property(
         "image",
@@ -191,7 +195,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
         notice(root, "nothing", types.Notice, "None of the pairs in view was scored in this run.")
         return
     target = ctx.dataset.get_run_info(state.run_key).config.target
-    judged = f"the loss of {target}" if target else "the loss of the half of the pairs that a pair is not in"
+    judged = f"the loss of {target}" if target else "the loss of the other half of the pairs"
     root.md(
         f"What removing a pair would do to {escaped(judged)}: positive helps, negative harms. "
         f"{facts['drawn']:,} pairs are drawn; lasso some to see them.",
