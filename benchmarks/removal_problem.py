@@ -32,7 +32,7 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.engine import recall
-from fiftyone_ecif.engine.local import RELATIVE_ANCHOR
+from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.features import PairRow, RawPairs, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, load_model, lora_scope, parameter_scope
 

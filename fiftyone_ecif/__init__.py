@@ -12,6 +12,16 @@ _HOMES = {
     "list_runs": "fiftyone_ecif.curation.runs",
     "rename_run": "fiftyone_ecif.curation.runs",
     "delete_run": "fiftyone_ecif.curation.runs",
+    "tag_misaligned": "fiftyone_ecif.curation.review",
+    "mark_as_fine": "fiftyone_ecif.curation.review",
+    "reject": "fiftyone_ecif.curation.review",
+    "trusted": "fiftyone_ecif.curation.review",
+    "to_review": "fiftyone_ecif.curation.review",
+    "apply_suggestions": "fiftyone_ecif.curation.fixes",
+    "undo_fixes": "fiftyone_ecif.curation.fixes",
+    "fixed": "fiftyone_ecif.curation.fixes",
+    "cleaned": "fiftyone_ecif.curation.export",
+    "export_cleaned": "fiftyone_ecif.curation.export",
 }
 
 __all__ = list(_HOMES)

@@ -13,13 +13,15 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
+from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
-from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder
+from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, cache_folder
 
 
 class InfluenceResults:
@@ -156,13 +158,29 @@ class InfluenceResults:
         """θ0 of the run's scope, (P,)."""
         return self._tensors["origin"] if "origin" in self._tensors else self.given_head.vector()
 
+    @property
+    def cross_fitted_heads(self) -> list[Head]:
+        """The heads fitted on each half of the pairs, for judging pairs of the other half."""
+        return [self.given_head.replace(vector) for vector in self._tensors["halves"]]
+
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
 
         Raises:
             ValueError: if the pairs have changed since the run
         """
-        pairs = self._stored_pairs(self.samples, self.skipped)
+        return self._as_scored(self.config.model_fingerprint)
+
+    def judged_pairs(self) -> StoredPairs | ArrayPairs:
+        """The scored pairs' features that their misalignment was judged by: over mild views where the run had them.
+
+        Raises:
+            ValueError: if the pairs have changed since the run
+        """
+        return self._as_scored(self.config.view_fingerprint or self.config.model_fingerprint)
+
+    def _as_scored(self, fingerprint: str | None) -> StoredPairs | ArrayPairs:
+        pairs = self._stored_pairs(self.samples, self.skipped, fingerprint)
         if len(pairs) != self.health["pairs"]:
             raise ValueError(
                 f"Run {self.run_key!r} scored {self.health['pairs']} pairs and {len(pairs)} of them are as they were: "
@@ -191,17 +209,41 @@ class InfluenceResults:
     def target_pairs(self) -> StoredPairs | ArrayPairs | None:
         """The target pairs' features; None for a cross-fitted run."""
         target = self.target_samples
-        return None if target is None else self._stored_pairs(target, {})
+        return None if target is None else self._stored_pairs(target, {}, self.config.model_fingerprint)
 
-    def _stored_pairs(self, samples: SampleCollection, skipped: dict[str, str]) -> StoredPairs | ArrayPairs:
+    def _stored_pairs(
+        self, samples: SampleCollection, skipped: dict[str, str], fingerprint: str | None
+    ) -> StoredPairs | ArrayPairs:
         config = self.config
         if config.image_embeddings is not None:
             return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
-        rows = [row for row in pair_rows(samples, config.text_field, config.templates) if row.id not in skipped]
+        rows = [row for row in self._rows(samples) if row.id not in skipped]
         try:
-            return FeatureStore(cache_folder("features"), config.model_fingerprint).pairs(rows)
+            return FeatureStore(cache_folder("features"), str(fingerprint)).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+
+    def _rows(self, samples: SampleCollection) -> list[PairRow]:
+        """The collection's rows as the run saw them: with the texts from before later fixes."""
+        config, info = self.config, self.dataset.get_run_info(self.run_key)
+        then = texts_at(samples, config.text_field, info.timestamp)
+        return pair_rows(samples, config.text_field, config.templates, then)
+
+    def suggest(self, view: SampleCollection) -> dict[str, fo.Classification]:
+        """A better caption or label for each pair, out of those that the run believes.
+
+        What the run stored is taken as it is; what is computed now is stored beside it, for ``apply_suggestions``.
+
+        Args:
+            view: the samples to find a text for; those without a score in this run are ignored
+
+        Returns:
+            label with confidence, 0 to 1, by sample id; pairs whose own text fits best have none
+
+        Raises:
+            ValueError: if the run knew no texts, or the data has changed since
+        """
+        return suggest_again(self, view)
 
     def estimate_removal(
         self, view: SampleCollection, newton_steps: int = 1, progress: bool | Callable | None = None

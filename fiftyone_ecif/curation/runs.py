@@ -9,11 +9,12 @@ from fiftyone.core.runs import Run, RunConfig
 
 from fiftyone_ecif.curation.fields import METHOD, SCORE_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
-from fiftyone_ecif.features.cache import cache_folder
 
 
 def tensor_file(config: EcifConfig) -> Path:
     """Where a run's tensors lie on this machine."""
+    from fiftyone_ecif.features.cache import cache_folder  # brings torch, which the App's forms go without
+
     return cache_folder("runs") / f"{config.tensors}.safetensors"
 
 
