@@ -33,7 +33,6 @@ FREE_CAPTIONS = ("openclipart",)
 """Data without classes."""
 RATES = (0.05, 0.1, 0.2, 0.4)
 SEEDS = (0, 1, 2)
-WORKERS = 2
 DOCUMENT = Path(__file__).parent.parent / "docs" / "detection.md"
 
 
@@ -47,6 +46,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--quick", action="store_true", help="of these cells only those with 20 %% noise and seed 0")
     parser.add_argument("--again", nargs="+", choices=ALL_METHODS, default=(), help="methods to measure once more")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--folder", type=Path, help="one JSON file per cell (default: in the cache)")
     parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the tables go, between their markers")
     options = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rates, seeds = ((0.2,), (0,)) if options.quick else (options.rates, options.seeds)
     cells = grid(options.data, options.noise, rates, options.regimes, seeds)
-    run(cells, folder, options.again)
+    run(cells, folder, options.again, options.workers)
     results = [json.loads(path.read_text()) for path in map(folder.joinpath, map(result_name, cells)) if path.exists()]
     write_tables(results, options.document)
     print(f"The tables of {len(results)} cells are in {options.document}; their figures in {folder}.")
@@ -72,13 +72,14 @@ def grid(
     ]
 
 
-def run(cells: Sequence[CellSettings], folder: Path, again: Sequence[str] = ()) -> None:
+def run(cells: Sequence[CellSettings], folder: Path, again: Sequence[str] = (), workers: int = 2) -> None:
     """Measure what is missing, in worker processes of one thread each.
 
     Args:
         cells: which
         folder: where each cell's figures are, or go
         again: methods whose figures count as missing
+        workers: how many
 
     Raises:
         RuntimeError: at the end, if cells could not be measured
@@ -86,7 +87,7 @@ def run(cells: Sequence[CellSettings], folder: Path, again: Sequence[str] = ()) 
     todo = [cell for cell in cells if missing_methods(cell, folder, again)]
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers inherit it
     failed = []
-    with ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         # A base model serves many cells: one worker must train it before several ask for it.
         bases = sorted({(cell.data, cell.seed) for cell in todo})
         for _ in tqdm(pool.map(make_base_model, *zip(*bases)) if bases else (), total=len(bases), desc="base models"):
