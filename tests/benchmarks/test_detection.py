@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import detection, detection_data, detection_grid, detection_table, repair, self_influence
+from benchmarks import attribution, detection, detection_data, detection_grid, detection_table, repair, self_influence
 from benchmarks.base_models import REGIMES
 from benchmarks.data.pairs import PairTable
 from benchmarks.detection_cell import Cell, Classes, in_memory
@@ -121,6 +121,35 @@ def test_tracin_is_the_squared_gradient_of_the_pairs_own_loss(cell):
     for batch in partitions(PAIRS, QUICK.batch_size, 1, QUICK.seed)[0]:
         expected = gradients_of_positive_role(cell, cell.head.vector(), batch).square().sum(1) / PAIRS
         torch.testing.assert_close(found[batch], expected, rtol=1e-3, atol=1e-7)
+
+
+def test_positive_only_under_a_firm_anchor_is_the_squared_gradient_over_the_anchor(cell):
+    """Nothing moves, and the curvature is the anchor's."""
+    firm = Settings(batch_size=40, anchor=1e4)
+    expected = self_influence.tracin(cell.pairs, cell.head, "clip", firm) / 1e4
+    found = self_influence.positive_only(cell.pairs, cell.head, "clip", firm)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-10)
+
+
+def test_positive_only_divides_by_the_curvature_at_rest(cell):
+    """Weakly anchored, a direction in which many pairs pull counts for less."""
+    loose = Settings(batch_size=40, anchor=0.05)
+    found = self_influence.positive_only(cell.pairs, cell.head, "clip", loose)
+    bound = self_influence.tracin(cell.pairs, cell.head, "clip", loose) / 0.05
+    assert np.corrcoef(found, bound)[0, 1] > 0.5
+    assert (found < bound).float().mean() > 0.7
+
+
+def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypatch):
+    monkeypatch.setattr(self_influence, "TRAK_DIMENSION", 24)
+    found = self_influence.trak(cell.pairs, cell.head, seed=3).double().numpy()
+    generator = torch.Generator().manual_seed(3)
+    projection = attribution.random_projection(cell.head.size, 24, generator)
+    features, wrong = attribution.trak_features(cell.head, cell.pairs, projection, generator)
+    phi, wrong = features.double().numpy(), wrong.double().numpy()
+    gram = sum(np.outer(row, row) for row in phi)
+    expected = [q * q * row @ np.linalg.solve(gram, row) for row, q in zip(phi, wrong, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 def test_the_positive_role_of_a_sigmoid_loss_is_its_own_cell():

@@ -89,7 +89,7 @@ def test_the_forecast_is_the_group_gradient_along_the_solution(problem):
 def test_trak_features_are_gradients_of_its_output_function(problem):
     scope, pairs = problem.scope, problem.objective.pairs
     theta = scope.vector()
-    features, _ = attribution._trak_features(scope, pairs, torch.eye(len(theta), dtype=theta.dtype), torch.Generator())
+    features, _ = attribution.trak_features(scope, pairs, torch.eye(len(theta), dtype=theta.dtype), torch.Generator())
     others = scope.linearize(*pairs.gather(torch.arange(PAIRS)))
 
     def output(vector):
