@@ -7,7 +7,7 @@ DATA ?= fashion-mnist
 # Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env demo test lint bench-fidelity
+.PHONY: env demo test lint bench-fidelity bench-detection
 
 env: $(READY)
 
@@ -29,3 +29,7 @@ lint: env
 
 bench-fidelity: env
 	$(VENV)/bin/python -m benchmarks.fidelity $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+# One JSON file per cell in a folder: run it again to go on. `make bench-detection ARGS=--quick` measures a small part.
+bench-detection: env
+	$(VENV)/bin/python -m benchmarks.detection_grid $(ARGS)

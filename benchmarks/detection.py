@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.base_models import DATA, REGIMES
+from benchmarks.data.noise import KINDS
 from benchmarks.detection_cell import Cell
-from benchmarks.detection_data import DATA, NOISE, REGIMES, CellSettings, cell_of_file, make_cell
+from benchmarks.detection_data import CellSettings, cell_of_file, make_cell
 from benchmarks.detection_methods import ALL_METHODS, evidence, figures
 from fiftyone_ecif.engine import Settings
 
@@ -33,11 +35,10 @@ def main() -> None:
         help="CSV with columns filepath, caption, misaligned (0, 1 or empty) and, if captions name classes, label",
     )
     source.add_argument("--cell", type=Path, help="inputs that an earlier run saved, to be measured again")
-    parser.add_argument("--noise", choices=NOISE, default=default.noise, help="what is planted in --data")
+    parser.add_argument("--noise", choices=KINDS, default=default.noise, help="what is planted in --data")
     parser.add_argument("--rate", type=float, default=default.rate, help="share of the pairs that it is planted in")
-    parser.add_argument("--regime", choices=REGIMES, default=default.regime, help="how the model came to be")
+    parser.add_argument("--regime", choices=REGIMES, default=default.regime, help="what the model has seen")
     parser.add_argument("--seed", type=int, default=default.seed, help="of data, noise, training and partitions")
-    parser.add_argument("--size", type=int, default=default.size, help="training pairs of --data")
     parser.add_argument("--trusted", type=int, default=default.trusted, help="pairs of --data known to be right")
     parser.add_argument("--model", help="open_clip's name of a model to use instead of the regime's")
     parser.add_argument("--checkpoint", help="its tag, or the path of its weights")
@@ -47,6 +48,8 @@ def main() -> None:
     methods, path, file, saved = (arguments.pop(name) for name in ("methods", "json", "pairs", "cell"))
     if (arguments["model"] is None) != (arguments["checkpoint"] is None):
         parser.error("--model and --checkpoint come together.")
+    if arguments["model"]:
+        arguments["regime"] = "given"
     if saved:
         cell = Cell.load(saved)
     elif file:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,19 +9,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from benchmarks.data import digits, fashion_mnist, noise
+from benchmarks.base_models import benchmark_pairs, regime_checkpoint
+from benchmarks.data.noise import plant
 from benchmarks.data.pairs import PairTable
+from benchmarks.data.pairs_file import pairs_from_csv
 from benchmarks.detection_cell import Cell, Classes, in_memory
-from benchmarks.training import trained_checkpoint
 from fiftyone_ecif.features import ArrayPairs, PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
-DATA: dict[str, Callable[..., PairTable]] = {"fashion-mnist": fashion_mnist.load, "digits": digits.load}
-NOISE = ("uniform", "confusable", "caption-swap", "natural")
-REGIMES = ("pretrained", "finetuned", "memorised")
-MODEL = "ecif-tiny"
-HELDOUT_SHARE = 0.15
-"""Held-out pairs over training pairs; trusted pairs are taken from them."""
 TEMPLATES = ("a photo of a {}",)
 """Prompts for the classes of a CSV file, whose captions' templates nobody knows."""
 
@@ -33,15 +26,13 @@ class CellSettings:
     """Which cell.
 
     Args:
-        data: a key of :data:`DATA`, or the name of a CSV file's pairs
-        noise: a kind of noise; "natural" plants none
+        data: a key of :data:`~benchmarks.base_models.DATA`, or the name of a CSV file
+        noise: a kind of noise, see :func:`~benchmarks.data.noise.plant`
         rate: share of the pairs with a planted caption
-        regime: how the model came to be: "pretrained" on other data, "finetuned" on the noisy pairs, or trained on
-            them until it has "memorised" them
+        regime: what the model has seen, see :func:`~benchmarks.base_models.regime_checkpoint`; "given" for a named one
         seed: of data, noise, training and partitions
-        size: training pairs
         trusted: held-out pairs that the methods may take for right
-        model: open_clip's name of another model, which replaces the regime's
+        model: open_clip's name of the model, if it is given
         checkpoint: its tag or path
     """
 
@@ -50,7 +41,6 @@ class CellSettings:
     rate: float = 0.2
     regime: str = "finetuned"
     seed: int = 0
-    size: int = 2_000
     trusted: int = 0
     model: str | None = None
     checkpoint: str | None = None
@@ -58,9 +48,12 @@ class CellSettings:
     @property
     def name(self) -> str:
         """A file name for the cell."""
-        source = f"{self.model}-{Path(self.checkpoint or '').stem}".replace("/", "-") if self.model else self.regime
-        trusted = f"-trusted{self.trusted}" if self.trusted else ""
-        return f"{self.data}-{self.noise}-{self.rate:g}-{source}-{self.size}{trusted}-seed{self.seed}"
+        parts = [self.data, self.noise, f"{self.rate:g}", self.regime, f"seed{self.seed}"]
+        if self.model:
+            parts += [self.model.replace("/", "-"), Path(self.checkpoint or "").stem]
+        if self.trusted:
+            parts.append(f"trusted{self.trusted}")
+        return "-".join(parts)
 
 
 def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
@@ -76,58 +69,50 @@ def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
     path = cache_folder("detection-cells") / f"{settings.name}.safetensors"
     if path.exists():
         return Cell.load(path)
-    heldout = max(round(HELDOUT_SHARE * settings.size), settings.trusted)
-    table = DATA[settings.data](train=settings.size, heldout=heldout, seed=settings.seed, progress=progress)
-    train, heldout_table = (table.select(table.split == part) for part in ("train", "heldout"))
-    captions, planted = plant(train, settings.noise, settings.rate, settings.seed)
-    noisy = train.with_captions(captions)
-    trusted = heldout_table.select(np.arange(settings.trusted)) if settings.trusted else None
-    true = train.labels if train.class_names else None
-    cell = embedded(settings, noisy, planted, true, trusted, given_or_trained_model(settings, noisy, progress))
+    table, planted = noisy_pairs(settings, progress)
+    if settings.model is None:
+        name, checkpoint = regime_checkpoint(settings.data, table, settings.regime, settings.seed, progress)
+        model = load_model(name, checkpoint)
+    else:
+        model = load_model(settings.model, settings.checkpoint)
+    train, heldout = (table.select(table.split == part) for part in ("train", "heldout"))
+    if settings.trusted > len(heldout):
+        raise ValueError(f"{settings.trusted} trusted pairs were asked for; there are {len(heldout)} held-out pairs.")
+    trusted = heldout.select(np.arange(settings.trusted)) if settings.trusted else None
+    cell = embedded(settings, train, planted, train.labels if train.class_names else None, trusted, model)
     cell.save(path)
     return cell
 
 
-def cell_of_file(settings: CellSettings, file: Path, progress: bool = True) -> Cell:
+def noisy_pairs(settings: CellSettings, progress: bool = True) -> tuple[PairTable, np.ndarray | None]:
+    """A cell's table with the noise in its training captions, and which of the training pairs are wrong."""
+    table = benchmark_pairs(settings.data, settings.seed, progress)
+    captions, planted = plant(table, settings.noise, settings.rate, settings.seed)
+    return table.with_captions(captions), None if planted is None else planted[table.split == "train"]
+
+
+def make_base_model(data: str, seed: int) -> None:
+    """Train the model that the regimes of one data set and seed start from, unless the cache has it."""
+    regime_checkpoint(data, benchmark_pairs(data, seed, progress=False), "pretrained", seed, progress=False)
+
+
+def cell_of_file(settings: CellSettings, file: Path) -> Cell:
     """The inputs of a cell whose pairs are listed in a file.
 
     Args:
-        settings: seed, and regime or model, are used
-        file: CSV with columns filepath, caption, misaligned (1, 0 or empty) and, where captions name classes, label:
-            the class that the caption names; relative paths start at the file's folder
-        progress: whether to show progress bars
+        settings: model, checkpoint and seed are used
+        file: CSV, see :func:`~benchmarks.data.pairs_file.pairs_from_csv`
 
     Returns:
         a :class:`~benchmarks.detection_cell.Cell`
 
     Raises:
-        ValueError: if a column is missing or a value makes no sense
+        ValueError: if no model is named, or the file cannot be read as pairs
     """
-    table, planted = read_pairs(file)
-    return embedded(settings, table, planted, None, None, given_or_trained_model(settings, table, progress))
-
-
-def read_pairs(file: Path) -> tuple[PairTable, np.ndarray | None]:
-    """The pairs of a CSV file, with the classes that captions name, and which are misaligned, where that is known."""
-    with open(file, newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    missing = {"filepath", "caption", "misaligned"} - set(rows[0] if rows else ())
-    if missing:
-        raise ValueError(f"{file} has no pairs, or no column {', '.join(sorted(missing))}.")
-    stated = {row["misaligned"].strip() for row in rows}
-    if not stated <= {"0", "1"} and stated != {""}:
-        raise ValueError(f"Column misaligned of {file} must hold 0 or 1 in every row, or nothing in any.")
-    names = sorted({row["label"] for row in rows}) if "label" in rows[0] else []
-    table = PairTable(
-        filepaths=[str(file.parent / row["filepath"]) for row in rows],
-        captions=[row["caption"] for row in rows],
-        labels=np.array([names.index(row["label"]) if names else 0 for row in rows], dtype=np.int64),
-        class_names=names,
-        split=np.array(["train"] * len(rows)),
-        templates=TEMPLATES if names else (),
-        source=f"the pairs of {file.name}",
-    )
-    return table, None if stated == {""} else np.array([row["misaligned"].strip() == "1" for row in rows])
+    if settings.model is None:
+        raise ValueError("Pairs of a file need a model that is named: --model and --checkpoint.")
+    table, planted = pairs_from_csv(file)
+    return embedded(settings, table, planted, None, None, load_model(settings.model, settings.checkpoint))
 
 
 def embedded(
@@ -153,7 +138,8 @@ def embedded(
     """
     classes = None
     if noisy.class_names:
-        prompts = [[template.format(name) for template in noisy.templates] for name in noisy.class_names]
+        templates = noisy.templates or TEMPLATES
+        prompts = [[template.format(name) for template in templates] for name in noisy.class_names]
         named = {caption: number for number, captions in enumerate(prompts) for caption in captions}
         given = noisy.labels if true is None else np.array([named[caption] for caption in noisy.captions])
         with torch.no_grad():
@@ -178,18 +164,3 @@ def features_of(model: ContrastiveModel, table: PairTable) -> ArrayPairs:
     with FileLock(folder / f"{model.fingerprint[:16]}.lock"):  # another worker may embed with the same model
         stored = embed_pairs(model, rows, folder, num_workers=0, skip_failures=False)
     return in_memory(*stored.gather(torch.arange(len(stored))))
-
-
-def given_or_trained_model(settings: CellSettings, noisy: PairTable, progress: bool) -> ContrastiveModel:
-    """The model that was named, or one in the cell's regime (cached)."""
-    if settings.model:
-        return load_model(settings.model, settings.checkpoint)
-    epochs = {"pretrained": 3, "finetuned": 10, "memorised": 40}[settings.regime]
-    return load_model(MODEL, trained_checkpoint(MODEL, noisy, epochs, settings.seed, progress))
-
-
-def plant(train: PairTable, kind: str, rate: float, seed: int) -> tuple[list[str], np.ndarray | None]:
-    """Plant noise."""
-    if kind == "uniform":
-        return noise.swap_uniform(train, rate, seed)
-    return noise.swap_confusable(train, rate, seed)

@@ -88,6 +88,10 @@ ALL_METHODS = ("ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "deep
                "mistakenness", "positive_only", "tracin", "trak")  # fmt: skip
 
 
+OWN_FIGURES = ("ece", "noise_rate_estimate", "suggestion_accuracy")
+"""Figures that only the package's own run has."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the methods say.

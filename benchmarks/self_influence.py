@@ -70,7 +70,7 @@ def positive_only(pairs: Pairs, head: Head, loss: str, settings: Settings) -> Te
         pairs: features of the N pairs
         head: at θ0
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
-        settings: batch size, rounds, anchor and seed are used
+        settings: batch size, anchor and seed are used
 
     Returns:
         (N,), nats
@@ -106,7 +106,8 @@ def trak(pairs: Pairs, head: Head, seed: int = 0) -> Tensor:
 
 
 def _mean_loss(pairs: Pairs, loss: str, settings: Settings) -> Objective:
-    rounds = partitions(len(pairs), min(settings.batch_size, len(pairs)), settings.rounds, settings.seed)
+    """In one round: self-influence is taken in the first round's batches."""
+    rounds = partitions(len(pairs), min(settings.batch_size, len(pairs)), 1, settings.seed)
     return Objective(pairs, rounds, LOSSES[loss])
 
 

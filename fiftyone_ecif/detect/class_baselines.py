@@ -7,8 +7,6 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from fiftyone_ecif.detect.neighbours import nearest
 
@@ -81,7 +79,7 @@ def confident_learning(image: np.ndarray, labels: np.ndarray, folds: int = 5, se
     except ImportError as error:
         raise ImportError("Confident learning needs cleanlab: pip install cleanlab") from error
     _, present = np.unique(labels, return_inverse=True)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+    classifier = LogisticRegression(max_iter=1_000)
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
     probability = cross_val_predict(classifier, image, present, cv=splits, method="predict_proba")
     return 1.0 - get_label_quality_scores(present, probability)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import detection, detection_data, self_influence
+from benchmarks import attribution, detection, detection_data, detection_grid, detection_table, repair, self_influence
+from benchmarks.base_models import REGIMES
 from benchmarks.data.pairs import PairTable
 from benchmarks.detection_cell import Cell, Classes, in_memory
-from benchmarks.detection_data import CellSettings, read_pairs
+from benchmarks.detection_data import CellSettings, cell_of_file, make_cell
 from benchmarks.detection_methods import (
     ALL_METHODS,
     CLASS_METHODS,
@@ -79,8 +80,8 @@ def test_every_method_gives_every_promised_figure(cell, found):
 
 def test_free_captions_leave_the_methods_for_classes_out():
     cell = tiny_cell(with_classes=False)
-    scores = evidence(cell, QUICK, ("clip_score", "deep_knn", *CLASS_METHODS)).scores
-    assert set(scores) == {"clip_score", "deep_knn"}
+    found = evidence(cell, QUICK, ("clip_score", "deep_knn", *CLASS_METHODS))
+    assert set(found.scores) == set(found.seconds) == {"clip_score", "deep_knn"}
 
 
 def test_without_truth_nothing_is_claimed_but_what_needs_none(cell, found):
@@ -122,6 +123,35 @@ def test_tracin_is_the_squared_gradient_of_the_pairs_own_loss(cell):
         torch.testing.assert_close(found[batch], expected, rtol=1e-3, atol=1e-7)
 
 
+def test_positive_only_under_a_firm_anchor_is_the_squared_gradient_over_the_anchor(cell):
+    """Nothing moves, and the curvature is the anchor's."""
+    firm = Settings(batch_size=40, anchor=1e4)
+    expected = self_influence.tracin(cell.pairs, cell.head, "clip", firm) / 1e4
+    found = self_influence.positive_only(cell.pairs, cell.head, "clip", firm)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-10)
+
+
+def test_positive_only_divides_by_the_curvature_at_rest(cell):
+    """Weakly anchored, a direction in which many pairs pull counts for less."""
+    loose = Settings(batch_size=40, anchor=0.05)
+    found = self_influence.positive_only(cell.pairs, cell.head, "clip", loose)
+    bound = self_influence.tracin(cell.pairs, cell.head, "clip", loose) / 0.05
+    assert np.corrcoef(found, bound)[0, 1] > 0.5
+    assert (found < bound).float().mean() > 0.7
+
+
+def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypatch):
+    monkeypatch.setattr(self_influence, "TRAK_DIMENSION", 24)
+    found = self_influence.trak(cell.pairs, cell.head, seed=3).double().numpy()
+    generator = torch.Generator().manual_seed(3)
+    projection = attribution.random_projection(cell.head.size, 24, generator)
+    features, wrong = attribution.trak_features(cell.head, cell.pairs, projection, generator)
+    phi, wrong = features.double().numpy(), wrong.double().numpy()
+    gram = sum(np.outer(row, row) for row in phi)
+    expected = [q * q * row @ np.linalg.solve(gram, row) for row, q in zip(phi, wrong, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
 def test_the_positive_role_of_a_sigmoid_loss_is_its_own_cell():
     similarity = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
     cotangents = self_influence.PositiveRole(LOSSES["siglip"]).deletion_cotangents(similarity, torch.tensor([1, 3]))
@@ -156,33 +186,6 @@ def test_a_suggestion_is_right_where_it_names_the_images_class(cell):
     assert suggestion_accuracy(cell, SuggestedTexts(others, ["a zero"] * 3, np.ones(3))) is None
 
 
-def write_table(path, header, *rows):
-    path.write_text("\n".join([header, *rows]) + "\n")
-    return path
-
-
-def test_pairs_come_from_a_table_with_or_without_classes_and_truth(tmp_path):
-    rows = ["x.png,a cat,0,cat", "sub/y.png,a dog,1,dog"]
-    table, planted = read_pairs(write_table(tmp_path / "a.csv", "filepath,caption,misaligned,label", *rows))
-    assert table.filepaths == [str(tmp_path / "x.png"), str(tmp_path / "sub/y.png")]
-    assert [table.class_names[label] for label in table.labels] == ["cat", "dog"]
-    assert planted.tolist() == [False, True]
-    table, planted = read_pairs(write_table(tmp_path / "b.csv", "filepath,caption,misaligned", "/x.png,a cat,"))
-    assert planted is None and table.class_names == [] and table.filepaths == ["/x.png"]
-
-
-@pytest.mark.parametrize(
-    ("header", "row", "complaint"),
-    [
-        ("filepath,caption", "x.png,a cat", "no column misaligned"),
-        ("filepath,caption,misaligned", "x.png,a cat,maybe", "must hold 0 or 1"),
-    ],
-)
-def test_a_table_that_makes_no_sense_is_refused(tmp_path, header, row, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        read_pairs(write_table(tmp_path / "a.csv", header, row))
-
-
 def test_the_command_measures_a_saved_cell(cell, tmp_path, monkeypatch, capsys):
     cell.save(tmp_path / "cell.safetensors")
     arguments = ["--cell", tmp_path / "cell.safetensors", "--json", tmp_path / "figures.json"]
@@ -195,8 +198,9 @@ def test_the_command_measures_a_saved_cell(cell, tmp_path, monkeypatch, capsys):
     assert "lemon" in capsys.readouterr().out
 
 
-def test_a_cell_is_made_from_data_noise_and_model_once(tmp_path, monkeypatch, pair_rows):
-    """The generated pairs stand in for a data set, an untrained model for a trained one."""
+@pytest.fixture
+def tiny_data(tmp_path, monkeypatch, pair_rows):
+    """The generated pairs in place of a benchmark's data, and an untrained model in place of a regime's."""
     import open_clip
 
     names = sorted({shape for *_, shape in pair_rows})
@@ -206,20 +210,119 @@ def test_a_cell_is_made_from_data_noise_and_model_once(tmp_path, monkeypatch, pa
         [f"a {names[label]}" for label in labels],
         labels,
         names,
-        np.array(["train"] * 48 + ["heldout"] * 12),
+        np.array(["train"] * 40 + ["base"] * 8 + ["heldout"] * 12),
         ("a {}",),
         "generated pairs",
     )
-    monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path))
-    monkeypatch.setitem(detection_data.DATA, "tiny", lambda **_: table)
     torch.manual_seed(0)
     torch.save(open_clip.create_model("ecif-tiny").state_dict(), tmp_path / "model.pt")
-    settings = CellSettings(
-        "tiny", "uniform", 0.25, model="ecif-tiny", checkpoint=str(tmp_path / "model.pt"), trusted=6
-    )
-    cell = detection_data.make_cell(settings, progress=False)
-    assert len(cell.pairs) == 48 and len(cell.trusted) == 6 and cell.planted.sum() == 12
+    trained_on = []
+
+    def checkpoint(data, table, regime, seed, progress):
+        trained_on.append(table.select(table.split == "train"))
+        return "ecif-tiny", tmp_path / "model.pt"
+
+    monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path))
+    for module in (detection_data, repair):
+        monkeypatch.setattr(module, "regime_checkpoint", checkpoint)
+    monkeypatch.setattr(detection_data, "benchmark_pairs", lambda *_: table)
+    return trained_on
+
+
+def test_a_cell_is_made_of_noisy_pairs_and_a_model_once(tiny_data, monkeypatch):
+    settings = CellSettings("tiny", "uniform", 0.25, trusted=6)
+    cell = make_cell(settings, progress=False)
+    assert len(cell.pairs) == 40 and len(cell.trusted) == 6 and cell.planted.sum() == 10
     np.testing.assert_array_equal(cell.planted, cell.classes.given != cell.classes.true)
-    assert [names[label] for label in cell.classes.given] == [caption.removeprefix("a ") for caption in cell.captions]
+    assert [f"a {cell.classes.names[label]}" for label in cell.classes.given] == cell.captions
+    assert tiny_data[0].captions == cell.captions, "the model has seen the noisy captions"
     monkeypatch.setattr(detection_data, "embedded", None)
-    assert detection_data.make_cell(settings, progress=False).captions == cell.captions, "the second time it is loaded"
+    assert make_cell(settings, progress=False).captions == cell.captions, "the second time it is loaded"
+
+
+def test_the_users_own_pairs_need_a_named_model(tiny_data, tmp_path, pair_rows):
+    lines = [f"{filepath},{caption},{shape}," for filepath, caption, shape in pair_rows]
+    file = tmp_path / "pairs.csv"
+    file.write_text("\n".join(["filepath,caption,label,misaligned", *lines]))
+    cell = cell_of_file(
+        CellSettings("pairs", "natural", model="ecif-tiny", checkpoint=str(tmp_path / "model.pt")), file
+    )
+    assert cell.planted is None and cell.classes.true is None
+    assert [cell.classes.names[label] for label in cell.classes.given] == [shape for *_, shape in pair_rows]
+    with pytest.raises(ValueError, match="--model and --checkpoint"):
+        cell_of_file(CellSettings("pairs", "natural"), file)
+
+
+def test_more_trusted_pairs_than_are_held_out_are_refused(tiny_data):
+    with pytest.raises(ValueError, match="12 held-out pairs"):
+        make_cell(CellSettings("tiny", trusted=13), progress=False)
+
+
+def test_the_grid_measures_what_is_missing_and_keeps_the_rest(tiny_data, tmp_path):
+    settings = CellSettings("tiny", "uniform", 0.25)
+    path = tmp_path / detection_grid.result_name(settings)
+    complete = {f"seconds.{name}": 1.0 for name in ALL_METHODS if name not in ("clip_score", "lemon")}
+    path.write_text(json.dumps(complete))
+    assert detection_grid.missing_methods(settings, tmp_path) == ["clip_score", "lemon"]
+    detection_grid.run_cell(settings, tmp_path)
+    measured = json.loads(path.read_text())
+    assert {"auroc.clip_score", "auroc.lemon", "noise"} <= set(measured)
+    assert complete.items() <= measured.items()
+    assert detection_grid.missing_methods(settings, tmp_path) == []
+    assert detection_grid.missing_methods(settings, tmp_path, again=["lemon"]) == ["lemon"]
+
+
+def test_the_grid_asks_free_captions_for_no_classes(tmp_path):
+    missing = detection_grid.missing_methods(CellSettings("openclipart", "caption-swap"), tmp_path)
+    assert set(missing) == set(ALL_METHODS) - set(CLASS_METHODS)
+
+
+def test_the_quick_grid_is_a_part_of_the_whole():
+    every = list(detection_grid.NOISE), ["uniform", "confusable", "caption-swap"], detection_grid.RATES
+    whole = detection_grid.grid(*every, REGIMES, detection_grid.SEEDS)
+    quick = detection_grid.grid(*every[:2], (0.2,), REGIMES, (0,))
+    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 2) * 4 * 3 * 3
+
+
+def result(seed, rate, **auroc):
+    settings = {"data": "tiny", "regime": "finetuned", "noise": "uniform", "rate": rate, "seed": seed}
+    return settings | {f"auroc.{name}": value for name, value in auroc.items()}
+
+
+def test_tables_show_mean_and_error_over_seeds_and_mark_the_best():
+    results = [result(seed, rate, ecif=0.8 + 0.1 * seed, lemon=0.7) for seed in (0, 1, 2) for rate in (0.1, 0.2)]
+    table = detection_table.method_table(results, ("data", "rate"), "auroc", ["ecif", "lemon", "clip_logits"])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert rows[0] == ["data", "rate", "ecif", "lemon", "clip_logits"]
+    assert rows[2] == ["tiny", "10%", "**0.900 ± 0.058**", "0.700 ± 0.000", ""]
+    assert rows[-1] == ["**tiny, all**", "", "**0.900 ± 0.058**", "0.700 ± 0.000", ""]
+
+
+def test_the_error_is_over_seeds_not_over_cells():
+    results = [result(seed, rate, ecif=rate) for seed in (0, 1) for rate in (0.1, 0.3)]
+    assert detection_table.over_seeds(results, "auroc", "ecif") == pytest.approx((0.2, 0.0))
+
+
+def test_tables_go_between_the_markers_and_nothing_else_changes(tmp_path):
+    document = tmp_path / "detection.md"
+    document.write_text(f"Before.\n{detection_table.BEGIN}\nformer\n{detection_table.END}\nAfter.\n")
+    detection_table.write_tables([result(0, 0.1, ecif=0.9)], document)
+    text = document.read_text()
+    assert text.startswith("Before.\n") and text.endswith("\nAfter.\n")
+    assert "former" not in text and "**0.900**" in text
+    (tmp_path / "bare.md").write_text("Nothing.")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        detection_table.write_tables([], tmp_path / "bare.md")
+
+
+def test_repairs_train_without_as_many_pairs_as_are_wrong(tiny_data):
+    settings = CellSettings("tiny", "uniform", 0.25)
+    found = repair.repaired(settings, ("ecif", "clip_score"))
+    names = ["nothing", "random", "wrong", "ecif", "clip_score", "ecif_corrected"]
+    assert list(found) == [f"heldout.{name}" for name in names]
+    assert all(0 <= value <= 100 for value in found.values())
+    trained = dict(zip(names, tiny_data[1:], strict=True))  # the first is the cell's own model
+    assert [len(trained[name]) for name in names[:-1]] == [40, 30, 30, 30, 30]
+    assert len(trained["ecif_corrected"]) >= 30
+    clean = [f"a {trained['wrong'].class_names[label]}" for label in trained["wrong"].labels]
+    assert trained["wrong"].captions == clean
