@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,9 +12,10 @@ import torch
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import LOSSES, Head, Progress
+from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
-from fiftyone_ecif.models import ContrastiveModel, ViewAveraged
+from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
@@ -208,6 +210,23 @@ class EmbeddingSource:
     def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
         """The identity, with the temperature that suits the embeddings."""
         return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
+
+
+def load_run_model(config: EcifConfig) -> ContrastiveModel:
+    """The model of a run, as it was given.
+
+    Raises:
+        ValueError: if its weights are not those any more
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the run has said it
+        model = load_model(config.model, config.pretrained, config.device)
+    if model.fingerprint != config.model_fingerprint:
+        raise ValueError(
+            f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "
+            "put the checkpoint back, or compute the run again."
+        )
+    return model
 
 
 def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
