@@ -157,14 +157,14 @@ class Problem:
             vectors, self.preconditioner, tolerance,
         )  # fmt: skip
 
-    def refit(self, removed: Tensor) -> Scope:
-        """The scope at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂.
+    def refit(self, removed: Tensor, start: Scope | None = None) -> Scope:
+        """The scope at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂ or from elsewhere.
 
         Raises:
             NotAtRest: if it does not come to rest: what it measured would be drift
         """
         kept = self.objective.without(removed)
-        fit = fit_to_rest(kept, self.scope, self.preconditioner, 1.0, FIT_STEPS, gradient_scale=self.rest)
+        fit = fit_to_rest(kept, start or self.scope, self.preconditioner, 1.0, FIT_STEPS, gradient_scale=self.rest)
         if not fit.at_rest:
             raise NotAtRest(
                 f"A refit did not come to rest: its gradient is {fit.relative_gradient:.1g} times the one asked for. "

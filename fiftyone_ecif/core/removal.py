@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,12 +31,13 @@ def removal_gradients(objective: Objective, scope: Scope, groups: Tensor) -> Ten
         objective.check_left(removed)
     theta = scope.vector()
     result = torch.zeros(len(groups), len(theta), dtype=theta.dtype, device=theta.device)
-    for index, batch in objective.linearizations(scope):
-        touched = groups[:, index].any(1).nonzero().squeeze(1)
-        if len(touched):
-            similarity = batch.similarity()
-            change = torch.stack([_cotangent_of(objective, similarity, groups[row, index]) for row in touched])
-            result[touched.to(theta.device)] += batch.pull_back(batch.cotangent(change))
+    anyone = groups.any(0)
+    touched = [[index for index in batches if anyone[index].any()] for batches in objective.rounds]
+    for index, batch in replace(objective, rounds=touched).linearizations(scope):
+        rows = groups[:, index].any(1).nonzero().squeeze(1)
+        similarity = batch.similarity()
+        change = torch.stack([_cotangent_of(objective, similarity, groups[row, index]) for row in rows])
+        result[rows.to(theta.device)] += batch.pull_back(batch.cotangent(change))
     return result * objective.weight
 
 
