@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="attributed training pairs")
     parser.add_argument("--noise", type=float, help="share of training pairs with a wrong caption")
     parser.add_argument("--subsets", type=int, help="removed groups: half random, a quarter each harmful, valuable")
+    parser.add_argument("--singles", type=int, help="pairs removed one at a time")
+    parser.add_argument("--edits", type=int, help="edited models that are compared with refitted ones")
     parser.add_argument("--batch-size", type=int, help="pairs per batch of the loss")
     parser.add_argument("--rounds", type=int, help="partitions of the pairs into batches")
     parser.add_argument("--logit-scale", type=float, help="τ to start from; else the trained model's")

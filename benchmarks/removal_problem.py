@@ -99,7 +99,7 @@ class Regime:
 
 
 DEEP = Regime(
-    model="ecif-tiny-vit", base_pairs=2_000, pairs=192, batch_size=64, rest=1e-4, subsets=20, singles=10, edits=3
+    model="ecif-tiny-vit", base_pairs=2_000, pairs=128, batch_size=64, rest=1e-4, subsets=20, singles=8, edits=3
 )
 """Small, since a pass through the towers costs a hundred of the head; smooth, since at a kink no fit comes to rest."""
 
