@@ -98,17 +98,22 @@ def trak_scores(problem: Problem, seed: int) -> Tensor:
     # What no training pair moves is left out: the embeddings of words that none of them has.
     moved = problem.scope.vector() != problem.objective.origin
     dimension = min(TRAK_DIMENSION, len(problem.objective.pairs) // 2)
-    projection = torch.randn(int(moved.sum()), dimension, generator=generator) / math.sqrt(dimension)
-    features, weights = _trak_features(problem.scope, problem.objective.pairs, moved, projection, generator)
-    target_features, target_weights = _trak_features(problem.scope, problem.target.pairs, moved, projection, generator)
+    projection = random_projection(int(moved.sum()), dimension, generator)
+    features, weights = trak_features(problem.scope, problem.objective.pairs, moved, projection, generator)
+    target_features, target_weights = trak_features(problem.scope, problem.target.pairs, moved, projection, generator)
     target = target_weights @ target_features / len(target_features)
     return weights * (features @ torch.linalg.solve(features.T @ features, target))
 
 
-def _trak_features(
+def random_projection(size: int, dimension: int, generator: torch.Generator) -> Tensor:
+    """A matrix (size, dimension) that keeps inner products in the mean."""
+    return torch.randn(size, dimension, generator=generator) / math.sqrt(dimension)
+
+
+def trak_features(
     scope: Scope, pairs: Pairs, moved: Tensor, projection: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """φ (M, k) and Q (M,) of all pairs, from the parameters that moved (bool, (P,))."""
+    """TRAK's φ (M, k) and Q (M,) of all pairs, from the parameters that moved (bool, (P,)); see :func:`trak_scores`."""
     features, weights = [], []
     for index in torch.arange(len(pairs)).split(TRAK_CHUNK):
         batch = scope.linearize(*pairs.gather(index))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.data import digits, fashion_mnist, noise
 from benchmarks.data.pairs import PairTable
-from benchmarks.training import trained_checkpoint
+from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.core import (
     LOSSES,
     KroneckerCurvature,
@@ -245,7 +245,7 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     train = train.with_captions(captions)
     base = base if regime.base_pairs else train
     epochs = -(-TRAINING_SAMPLES // len(base))
-    checkpoint = trained_checkpoint(regime.model, base, epochs=epochs, seed=regime.seed, progress=progress)
+    checkpoint = trained_checkpoint(regime.model, base, Recipe(epochs=epochs), regime.seed, progress=progress)
     model = load_model(regime.model, str(checkpoint))
     if regime.logit_scale is not None:
         model.model.logit_scale.data.fill_(math.log(regime.logit_scale))

@@ -25,7 +25,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import fiftyone_ecif as ecif
 from benchmarks.data import digits, fashion_mnist, noise
 from benchmarks.data.pairs import PairTable
-from benchmarks.training import trained_checkpoint
+from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.detect.baselines import batch_loss, clip_score
 
 DATASET_NAME = "ecif-demo"
@@ -57,7 +57,7 @@ def main() -> None:
     with timed(seconds, "model"):
         train_pairs = table.select(table.split == "train")
         epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn the classes, too few to memorise the noise
-        checkpoint = trained_checkpoint(MODEL, train_pairs, epochs=epochs, seed=SEED)
+        checkpoint = trained_checkpoint(MODEL, train_pairs, Recipe(epochs=epochs), seed=SEED)
     with timed(seconds, "dataset"):
         dataset = make_dataset(table, planted)
     train_view = dataset.match_tags("train")

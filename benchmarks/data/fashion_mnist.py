@@ -6,8 +6,6 @@ import gzip
 import json
 import logging
 import os
-import shutil
-import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.data.debian import SourceUnavailable, debian_files
 from benchmarks.data.pairs import PairTable, write_captions, write_images
 from fiftyone_ecif.features import cache_folder
 
@@ -39,10 +38,6 @@ DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 NETWORK_PATIENCE = 4.0  # seconds; a machine without a network must go on to the next source quickly
 
 Arrays = dict[str, np.ndarray]  # train_images, train_labels, test_images, test_labels
-
-
-class SourceUnavailable(RuntimeError):
-    """No source of the data set can be reached from this machine."""
 
 
 def load(train: int = 10_000, heldout: int = 2_000, seed: int = 0, progress: bool = True) -> PairTable:
@@ -156,36 +151,12 @@ def _answers(url: str) -> bool:
 
 
 def _from_debian(folder: Path) -> Arrays:
-    """Read the installed Debian package, or one downloaded and unpacked into ``folder`` (no root needed)."""
-    root = Path("/")
-    if not (root / DEBIAN_FOLDER).is_dir():
-        root = folder / "debian"
-        if not root.is_dir():
-            _unpack_debian_package(root)
+    """Read the Debian package of the data."""
+    files = debian_files([DEBIAN_PACKAGE], DEBIAN_FOLDER, folder)
     arrays = {}
     for part, stem in (("train", "train"), ("test", "t10k")):
         for kind, ending, header in (("images", "images-idx3-ubyte.gz", 16), ("labels", "labels-idx1-ubyte.gz", 8)):
-            with gzip.open(root / DEBIAN_FOLDER / f"{stem}-{ending}") as file:
+            with gzip.open(files / f"{stem}-{ending}") as file:
                 flat = np.frombuffer(file.read(), dtype=np.uint8, offset=header)
             arrays[f"{part}_{kind}"] = flat.reshape(-1, 28, 28) if kind == "images" else flat
     return arrays
-
-
-def _unpack_debian_package(root: Path) -> None:
-    """Download the Debian package with apt and unpack it to ``root``."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise SourceUnavailable("this is not a Debian system")
-    part = root.with_name(root.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    download = ["apt-get", "download", DEBIAN_PACKAGE]
-    fetched = subprocess.run(download, cwd=part, capture_output=True, text=True)
-    if fetched.returncode != 0 and os.geteuid() == 0:
-        subprocess.run(["apt-get", "update"], capture_output=True)  # a fresh machine knows no package yet
-        fetched = subprocess.run(download, cwd=part, capture_output=True, text=True)
-    packages = list(part.glob("*.deb"))
-    if fetched.returncode != 0 or not packages:
-        raise SourceUnavailable(f"apt-get download failed: {fetched.stderr.strip().splitlines()[-1:]}")
-    subprocess.run(["dpkg-deb", "-x", packages[0].name, "."], cwd=part, check=True)
-    packages[0].unlink()
-    os.replace(part, root)

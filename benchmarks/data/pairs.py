@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class PairTable:
-    """Image-caption pairs with their true classes, one row a pair.
+    """Image-caption pairs, one row a pair, with their true classes where the data has any.
 
     Args:
         filepaths: N image files
         captions: N captions
-        labels: (N,) int64, index of the true class in ``class_names``
-        class_names: the classes as natural English, such as "ankle boot"
-        split: (N,) str, "train" or "heldout"
+        labels: (N,) int64, index of the true class in ``class_names``; says nothing where there are no classes
+        class_names: the classes as natural English, such as "ankle boot"; empty where the data has no classes
+        split: (N,) str: "train", "heldout", or "base" for pairs that only a base model is trained on
         templates: caption templates with ``{}`` for the class name; empty where captions are free text
         source: what the data is and where it came from, for people
     """
@@ -36,6 +36,11 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.filepaths)
+
+    def require_classes(self, purpose: str) -> None:
+        """Raise a ValueError that names the ``purpose``, e.g. "The accuracy", if the data has no classes."""
+        if not self.class_names:
+            raise ValueError(f"{purpose} needs classes, and {self.source} has captions only.")
 
     def select(self, rows: np.ndarray) -> PairTable:
         """The pairs of some rows.

@@ -13,24 +13,20 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.curation.detection import find_misaligned, suggest_texts
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
-from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource, embeddings_under
+from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
-from fiftyone_ecif.detect import Misalignment, Suggestions, misalignment, suggest
+from fiftyone_ecif.detect import Misalignment
 from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
-SUSPECTED = 0.5
-"""Misalignment from which a pair gets a suggestion."""
-
-TRUSTED = 0.5
-"""Misalignment below which a pair's text may be suggested for others."""
 
 
 def compute_influence(
@@ -137,12 +133,10 @@ def compute_influence(
 
     start = time.perf_counter()
     report("Misalignment", 0, 2)
-    image, text = embeddings_under(pairs, head)
-    scores = outcome.scores
-    found = misalignment(image, text, scores.held_out_loss, scores.swap_loss, scores.swap_partner)
+    found = find_misaligned(pairs, head, outcome)
     report("Misalignment", 1, 2)
     texts = _texts(samples, text_field, pairs.ids)
-    suggestions = _suggest(pairs, outcome, found, texts)
+    suggestions = None if texts is None else suggest_texts(pairs, outcome, found, texts)
     report("Misalignment", 2, 2)
     timings["misalignment"] = time.perf_counter() - start
 
@@ -219,33 +213,6 @@ def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) ->
     path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
     by_id = dict(zip(*samples.values(["id", path]), strict=True))
     return [by_id[id] for id in ids]
-
-
-def _suggest(
-    pairs, outcome: InfluenceOutcome, found: Misalignment, texts
-) -> tuple[np.ndarray, Suggestions, list] | None:
-    """Suggestions for the suspected pairs: their rows, what is suggested, and the distinct texts it points into."""
-    if texts is None:
-        return None
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        first.setdefault(text, row)
-    distinct = list(first)
-    place = {text: number for number, text in enumerate(distinct)}
-    trusted = [place[text] for text, p in zip(texts, found.probability, strict=True) if p < TRUSTED]
-    counts = torch.bincount(torch.tensor(trusted, dtype=torch.int64), minlength=len(distinct)).float()
-    suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    rows, parts = [], []
-    for half, head in enumerate(outcome.halves):
-        # The head fitted on the other half: this pair had no influence on it.
-        members = torch.from_numpy(suspected[outcome.half.numpy()[suspected] != half])
-        image = head.linearize(*pairs.gather(members)).image
-        text_rows = torch.tensor([first[text] for text in distinct])
-        text = head.linearize(*pairs.gather(text_rows)).text
-        rows.append(members.numpy())
-        parts.append(suggest(image, text, counts, head.logit_scale.exp().item()))
-    merged = Suggestions(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("text", "confidence")))
-    return np.concatenate(rows), merged, distinct
 
 
 def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment) -> dict:

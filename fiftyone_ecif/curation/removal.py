@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import Head, Pairs, Progress, Scope
+from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.curation.scopes import attributed_scope
-from fiftyone_ecif.curation.source import TowerSource, embeddings_under, pair_rows
+from fiftyone_ecif.curation.source import TowerSource, pair_rows
 from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine import (
     Attributed,

@@ -11,12 +11,12 @@ import torch
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import Head
+from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
 from fiftyone_ecif.curation.runs import EcifConfig, check_run
-from fiftyone_ecif.curation.source import embedding_pairs, embeddings_under, pair_rows
+from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, cache_folder

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import LOSSES, Head, Pairs, Progress, Scope
+from fiftyone_ecif.core import LOSSES, Head, Progress
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
 from fiftyone_ecif.models import ContrastiveModel
@@ -198,9 +198,3 @@ def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
         return LOSSES["clip"].sum_loss(head.linearize(*pairs.gather(index)).similarity()).item()
 
     return min(candidates, key=loss)
-
-
-def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
-    """u_n and v_n of all pairs under a head or another scope, (N, D) each; so many inputs are read together."""
-    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
-    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

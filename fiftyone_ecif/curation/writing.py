@@ -12,9 +12,10 @@ from fiftyone.core.collections import SampleCollection
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fiftyone_ecif.curation.detection import SuggestedTexts
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.runs import EcifConfig, tensor_file
-from fiftyone_ecif.detect import Misalignment, Suggestions
+from fiftyone_ecif.detect import Misalignment
 from fiftyone_ecif.engine import InfluenceOutcome
 
 Columns = dict[str, dict[str, object]]
@@ -26,7 +27,7 @@ def score_columns(
     found: Misalignment,
     ids: list[str],
     texts: list[str] | None,
-    suggestions: tuple[np.ndarray, Suggestions, list[str]] | None,
+    suggestions: SuggestedTexts | None,
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -35,7 +36,7 @@ def score_columns(
         found: misalignment, likewise
         ids: sample ids
         texts: each pair's own text
-        suggestions: rows, what is suggested for them, and the texts that the suggestions point into
+        suggestions: for the suspected pairs; one that is the pair's own text is left out
 
     Returns:
         :data:`Columns`
@@ -50,10 +51,9 @@ def score_columns(
             }
     labels: dict[str, object] = {}
     if suggestions is not None and texts is not None:
-        rows, merged, distinct = suggestions
-        for row, text, confidence in zip(rows, merged.text, merged.confidence, strict=True):
-            if distinct[text] != texts[row]:
-                labels[ids[row]] = fo.Classification(label=distinct[text], confidence=float(confidence))
+        for row, text, confidence in zip(suggestions.rows, suggestions.texts, suggestions.confidence, strict=True):
+            if text != texts[row]:
+                labels[ids[row]] = fo.Classification(label=text, confidence=float(confidence))
     columns["suggestion"] = labels
     return columns
 

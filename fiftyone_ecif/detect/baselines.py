@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fiftyone_ecif.core import LOSSES, partitions
+from fiftyone_ecif.detect.neighbours import neighbour_disagreement
 
 
 def clip_score(image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -48,3 +49,20 @@ def batch_loss(
         for index in batches:
             total[index] += LOSSES["clip"].roles(logit_scale * u[index] @ v[index].T).positive
     return (total / rounds).numpy()
+
+
+def lemon(image: np.ndarray, text: np.ndarray, neighbours: int = 30, weight: float = 5.0) -> np.ndarray:
+    """LEMoN with its fixed setting (Zhang et al., ICML 2025, arXiv 2407.18941): d_mm + β s_n + γ s_m.
+
+    Args:
+        image: (N, D) unit vectors
+        text: (N, D) unit vectors
+        neighbours: k
+        weight: β and γ
+
+    Returns:
+        (N,); the reference set is the pairs themselves, each without itself
+    """
+    u, v = torch.as_tensor(image), torch.as_tensor(text)
+    s_n, s_m = neighbour_disagreement(u, v, torch.arange(len(u)), min(neighbours, len(u) - 1))
+    return clip_score(image, text) + weight * (s_n + s_m).numpy()

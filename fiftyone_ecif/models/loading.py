@@ -27,7 +27,8 @@ def load_model(
     Args:
         name: open_clip's name of the architecture, e.g. "ViT-B-32", or "hf-hub:…", "local-dir:…"
         pretrained: open_clip's tag, e.g. "laion2b_s34b_b79k", or the path of a checkpoint (.pt, .safetensors); None
-            for random weights, with a warning
+            for random weights, with a warning. "hf-hub:…" and "local-dir:…" bring weights: None takes those, a
+            checkpoint replaces them
         device: "cpu", "cuda", "cuda:1", ...
         precision: "fp32", "fp16", "bf16", "pure_fp16" or "pure_bf16", as in open_clip
 
@@ -44,31 +45,31 @@ def load_model(
         raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
     _check_device(device)
     pretrained = None if pretrained is None else str(pretrained)
-    if ":" in name:
-        return _load_described(name, pretrained, device, precision)
-
-    name = name.replace("/", "-")
-    _check_name(name)
+    described = ":" in name  # architecture, tokenizer and mostly weights come together, from the hub or a folder
+    if not described:
+        name = name.replace("/", "-")
+        _check_name(name)
     checkpoint = _checkpoint_path(name, pretrained)
-    if pretrained is None:
+    if pretrained is None and not described:
         warnings.warn(f"{name} gets random weights: name a tag or a checkpoint with pretrained=.", stacklevel=2)
     shapes = {} if checkpoint is None else _checkpoint_shapes(checkpoint)
     try:
-        model, preprocess = _create(name, pretrained, device, precision)
+        if described:
+            model, preprocess = _create_described(name, checkpoint, device, precision)
+        else:
+            model, preprocess = _create(name, pretrained, device, precision)
     except Exception as error:
         raise _explained(error, name, pretrained, precision, shapes) from error
-    return ContrastiveModel(model, preprocess, _tokenizer(name), name, pretrained)
+    return ContrastiveModel(model, preprocess, _tokenizer(name), name, pretrained or (name if described else None))
 
 
-def _load_described(name: str, pretrained: str | None, device: str | torch.device, precision: str) -> ContrastiveModel:
-    """A model whose architecture and weights come together, from the hub or a folder."""
-    if pretrained is not None:
-        raise ValueError(f"{name} brings its own weights: leave pretrained out.")
-    try:
-        model, preprocess = _create(name, None, device, precision, require_pretrained=True)
-    except Exception as error:
-        raise _explained(error, name, None, precision, {}) from error
-    return ContrastiveModel(model, preprocess, _tokenizer(name), name, name)
+def _create_described(name: str, checkpoint: Path | None, device: str | torch.device, precision: str) -> tuple:
+    """Make a model from a description, with the weights beside it or those of a checkpoint."""
+    if checkpoint is None:
+        return _create(name, None, device, precision, require_pretrained=True)
+    model, preprocess = _create(name, None, device, precision, load_weights=False)
+    open_clip.load_checkpoint(model, str(checkpoint))  # open_clip ignores pretrained beside a description
+    return model, preprocess
 
 
 def _create(name: str, pretrained: str | None, device: str | torch.device, precision: str, **options: bool) -> tuple:
@@ -108,6 +109,10 @@ def _checkpoint_path(name: str, pretrained: str | None) -> Path | None:
         return None
     if Path(pretrained).is_file():
         return Path(pretrained)
+    if ":" in name:
+        raise ValueError(
+            f"{pretrained!r} is no file. {name} brings its own weights: leave pretrained out, or name a checkpoint."
+        )
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
     raise ValueError(f"{pretrained!r} is neither a file nor a pretrained tag of {name}; its tags: {tags}.")
 
@@ -138,7 +143,7 @@ def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _misfit(name: str, found: dict[str, tuple[int, ...]]) -> str:
     """In which keys and shapes a checkpoint differs from its model."""
-    model, _ = _create(name, None, "cpu", "fp32")
+    model, _ = _create(name, None, "cpu", "fp32", load_weights=False)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     differing = [f"{k} is {found[k]}, not {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
     parts = {

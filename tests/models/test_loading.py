@@ -1,6 +1,8 @@
 """What load_model refuses, and in which words."""
 
+import json
 import pickle
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -114,6 +116,42 @@ def test_loaded_module_is_for_wrap_model(make_model):
 def test_weights_that_come_with_the_name_take_no_tag():
     with pytest.raises(ValueError, match="leave pretrained out"):
         load_model("hf-hub:some/model", "openai")
+
+
+@pytest.fixture
+def described(make_model, tmp_path):
+    """A folder with a description and the weights of one model, and the checkpoint of another."""
+    model, folder = make_model("resnet"), tmp_path / "described"
+    folder.mkdir()
+    config = {"model_cfg": open_clip.get_model_config("tiny-resnet"), "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    model.save_checkpoint(folder / "open_clip_model.safetensors")
+    with torch.no_grad():
+        model.model.text_projection.mul_(2.0)
+    model.save_checkpoint(tmp_path / "other.pt")
+    return f"local-dir:{folder}", model, tmp_path / "other.pt"
+
+
+def test_a_checkpoint_replaces_the_weights_beside_a_description(described):
+    name, model, checkpoint = described
+    own, other = load_model(name), load_model(name, checkpoint)
+    assert torch.equal(2.0 * own.model.text_projection, model.model.text_projection)
+    assert torch.equal(other.model.text_projection, model.model.text_projection)
+    assert own.fingerprint != other.fingerprint
+
+
+def test_a_described_model_without_weights_lives_on_a_checkpoint(described):
+    name, model, checkpoint = described
+    Path(name.removeprefix("local-dir:"), "open_clip_model.safetensors").unlink()
+    assert torch.equal(load_model(name, checkpoint).model.text_projection, model.model.text_projection)
+    with pytest.raises(ValueError, match="Required pretrained weights"):
+        load_model(name)
+
+
+def test_a_checkpoint_that_does_not_fit_a_description_names_keys(described, make_model, tmp_path):
+    make_model("vit").save_checkpoint(tmp_path / "vit.pt")
+    with pytest.raises(ValueError, match=r"does not fit local-dir:.*missing.*not of this model"):
+        load_model(described[0], tmp_path / "vit.pt")
 
 
 def test_what_open_clip_cannot_make_is_a_clear_error(families):
