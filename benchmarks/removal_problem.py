@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data import digits, fashion_mnist, noise
+from benchmarks.data import digits, fashion_mnist, noise, openclipart
 from benchmarks.data.pairs import PairTable
 from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.core import (
@@ -36,7 +36,11 @@ from fiftyone_ecif.engine.local import RELATIVE_ANCHOR
 from fiftyone_ecif.features import PairRow, RawPairs, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, load_model, lora_scope, parameter_scope
 
-DATA: dict[str, Callable[..., PairTable]] = {"fashion-mnist": fashion_mnist.load, "digits": digits.load}
+DATA: dict[str, Callable[..., PairTable]] = {
+    "fashion-mnist": fashion_mnist.load,
+    "digits": digits.load,
+    "openclipart": openclipart.load,
+}
 HELDOUT_SHARE = 0.5
 """Held-out pairs over training pairs."""
 TRAINING_SAMPLES = 20_000
@@ -66,7 +70,7 @@ class Regime:
         base_pairs: clean pairs that the model is trained on and that nothing is attributed to; 0 to train it on the
             attributed pairs themselves
         pairs: attributed training pairs N
-        noise: share of the attributed pairs with a caption of another class
+        noise: share of the attributed pairs with a caption of another class, or of another pair where there are none
         batch_size: B of the attributed and refitted loss
         rounds: partitions of the pairs into batches
         logit_scale: τ to start from and to be anchored at; None keeps the trained model's
@@ -241,7 +245,7 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     train, heldout_table = (table.select(table.split == part) for part in ("train", "heldout"))
     last = np.arange(len(train)) >= len(train) - regime.pairs
     base, train = train.select(~last), train.select(last)
-    captions, _ = noise.swap_uniform(train, regime.noise, regime.seed)
+    captions, _ = noise.plant(train, "uniform", regime.noise, regime.seed)
     train = train.with_captions(captions)
     base = base if regime.base_pairs else train
     epochs = -(-TRAINING_SAMPLES // len(base))
