@@ -25,12 +25,12 @@ from benchmarks.attribution import group_gradients, steepest_descent, trak_score
 from benchmarks.removal_problem import DATA, PROBLEMS, REGIMES, Problem, Regime
 from benchmarks.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
 from fiftyone_ecif.core import (
+    PreparedRemovals,
     RemovalForecast,
     Roles,
     Scope,
     conjugate_gradients,
     influence,
-    removal_gradients,
     removal_step,
 )
 from fiftyone_ecif.models import ParameterScope
@@ -300,8 +300,10 @@ def edits(retraining: Retraining, regime: Regime) -> Figures:
     groups = torch.rand(regime.edits, count, generator=generator).argsort(1) < round(LARGEST_GROUP * count)
     measured = retraining.changes(groups, "edits")
 
+    prepared = PreparedRemovals(objective, at_rest, problem.inverse.solve)
+
     def edit(group: Tensor) -> Scope:
-        return at_rest.replace(theta + problem.inverse.solve(removal_gradients(objective, at_rest, group[None]))[0])
+        return at_rest.replace(theta + prepared.steps(group[None])[0])
 
     def solved_edit(group: Tensor) -> Scope:
         return at_rest.replace(theta + removal_step(objective, at_rest, group, problem.preconditioner)[0])
