@@ -40,6 +40,7 @@ def find_misaligned(
     settings: Settings,
     device: str = "cpu",
     progress: Progress = silent,
+    trusted: Tensor | None = None,
 ) -> tuple[Misalignment, CrossFit]:
     """How likely each pair is misaligned.
 
@@ -51,13 +52,18 @@ def find_misaligned(
         settings: batch size, anchor, rounds and seed are used
         device: where to compute
         progress: called with each step's name
+        trusted: bool (N,), pairs that somebody has found right: heads are fitted on them, and they are not suspected
 
     Returns:
         a :class:`~fiftyone_ecif.detect.Misalignment`, and the cross-fit that it stands on
     """
-    fitted = cross_fit(pairs, views, head, loss, settings, device, progress)
+    if trusted is None:
+        trusted = torch.zeros(len(pairs), dtype=torch.bool)
+    fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted)
     image, text = embeddings_under(views or pairs, head)
-    found = misalignment(image, text, fitted.losses, fitted.plausible, fitted.plausible_losses, fitted.memorised)
+    found = misalignment(
+        image, text, fitted.losses, fitted.plausible, fitted.plausible_losses, fitted.memorised, trusted
+    )
     return found, fitted
 
 

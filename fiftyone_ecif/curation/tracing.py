@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core import Head, Objective, Progress
+from fiftyone_ecif.core import Head, Objective, Progress, embeddings_under
 from fiftyone_ecif.core.trace import OuterProducts
 from fiftyone_ecif.curation.runs import trace_folder
 from fiftyone_ecif.engine import Attributed, FittedPairs, Settings

@@ -37,7 +37,13 @@ class Misalignment:
 
 
 def misalignment(
-    image: Tensor, text: Tensor, losses: Tensor, plausible: Tensor, plausible_losses: Tensor, memorised: float
+    image: Tensor,
+    text: Tensor,
+    losses: Tensor,
+    plausible: Tensor,
+    plausible_losses: Tensor,
+    memorised: float,
+    trusted: Tensor,
 ) -> Misalignment:
     """Probability that a pair's text does not belong to its image.
 
@@ -57,6 +63,7 @@ def misalignment(
         plausible: int64 (N,), whose text the latter head would give image n
         plausible_losses: (2, N), the losses of image n with that text
         memorised: 0 to 1, how much of a pair's loss is owed to the model's having seen that very image
+        trusted: bool (N,), pairs known to be right: their probability is all but 0
 
     Returns:
         a :class:`Misalignment`; with no evidence to go on (all texts alike, say) the probability is ½
@@ -77,6 +84,7 @@ def misalignment(
     score = weights @ observed
     if score.std() < 1e-6:
         return Misalignment(np.full(len(image), 0.5), 0.5, evidence)
+    score = torch.where(trusted, score.min() - 1.0, score)
     probability, noise_rate = _calibrate(score.double().numpy(), (weights @ expected).double().numpy())
     return Misalignment(probability, noise_rate, evidence)
 
@@ -85,7 +93,7 @@ def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, fl
     """p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), never falling in s, and ρ."""
     noise_rate = _noise_rate(score, plausible)
     values = np.concatenate([plausible, score])
-    is_observed = np.repeat([0.0, 1.0], [len(plausible), len(score)])
+    is_observed = np.concatenate([np.zeros(len(plausible)), np.ones(len(score))])
     share = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, is_observed).predict(score)
     ratio = (1.0 - share) / np.maximum(share, 1e-9)  # c/g
     probability = np.clip(1.0 - (1.0 - noise_rate) * ratio, 0.0, 1.0)

@@ -21,8 +21,8 @@ FIT_TOLERANCE = 1e-2
 FIT_STEPS = 15
 
 SOUND_CONFIDENCE, MEMORISED_CONFIDENCE = 0.9, 0.6
-"""By how much the logits are scaled where texts are drawn by a head's beliefs: a head is a little too sure of pairs that
-it was not fitted on, and far too sure where the towers have learnt the pairs by heart (docs/detection.md)."""
+"""By how much the logits are scaled where texts are drawn by a head's beliefs: a head is a little too sure of pairs
+that it was not fitted on, and far too sure where the towers have learnt them by heart (docs/detection.md)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def cross_fit(
     settings: Settings,
     device: str = "cpu",
     progress: Progress = silent,
+    trusted: Tensor | None = None,
 ) -> CrossFit:
     """Fit a head on each half of the pairs, without those that look wrong, and judge the other half by it.
 
@@ -66,6 +67,7 @@ def cross_fit(
         settings: batch size, anchor, rounds and seed are used
         device: where to compute
         progress: called with each step's name
+        trusted: bool (N,), pairs known to be right, which a head is always fitted on
 
     Returns:
         a :class:`CrossFit`
@@ -76,11 +78,14 @@ def cross_fit(
     members = [Subset(judged, (half == number).nonzero().squeeze(1)) for number in range(FOLDS)]
     losses, plausible_losses = torch.zeros(2, len(pairs)), torch.zeros(2, len(pairs))
     plausible = torch.arange(len(pairs))
-    heads = []
+    heads: list[Head] = []
     for number, part in enumerate(members):
         progress("Cross-fit", number, FOLDS)
         losses[0, part.index] = positive_losses(part, given, loss, settings)
-        heads.append(_fit_believed(part, losses[0, part.index], given, loss, settings))
+        doubt = losses[0, part.index]
+        if trusted is not None:
+            doubt = doubt.masked_fill(trusted[part.index], -torch.inf)
+        heads.append(_fit_believed(part, doubt, given, loss, settings))
     memorised = 0.0
     if views:
         plain = torch.zeros(len(pairs))
@@ -106,14 +111,15 @@ def positive_losses(pairs: Pairs, head: Head, loss: str, settings: Settings) -> 
     return total / settings.rounds
 
 
-def _fit_believed(pairs: Subset, losses: Tensor, given: Head, loss: str, settings: Settings) -> Head:
-    """The given head fitted on the pairs of least loss, in one round."""
+def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings: Settings) -> Head:
+    """The given head fitted on the pairs of least doubt, in one round."""
     count = max(2, round(BELIEVED * len(pairs)))
-    believed = Subset(pairs, losses.topk(count, largest=False).indices.sort().values)
+    believed = Subset(pairs, doubt.topk(count, largest=False).indices.sort().values)
     once = replace(settings, rounds=1)
     objective = anchored(mean_loss(believed, loss, once, FITTED), given, once)
     # Kronecker factors would take longer to estimate than they save here.
-    return fit_to_rest(objective, given, torch.clone, FIT_TOLERANCE, FIT_STEPS).scope
+    fitted = fit_to_rest(objective, given, torch.clone, FIT_TOLERANCE, FIT_STEPS).scope
+    return given.replace(fitted.vector())
 
 
 def _draw_plausible(
