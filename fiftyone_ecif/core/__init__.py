@@ -8,7 +8,7 @@ from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
 from fiftyone_ecif.core.removal import PreparedRemovals, RemovalForecast, removal_gradients, removal_step
-from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs, embeddings_under
+from fiftyone_ecif.core.scope import Linearization, Pairs, Scope, TensorPairs, embeddings_under
 from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
 
@@ -19,6 +19,7 @@ __all__ = [
     "Fit",
     "Head",
     "KroneckerCurvature",
+    "Linearization",
     "LowRankInverse",
     "Objective",
     "Pairs",

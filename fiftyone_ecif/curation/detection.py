@@ -62,7 +62,14 @@ def find_misaligned(
     fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted)
     image, text = embeddings_under(views or pairs, head)
     found = misalignment(
-        image, text, fitted.losses, fitted.plausible, fitted.plausible_losses, fitted.memorised, trusted
+        image,
+        text,
+        head.logit_scale.exp().item(),
+        fitted.surprise,
+        fitted.plausible,
+        fitted.plausible_surprise,
+        fitted.memorised,
+        trusted,
     )
     return found, fitted
 

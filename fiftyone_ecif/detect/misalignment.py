@@ -1,4 +1,4 @@
-"""The misalignment probability: several kinds of evidence, calibrated against pairings that a model finds plausible."""
+"""The misalignment probability: two kinds of evidence, calibrated against pairings that a model finds plausible."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from fiftyone_ecif.detect.neighbours import neighbour_disagreement
+from fiftyone_ecif.detect.neighbours import neighbour_surprise
 
 NEIGHBOURS = 30
 """k of LEMoN's fixed setting (docs/detection.md)."""
+
+HEAD_WEIGHT = 2.0
+"""Weight of a held-out head's surprise against the neighbours', where the model has learnt nothing by heart."""
 
 LEAST_SHARE = 0.6
 """Share of the plausible pairings that must lie below a threshold for it to say something of the noise rate."""
@@ -39,30 +42,32 @@ class Misalignment:
 def misalignment(
     image: Tensor,
     text: Tensor,
-    losses: Tensor,
+    logit_scale: float,
+    surprise: Tensor,
     plausible: Tensor,
-    plausible_losses: Tensor,
+    plausible_surprise: Tensor,
     memorised: float,
     trusted: Tensor,
 ) -> Misalignment:
     """Probability that a pair's text does not belong to its image.
 
-    The evidence is the pair's batch loss, under the given head and under a head fitted on believed pairs of the other
-    half, and its disagreement with its neighbours in both modalities (LEMoN). Neighbours mislead where a model is sound
-    and its noise systematic, and are what is left where it has memorised its noise: they weigh as much as it has.
+    The evidence is the surprise of a head that was not fitted on the pair, and that of the pair's nearest images. The
+    head counts twice the neighbours, since neighbours mislead where the noise is systematic; but only as far as the
+    towers have not learnt the pairs by heart, which no head can mend.
 
-    The same evidence is taken for pairings drawn from the held-out head's own beliefs. With c their density and g that
-    of the pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of
-    noise it is, and 1 − ρ is the largest share for which (1 − ρ) c fits under g (mixture proportion estimation:
-    Blanchard et al., JMLR 2010).
+    The same evidence is taken for pairings drawn from the head's own beliefs. With c their density and g that of the
+    pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise it
+    is, and 1 − ρ is the largest share for which (1 − ρ) c fits under g (mixture proportion estimation: Blanchard et al.,
+    JMLR 2010).
 
     Args:
         image: (N, D) unit vectors by the given head
         text: (N, D) likewise
-        losses: (2, N), nats: under the given head, and under one that was not fitted on the pair
-        plausible: int64 (N,), whose text the latter head would give image n
-        plausible_losses: (2, N), the losses of image n with that text
-        memorised: 0 to 1, how much of a pair's loss is owed to the model's having seen that very image
+        logit_scale: τ of the given head
+        surprise: (N,), nats, of a head that was not fitted on the pair
+        plausible: int64 (N,), whose text that head would give image n
+        plausible_surprise: (N,), its surprise at image n with that text
+        memorised: 0 to 1, how much of a pair's surprise is owed to the model's having seen that very image
         trusted: bool (N,), pairs known to be right: their probability is all but 0
 
     Returns:
@@ -70,17 +75,15 @@ def misalignment(
     """
     image, text = image.float().cpu(), text.float().cpu()
     k = min(NEIGHBOURS, len(image) - 2)
-    own = torch.arange(len(image))
 
-    def gather(pair_losses: Tensor, partner: Tensor) -> Tensor:
-        return torch.stack([*pair_losses.float(), *neighbour_disagreement(image, text, partner, k)])
+    def gather(of_head: Tensor, partner: Tensor) -> Tensor:
+        return torch.stack([of_head.float(), neighbour_surprise(image, text, partner, logit_scale, k)])
 
-    observed, expected = gather(losses, own), gather(plausible_losses, plausible)
+    observed, expected = gather(surprise, torch.arange(len(image))), gather(plausible_surprise, plausible)
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
-    names = ("loss", "held_out_loss", "image_neighbours", "text_neighbours")
-    weights = torch.tensor([0.5, 0.5, memorised, memorised], dtype=torch.float32) * (spread.squeeze(1) > 1e-6)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
-    evidence = dict(zip(names, observed.numpy(), strict=True))
+    evidence = dict(zip(("head", "neighbours"), observed.numpy(), strict=True))
+    weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), 1.0]) * (spread.squeeze(1) > 1e-6)
     score = weights @ observed
     if score.std() < 1e-6:
         return Misalignment(np.full(len(image), 0.5), 0.5, evidence)
@@ -103,7 +106,7 @@ def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, fl
 
 def _noise_rate(score: np.ndarray, plausible: np.ndarray) -> float:
     """The smallest ρ with (1 − ρ)·(plausible pairings up to t) ≤ (pairs up to t), for all t that enough lie below."""
-    thresholds = np.quantile(plausible, np.linspace(LEAST_SHARE, 1.0, 71))
+    thresholds = np.quantile(plausible, np.linspace(LEAST_SHARE, 1.0, 41))
     pairs_below = np.searchsorted(np.sort(score), thresholds, side="right") / len(score)
     plausible_below = np.searchsorted(np.sort(plausible), thresholds, side="right") / len(plausible)
     return float(np.clip(1.0 - (pairs_below / plausible_below).min(), 1.0 / len(score), 1.0))

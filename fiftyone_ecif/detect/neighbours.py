@@ -1,9 +1,15 @@
-"""How well a pair agrees with its neighbours in both modalities."""
+"""How well a pair agrees with its neighbours."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+DENSITY_SAMPLE = 4096
+"""Texts that the density of all texts is estimated from."""
+
+BACKGROUND = 0.05
+"""Share of a text's overall density that it has near any image."""
 
 CHUNK = 1024
 """Rows whose similarities to all others are held together."""
@@ -69,3 +75,40 @@ def neighbour_disagreement(
     s_n = weigh(of_image, image, image, text, text[partner])
     s_m = weigh(of_text, text, text[partner], image, image)
     return s_n, s_m
+
+
+def neighbour_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_scale: float, k: int) -> Tensor:
+    """How much rarer the like of a pair's text is near its image than elsewhere.
+
+    −log [mean over the k nearest images j of K(y, y_j) / mean over all j of K(y, y_j)] with K(y, y') = exp(τ (v·v' − 1)):
+    the ratio of two kernel estimates of a text's density, with a little of the second added to the first. Neighbours
+    that belong to either half of the pair are left out.
+
+    Args:
+        image: (N, D) unit vectors
+        text: (N, D) unit vectors
+        partner: int64 (N,), whose text each image is paired with; its own for the pairs as they are
+        logit_scale: τ
+        k: neighbours
+
+    Returns:
+        (N,), nats, higher = more suspicious, about 0 where the neighbours say nothing
+    """
+    near, own = nearest(image, k), torch.arange(len(image))
+    sample = _sample(len(text))
+    result = torch.empty(len(image))
+    for rows in own.split(CHUNK):
+        asked, index = text[partner[rows]], near[rows]
+        likeness = torch.exp(logit_scale * (torch.einsum("nd,nkd->nk", asked, text[index]) - 1.0))
+        foreign = (index != own[rows, None]) & (index != partner[rows, None])
+        here = (likeness * foreign).sum(1) / foreign.sum(1).clamp_min(1)
+        foreign = (sample != own[rows, None]) & (sample != partner[rows, None])
+        likeness = torch.exp(logit_scale * (asked @ text[sample].T - 1.0))
+        anywhere = (likeness * foreign).sum(1) / foreign.sum(1).clamp_min(1)
+        result[rows] = -torch.log(here / anywhere + BACKGROUND)
+    return result
+
+
+def _sample(count: int, seed: int = 0) -> Tensor:
+    """Row numbers that the density of all is estimated from."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:DENSITY_SAMPLE]

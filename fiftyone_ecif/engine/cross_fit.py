@@ -1,4 +1,4 @@
-"""What heads say of pairs that they were not fitted on: the evidence that a pair is misaligned."""
+"""How surprising each pair is to a head that was not fitted on it: the evidence that its text is not its image's."""
 
 from __future__ import annotations
 
@@ -7,43 +7,49 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core import Head, Pairs, Progress, fit_to_rest, silent
+from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, fit_to_rest, partitions, silent
 from fiftyone_ecif.engine.local import FOLDS, Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, HELD_OUT, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Settings
 
 BELIEVED = 0.5
-"""Share of a half that a head is fitted on: what the given weights find most plausible. The rest may be wrong."""
+"""Share of a half that a head is fitted on: what surprises the given head least. The rest may be wrong."""
 
 FIT_TOLERANCE = 1e-2
-"""Gradient at the end of a fit over the one at its start; losses no longer change visibly below it."""
+"""Gradient at the end of a fit over the one at its start; surprises no longer change visibly below it."""
 
 FIT_STEPS = 15
 
-SOUND_CONFIDENCE, MEMORISED_CONFIDENCE = 0.9, 0.6
+SAME_MEANING = 3.0
+"""By how much sharper than the logits the likeness of two texts is taken: synonyms count as one, classes do not."""
+
+LEAST_PROBABILITY = 1e-4
+"""Added to a ratio of probabilities before its logarithm is taken."""
+
+SOUND_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
 """By how much the logits are scaled where texts are drawn by a head's beliefs: a head is a little too sure of pairs
 that it was not fitted on, and far too sure where the towers have learnt them by heart (docs/detection.md)."""
 
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Losses of N pairs, and of pairings that a head thinks plausible; nats, float32, in the order of the pairs.
+    """Surprise at N pairs and at pairings that a head thinks plausible; nats, float32, in the order of the pairs.
 
     Attributes:
         heads: two, each fitted on the believed pairs of one half
         half: int64 (N,), the half that a pair is in; the other half's head was not fitted on it
-        losses: (2, N), pos_n under the given head, and under the head that was not fitted on the pair
-        plausible: int64 (N,), a pair of the same batch, drawn by the probability that the latter head gives its text
-        plausible_losses: (2, N), the losses of the pair's image with that text
-        memorised: 0 to 1, how little a pair's loss under the given head survives a mild change of its image: one less
-            the rank correlation over pairs of the loss by the image itself and by its views; 0 without views
+        surprise: (N,), by the head that was not fitted on the pair; see :func:`surprise`
+        plausible: int64 (N,), a pair of the same batch, drawn by the probability that the same head gives its text
+        plausible_surprise: (N,), at the pair's image with that text
+        memorised: 0 to 1, how little the given head's surprise survives a mild change of the image: one less the rank
+            correlation over pairs of the surprise by the image itself and by its views; 0 without views
     """
 
     heads: list[Head]
     half: Tensor
-    losses: Tensor
+    surprise: Tensor
     plausible: Tensor
-    plausible_losses: Tensor
+    plausible_surprise: Tensor
     memorised: float
 
 
@@ -76,39 +82,70 @@ def cross_fit(
     half = cross_fit_folds(len(pairs), settings.seed)
     judged = views or pairs
     members = [Subset(judged, (half == number).nonzero().squeeze(1)) for number in range(FOLDS)]
-    losses, plausible_losses = torch.zeros(2, len(pairs)), torch.zeros(2, len(pairs))
-    plausible = torch.arange(len(pairs))
+    doubt = torch.zeros(len(pairs))
     heads: list[Head] = []
     for number, part in enumerate(members):
         progress("Cross-fit", number, FOLDS)
-        losses[0, part.index] = positive_losses(part, given, loss, settings)
-        doubt = losses[0, part.index]
+        doubt[part.index] = mean_surprise(part, given, settings)
+        known = doubt[part.index]
         if trusted is not None:
-            doubt = doubt.masked_fill(trusted[part.index], -torch.inf)
-        heads.append(_fit_believed(part, doubt, given, loss, settings))
+            known = known.masked_fill(trusted[part.index], -torch.inf)
+        heads.append(_fit_believed(part, known, given, loss, settings))
     memorised = 0.0
     if views:
         plain = torch.zeros(len(pairs))
         for part in members:
-            plain[part.index] = positive_losses(Subset(pairs, part.index), given, loss, settings)
-        memorised = 1.0 - max(0.0, rank_correlation(plain, losses[0]))
+            plain[part.index] = mean_surprise(Subset(pairs, part.index), given, settings)
+        memorised = 1.0 - max(0.0, rank_correlation(plain, doubt))
     confidence = SOUND_CONFIDENCE + memorised * (MEMORISED_CONFIDENCE - SOUND_CONFIDENCE)
     generator = torch.Generator().manual_seed(settings.seed)
+    found, at_drawn, plausible = torch.zeros(len(pairs)), torch.zeros(len(pairs)), torch.arange(len(pairs))
     for part, other in zip(members, reversed(heads), strict=True):
-        losses[1, part.index] = positive_losses(part, other, loss, settings)
-        drawn, of_drawn = _draw_plausible(part, given, other, confidence, loss, settings, generator)
-        plausible[part.index], plausible_losses[:, part.index] = part.index[drawn], of_drawn
+        found[part.index] = mean_surprise(part, other, settings)
+        drawn, at_drawn[part.index] = _draw_plausible(part, other, confidence, settings, generator)
+        plausible[part.index] = part.index[drawn]
     progress("Cross-fit", FOLDS, FOLDS)
-    return CrossFit([fitted.to("cpu") for fitted in heads], half, losses, plausible, plausible_losses, memorised)
+    return CrossFit([fitted.to("cpu") for fitted in heads], half, found, plausible, at_drawn, memorised)
 
 
-def positive_losses(pairs: Pairs, head: Head, loss: str, settings: Settings) -> Tensor:
-    """pos_n, mean over rounds, (N,)."""
-    objective = mean_loss(pairs, loss, settings, HELD_OUT)
+def surprise(batch: Linearization, partner: Tensor) -> Tensor:
+    """How much less a head expects each image's text than any text of the batch, synonyms counted together.
+
+    −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the likeness
+    of text j to the image's. Captions that say the same in other words would else count as its rivals.
+
+    Args:
+        batch: B pairs under a head
+        partner: int64 (B,), whose text each image is asked about; its own text is out of the batch where that is another
+
+    Returns:
+        (B,), nats, about 0 where the head knows nothing
+    """
+    similarity = batch.similarity()
+    own = torch.arange(len(similarity), device=similarity.device)
+    elsewhere = partner != own
+    similarity = similarity.clone()
+    similarity[own[elsewhere], own[elsewhere]] = -torch.inf
+    scale = SAME_MEANING * batch.logit_scale.exp()
+    likeness = torch.exp(scale * (batch.text[partner] @ batch.text.T - 1.0))
+    likeness[own[elsewhere], own[elsewhere]] = 0.0
+    expected = likeness.sum(1) / (len(own) - elsewhere.to(likeness))
+    return -torch.log((similarity.softmax(1) * likeness).sum(1) / expected + LEAST_PROBABILITY)
+
+
+def mean_surprise(pairs: Pairs, head: Head, settings: Settings) -> Tensor:
+    """:func:`surprise` at N pairs, mean over rounds, (N,)."""
     total = torch.zeros(len(pairs))
-    for index, batch in objective.linearizations(head):
-        total[index] += objective.loss.roles(batch.similarity()).positive.float().cpu()
+    for batches in held_out_rounds(pairs, settings):
+        for index in batches:
+            batch = head.linearize(*pairs.gather(index))
+            total[index] += surprise(batch, torch.arange(len(index), device=batch.image.device)).float().cpu()
     return total / settings.rounds
+
+
+def held_out_rounds(pairs: Pairs, settings: Settings) -> list[list[Tensor]]:
+    """The partitions into batches that pairs are judged in."""
+    return partitions(len(pairs), min(settings.batch_size, len(pairs)), settings.rounds, settings.seed + HELD_OUT)
 
 
 def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings: Settings) -> Head:
@@ -123,26 +160,17 @@ def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings
 
 
 def _draw_plausible(
-    pairs: Subset,
-    given: Head,
-    other: Head,
-    confidence: float,
-    loss: str,
-    settings: Settings,
-    generator: torch.Generator,
+    pairs: Subset, head: Head, confidence: float, settings: Settings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """For each image a pair of its batch, drawn by the other head, and (2, N) the image's losses with that text."""
-    objective = mean_loss(pairs, loss, settings, HELD_OUT)
-    chosen, losses = torch.arange(len(pairs)), torch.zeros(2, len(pairs))
-    for index in objective.rounds[0]:
-        inputs = pairs.gather(index)
-        similarities = [head.linearize(*inputs).similarity() for head in (given, other)]
-        drawn = torch.multinomial((confidence * similarities[1]).softmax(1).cpu(), 1, generator=generator).squeeze(1)
+    """For each image a pair of its batch, drawn by the head's beliefs, and the surprise at the image with its text."""
+    chosen, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
+    for index in held_out_rounds(pairs, settings)[0]:
+        batch = head.linearize(*pairs.gather(index))
+        beliefs = (confidence * batch.similarity()).softmax(1)
+        drawn = torch.multinomial(beliefs.cpu(), 1, generator=generator).squeeze(1)
         chosen[index] = index[drawn]
-        for row, similarity in enumerate(similarities):
-            of_drawn = objective.loss.pairing_losses(similarity, drawn.to(similarity.device))
-            losses[row, index] = of_drawn.float().cpu()
-    return chosen, losses
+        found[index] = surprise(batch, drawn.to(batch.image.device)).float().cpu()
+    return chosen, found
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:

@@ -10,44 +10,40 @@ from torch.nn import functional
 
 from fiftyone_ecif.models.contrastive import ContrastiveModel
 
-CROPPED = 0.9
-"""Share of an image's side that its centre crop keeps."""
-
 SHIFT = 1 / 32
 """Share of an image's side that it is moved by."""
 
-
-def mirrored(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) with left and right exchanged."""
-    return images.flip(-1)
+SHRUNK = 0.9
+"""Share of its side that an image is shrunk to."""
 
 
-def shifted(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) moved a little to the right and upwards; the border is repeated."""
+def shifted(images: Tensor, towards: int) -> Tensor:
+    """Images (B, 3, H, W) moved a little along the diagonal, +1 or −1; the border is repeated."""
     height, width = images.shape[-2:]
     by = max(1, round(SHIFT * height))
-    padded = functional.pad(images, (by, by, by, by), mode="replicate")
-    return padded[..., 2 * by : 2 * by + height, :width]
+    start = by + towards * by
+    return functional.pad(images, (by,) * 4, mode="replicate")[..., start : start + height, start : start + width]
 
 
-def cropped(images: Tensor) -> Tensor:
-    """The centre of images (B, 3, H, W), as large as the whole."""
+def shrunk(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) made a little smaller; the border is repeated."""
     height, width = images.shape[-2:]
-    kept = [round(CROPPED * side) for side in (height, width)]
-    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-    centre = images[..., top : top + kept[0], left : left + kept[1]].float()
-    resized = functional.interpolate(centre, size=(height, width), mode="bilinear", antialias=True)
-    return resized.to(images.dtype)
+    inner = [round(SHRUNK * side) for side in (height, width)]
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    small = functional.interpolate(images.float(), size=inner, mode="bilinear", antialias=True)
+    border = (left, width - inner[1] - left, top, height - inner[0] - top)
+    return functional.pad(small, border, mode="replicate").to(images.dtype)
 
 
-VIEWS = (mirrored, lambda images: shifted(mirrored(images)), cropped)
+VIEWS = (lambda images: shifted(images, 1), lambda images: shifted(images, -1), shrunk)
+"""Changes that keep what an image shows, writing included: nothing is mirrored or turned."""
 
 
 class ViewAveraged(ContrastiveModel):
     """A model whose image features are the mean over mild views of the image; texts as they are.
 
-    Where a model has learnt wrong captions by heart, it knows them by the very pixels: a mirrored, moved or cropped
-    image gets the caption that belongs to it (docs/detection.md).
+    Where a model has learnt wrong captions by heart, it knows them by the very pixels: moved or shrunk a little, an image
+    gets a caption that belongs to it (docs/detection.md).
 
     Args:
         base: the model
@@ -60,7 +56,7 @@ class ViewAveraged(ContrastiveModel):
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits, other than those of the model alone."""
-        return hashlib.sha256(f"{self.base.fingerprint} {len(VIEWS)} views {CROPPED} {SHIFT}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.base.fingerprint} {len(VIEWS)} views {SHIFT} {SHRUNK}".encode()).hexdigest()
 
     def image_features(self, images: Tensor) -> Tensor:
         """The mean over views of what the image projection is given.
