@@ -8,8 +8,8 @@ suspects what, and the list behind them. A person fills in the list's column ``v
 - right: it names what is to be seen, in whatever language;
 - unclear: the person cannot tell.
 
-``python -m benchmarks.natural_noise summary FILE [--picture PNG]`` gives each method's share of them and shows the first
-suspects. What came out: docs/detection.md.
+``python -m benchmarks.natural_noise summary FILE [--picture PNG]`` sums them up by method and shows the first suspects.
+What came out: docs/detection.md.
 """
 
 from __future__ import annotations
