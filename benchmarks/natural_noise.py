@@ -3,12 +3,13 @@
 ``python -m benchmarks.natural_noise sheets FOLDER`` writes contact sheets, in random order and without a word about who
 suspects what, and the list behind them. A person fills in the list's column ``verdict``:
 
-- wrong: the caption names something that is not to be seen, or is no description at all;
-- empty: it says no more than which collection the drawing is from, or of what kind;
-- right: it names what is to be seen;
+- wrong: the caption names something that is not to be seen;
+- empty: it says no more than which collection the drawing is from, or of what broad kind;
+- right: it names what is to be seen, in whatever language;
 - unclear: the person cannot tell.
 
-``python -m benchmarks.natural_noise summary FILE`` gives each method's share of them. What came out: docs/detection.md.
+``python -m benchmarks.natural_noise summary FILE [--picture PNG]`` sums them up by method and shows the first suspects.
+What came out: docs/detection.md.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import fiftyone as fo
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-import fiftyone_ecif as ecif
-from benchmarks.data import openclipart
+from benchmarks.base_models import benchmark_pairs, regime_checkpoint
 from benchmarks.data.pairs import PairTable
-from benchmarks.sentence_encoder import model_with_sentence_encoder
-from benchmarks.training import Recipe, trained_checkpoint
-from fiftyone_ecif.detect.baselines import clip_score
+from fiftyone_ecif.core.scope import embeddings_under
+from fiftyone_ecif.curation.detection import find_misaligned
+from fiftyone_ecif.detect import clip_score
+from fiftyone_ecif.engine import Settings, compute
+from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
+from fiftyone_ecif.models import load_model
 
 VERDICTS = ("wrong", "empty", "right", "unclear")
 COLUMNS = ("number", "name", "caption", "method", "rank", "verdict")
+DATA = "openclipart"
 SUSPECTS = 100  # of each method
 DRAWN = 60  # pairs drawn at random, to know how many captions are wrong anyway
 SEED = 0
-TRAINING = Recipe(epochs=20)
-RUN_KEY = "ecif"
 PER_ROW, PER_SHEET = 6, 30
 CELL = (200, 215)  # pixels
 
@@ -47,48 +48,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("sheets").add_argument("path", type=Path, metavar="FOLDER")
-    commands.add_parser("summary").add_argument("path", type=Path, metavar="FILE")
+    summary = commands.add_parser("summary")
+    summary.add_argument("path", type=Path, metavar="FILE")
+    summary.add_argument("--picture", type=Path, metavar="PNG", help="write the first suspects of each method there")
     arguments = parser.parse_args()
     if arguments.command == "sheets":
-        table = openclipart.load(train=3_000, heldout=600, seed=SEED)
+        table = benchmark_pairs(DATA, SEED)
         write_sheets(table, ranked_suspects(table), arguments.path)
     else:
         print_summary(arguments.path)
+        if arguments.picture:
+            first_suspects(arguments.path).save(arguments.picture, optimize=True)
 
 
 def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
-    """Rows of the training pairs that each method suspects most, the most suspicious first.
+    """The pairs that each method suspects most, the most suspicious first.
 
     Args:
-        table: pairs with the captions they came with
+        table: of :func:`~benchmarks.base_models.benchmark_pairs`; its training pairs are scored, by a model that was
+            trained on its base pairs
 
     Returns:
-        rows of ``table`` by method: "misalignment" and "clip_score", and "random" for rows drawn at random
+        rows of ``table`` by method: "misalignment" (as ``compute_influence`` goes about it, cross-fitted) and
+        "clip_score"; and "random" for pairs drawn at random, which say how many captions are wrong anyway
     """
-    model, train = model_with_sentence_encoder(), np.flatnonzero(table.split == "train")
-    checkpoint = trained_checkpoint(model, table.select(train), TRAINING, SEED)
-    dataset = fo.Dataset()  # not persistent: gone when the process ends
-    dataset.add_samples(
-        fo.Sample(filepath=filepath, caption=caption, row=row, tags=[str(split)])
-        for row, (filepath, caption, split) in enumerate(zip(table.filepaths, table.captions, table.split))
-    )
-    results = ecif.compute_influence(
-        dataset.match_tags("train"),
-        text_field="caption",
-        target=dataset.match_tags("heldout"),
-        run_key=RUN_KEY,
-        model=model,
-        pretrained=str(checkpoint),
-        scope="head",
-        seed=SEED,
-    )
-    ids, image_embeddings, text_embeddings = results.embeddings()
-    rows, misalignment = (
-        np.array(values)
-        for values in dataset.select(list(ids), ordered=True).values(["row", f"{RUN_KEY}_misalignment"])
-    )
-    scores = {"misalignment": misalignment, "clip_score": clip_score(image_embeddings, text_embeddings)}
-    suspects = {method: rows[np.argsort(-np.asarray(score))[:SUSPECTS]].tolist() for method, score in scores.items()}
+    model = load_model(*regime_checkpoint(DATA, table, "pretrained", SEED))
+    train = np.flatnonzero(table.split == "train")
+    rows = [PairRow(str(row), table.filepaths[row], table.captions[row]) for row in train]
+    pairs, head = embed_pairs(model, rows, cache_folder("features"), skip_failures=False), model.head()
+    outcome = compute(pairs, None, head, model.loss, Settings(seed=SEED))
+    image, text = (part.numpy() for part in embeddings_under(pairs, head))
+    scores = {
+        "misalignment": find_misaligned(pairs, head, outcome).probability,
+        "clip_score": clip_score(image, text),
+    }
+    suspects = {method: train[np.argsort(-np.asarray(score))[:SUSPECTS]].tolist() for method, score in scores.items()}
     return suspects | {"random": np.random.default_rng(SEED).choice(train, DRAWN, replace=False).tolist()}
 
 
@@ -161,6 +155,21 @@ def print_summary(path: Path) -> None:
             f"{method:<16}{total:>6}"
             + "".join(f"{f'{shares[verdict]:.2f} ± {errors[verdict]:.2f}':>16}" for verdict in VERDICTS)
         )
+
+
+def first_suspects(path: Path) -> Image.Image:
+    """The two rows of pictures that each method suspects most, headed by method, rank and verdict.
+
+    Args:
+        path: the list with its verdicts filled in
+    """
+    folder = cache_folder("openclipart") / "images"
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["rank"]) <= 2 * PER_ROW]
+    cells = [
+        (f"{row['method']} {row['rank']}: {row['verdict']}", str(folder / row["name"]), row["caption"]) for row in rows
+    ]
+    return contact_sheet(cells, PER_ROW)
 
 
 if __name__ == "__main__":

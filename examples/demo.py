@@ -10,28 +10,36 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")  # no word about the database's version
 
 import fiftyone as fo
 import numpy as np
-from open_clip.factory import load_state_dict
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import fiftyone_ecif as ecif
-from benchmarks.data import digits, fashion_mnist, noise
+from benchmarks.data import digits, fashion_mnist, noise, openclipart
+from benchmarks.data.debian import SourceUnavailable
 from benchmarks.data.pairs import PairTable
+from benchmarks.sentence_encoder import model_with_sentence_encoder
 from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.detect.baselines import batch_loss, clip_score
+from fiftyone_ecif.models import load_model
 
 DATASET_NAME = "ecif-demo"
 MADE_BY_DEMO = "made_by_fiftyone_ecif_demo"  # in dataset.info: only such a dataset is ever replaced
 RUN_KEY = "ecif"
-MODEL = "ecif-tiny"
+DATA: dict[str, Callable[..., PairTable]] = {
+    "fashion-mnist": partial(fashion_mnist.load, train=10_000, heldout=2_000),
+    "digits": digits.load,
+    "openclipart": partial(openclipart.load, train=3_000, heldout=600),
+}
 NOISE_RATE = 0.2
 SEED = 0
 SHOWN = 10  # suspects in the report
@@ -42,7 +50,7 @@ Seconds = dict[str, float]
 def main() -> None:
     """Run the steps, print the report, open the App."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=["fashion-mnist", "digits"], default="fashion-mnist")
+    parser.add_argument("--data", choices=list(DATA), default="fashion-mnist")
     parser.add_argument("--json", type=Path, help="write the report's figures to this file")
     parser.add_argument("--no-app", action="store_true", help="end after the report")
     arguments = parser.parse_args()
@@ -55,9 +63,10 @@ def main() -> None:
     with timed(seconds, "data"):
         table, planted = load_pairs(arguments.data)
     with timed(seconds, "model"):
+        model = "ecif-tiny" if table.class_names else model_with_sentence_encoder()
         train_pairs = table.select(table.split == "train")
-        epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn the classes, too few to memorise the noise
-        checkpoint = trained_checkpoint(MODEL, train_pairs, Recipe(epochs=epochs), seed=SEED)
+        epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn, too few to memorise the noise
+        checkpoint = trained_checkpoint(model, train_pairs, Recipe(epochs=epochs), seed=SEED)
     with timed(seconds, "dataset"):
         dataset = make_dataset(table, planted)
     train_view = dataset.match_tags("train")
@@ -67,7 +76,7 @@ def main() -> None:
             text_field="caption",
             target=dataset.match_tags("heldout"),
             run_key=RUN_KEY,
-            model=MODEL,
+            model=model,
             pretrained=str(checkpoint),
             scope="head",
             seed=SEED,
@@ -75,7 +84,7 @@ def main() -> None:
             progress=True,
         )
     suspects = results.misaligned()
-    logit_scale = load_state_dict(str(checkpoint))["logit_scale"].exp().item()
+    logit_scale = load_model(model, checkpoint).head().logit_scale.exp().item()
     figures = measure(dataset, results, logit_scale)
     figures |= {
         "seconds_total": sum(seconds.values()),
@@ -104,22 +113,17 @@ def timed(seconds: Seconds, step: str) -> Iterator[None]:
 
 def load_pairs(data: str) -> tuple[PairTable, np.ndarray]:
     """The pairs with noisy training captions, and (N,) bool, True where the caption was planted."""
-    if data == "fashion-mnist":
-        try:
-            table = fashion_mnist.load(train=10_000, heldout=2_000, seed=SEED)
-        except fashion_mnist.SourceUnavailable as reason:
-            print(reason)
-            table = digits.load(seed=SEED)
-    else:
+    try:
+        table = DATA[data](seed=SEED)
+    except SourceUnavailable as reason:
+        print(reason)
         table = digits.load(seed=SEED)
-    train = np.flatnonzero(table.split == "train")
-    noisy, swapped = noise.swap_uniform(table.select(train), NOISE_RATE, SEED)
-    captions: np.ndarray = np.array(table.captions, dtype=object)
-    planted: np.ndarray = np.zeros(len(table), dtype=bool)
-    captions[train], planted[train] = noisy, swapped
-    print(f"{table.source}: {len(train)} training pairs, {planted.sum()} of them with a wrong caption, "
-          f"{len(table) - len(train)} held-out pairs")  # fmt: skip
-    return table.with_captions(list(captions)), planted
+    captions, planted = noise.plant(table, "uniform", NOISE_RATE, SEED)
+    assert planted is not None
+    train = table.split == "train"
+    print(f"{table.source}: {train.sum()} training pairs, {planted.sum()} of them with a wrong caption, "
+          f"{(~train).sum()} held-out pairs")  # fmt: skip
+    return table.with_captions(captions), planted
 
 
 def make_dataset(table: PairTable, planted: np.ndarray) -> fo.Dataset:
@@ -139,7 +143,7 @@ def make_dataset(table: PairTable, planted: np.ndarray) -> fo.Dataset:
                 filepath=filepath,
                 tags=[str(split)],
                 caption=caption,
-                ground_truth=fo.Classification(label=table.class_names[label]),
+                ground_truth=fo.Classification(label=table.class_names[label]) if table.class_names else None,
                 planted=bool(bad),
             )
             for filepath, caption, label, split, bad in zip(
@@ -195,10 +199,13 @@ def print_report(figures: dict[str, Any], seconds: Seconds, suspects: fo.Dataset
     for step, value in seconds.items():
         print(f"{step:<34}{value:>8.1f}{figures['pairs'] / max(value, 1e-9):>16,.0f}")
     print(f"{'total':<34}{figures['seconds_total']:>8.1f}\n")
+    shown = suspects[:SHOWN]
     print(f"{'score':>6}  {'wrong?':<7}{'shows':<18}{'caption':<56}suggestion")
-    paths = [f"{RUN_KEY}_misalignment", "planted", "ground_truth.label", "caption", f"{RUN_KEY}_suggestion.label"]
-    for score, planted, label, caption, suggestion in zip(*suspects[:SHOWN].values(paths)):
-        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<56}{suggestion or ''}")
+    classes = shown.values("ground_truth.label") if shown.has_field("ground_truth") else [""] * len(shown)
+    paths = [f"{RUN_KEY}_misalignment", "planted", "caption", f"{RUN_KEY}_suggestion.label"]
+    for label, score, planted, *texts in zip(classes, *shown.values(paths)):
+        caption, suggestion = (shorten(text or "", 54, placeholder=" …") for text in texts)
+        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<56}{suggestion}")
 
 
 def open_app(dataset: fo.Dataset, suspects: fo.DatasetView) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.data.debian import debian_files
+from benchmarks.data.debian import SourceUnavailable, debian_files
 from benchmarks.data.pairs import PairTable
 from fiftyone_ecif.features import cache_folder
 
@@ -82,7 +82,10 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
 
 def _prepare(folder: Path, index: Path, progress: bool) -> None:
     """Write every usable drawing as a small picture, and last the index of captions and of what was left out."""
-    source = debian_files(DEBIAN_PACKAGES, DEBIAN_FOLDER, folder)
+    try:
+        source = debian_files(DEBIAN_PACKAGES, DEBIAN_FOLDER, folder)
+    except SourceUnavailable as reason:
+        raise SourceUnavailable(f"Openclipart cannot be had here: {reason}") from reason
     (folder / "images").mkdir(exist_ok=True)
     captions: dict[str, str] = {}
     skipped: Counter[str] = Counter()

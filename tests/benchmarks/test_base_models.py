@@ -42,7 +42,8 @@ def test_regimes_start_from_the_base_model_and_go_on_with_the_noisy_pairs(noisy,
         model, checkpoint = regime_checkpoint("digits", noisy, regime, seed=3)
         assert model == "ecif-tiny"
         assert checkpoint == f"checkpoint {len(trained)}"
-        assert trained == [base] if recipe is None else [base, ({"train"}, train, recipe, "checkpoint 1")]
+        on_noisy_pairs = [] if recipe is None else [({"train"}, train, recipe, "checkpoint 1")]
+        assert trained == [base, *on_noisy_pairs]
     with pytest.raises(ValueError, match="no regime 'overtrained'"):
         regime_checkpoint("digits", noisy, "overtrained")
 
