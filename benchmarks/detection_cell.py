@@ -13,8 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fiftyone_ecif.core import Head
-from fiftyone_ecif.curation.detection import head_embeddings
+from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.features import ArrayPairs
 
 
@@ -68,7 +67,7 @@ class Cell:
 
     def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
         """u_n and v_n under the given head, (N, D) each."""
-        image, text = head_embeddings(self.pairs, self.head)
+        image, text = embeddings_under(self.pairs, self.head)
         return image.numpy(), text.numpy()
 
     def save(self, path: Path) -> None:

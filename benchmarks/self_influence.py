@@ -21,7 +21,8 @@ from fiftyone_ecif.core import (
 )
 from fiftyone_ecif.core.losses import ClipLoss, ContrastiveLoss
 from fiftyone_ecif.engine import Settings
-from fiftyone_ecif.engine.local import FIT_TOLERANCE, HEAD_FIT_STEPS, RELATIVE_ANCHOR
+from fiftyone_ecif.engine.local import FIT_TOLERANCE, RELATIVE_ANCHOR
+from fiftyone_ecif.engine.settings import HEAD_FIT_STEPS
 
 
 class PositiveRole(ClipLoss):
@@ -97,7 +98,7 @@ def trak(pairs: Pairs, head: Head, seed: int = 0) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     projection = random_projection(head.size, TRAK_DIMENSION, generator)
-    features, weights = trak_features(head, pairs, projection, generator)
+    features, weights = trak_features(head, pairs, torch.ones(head.size, dtype=torch.bool), projection, generator)
     # With fewer pairs than dimensions ΦᵀΦ has no inverse but on the span of Φ.
     inverse = torch.linalg.pinv(features.T @ features, hermitian=True)
     return weights.square() * ((features @ inverse) * features).sum(1)

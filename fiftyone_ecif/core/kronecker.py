@@ -104,7 +104,7 @@ def kronecker_curvature(
         a :class:`KroneckerCurvature`
 
     Raises:
-        ValueError: if ``damping`` is not positive
+        ValueError: if ``damping`` is not positive, or a similarity is not finite
     """
     if not damping > 0:
         raise ValueError(
@@ -119,7 +119,12 @@ def kronecker_curvature(
         generator = torch.Generator(diagonal.device).manual_seed(seed)
         for done, (_, batch) in enumerate(objective.linearizations(scope)):
             progress("Curvature", offset + done, total)
-            root = objective.loss.sample_curvature_root(batch.similarity(), samples, generator)
+            similarity = batch.similarity()
+            if not similarity.isfinite().all():
+                raise ValueError(
+                    "Similarities are not finite: look for NaN or huge numbers in features, weights or logit scale."
+                )
+            root = objective.loss.sample_curvature_root(similarity, samples, generator)
             yield batch.cotangent(root), batch
 
     for cotangent, batch in draws(0):

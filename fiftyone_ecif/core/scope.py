@@ -153,3 +153,9 @@ class TensorPairs:
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         return self.image[index], self.text[index]
+
+
+def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[Tensor, Tensor]:
+    """u_n and v_n of all pairs under a scope, (N, D) each; so many inputs are read together."""
+    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
+    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fiftyone_ecif.core import Head
+from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.detect import Misalignment, misalignment, suggest
 from fiftyone_ecif.engine import InfluenceOutcome
 from fiftyone_ecif.features import ArrayPairs, StoredPairs
@@ -35,12 +34,6 @@ class SuggestedTexts:
     confidence: np.ndarray
 
 
-def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[Tensor, Tensor]:
-    """u_n and v_n of all pairs under a head, (N, D) each, float32."""
-    parts = [head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
-    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])
-
-
 def find_misaligned(pairs: StoredPairs | ArrayPairs, head: Head, outcome: InfluenceOutcome) -> Misalignment:
     """How likely each pair is misaligned.
 
@@ -52,7 +45,7 @@ def find_misaligned(pairs: StoredPairs | ArrayPairs, head: Head, outcome: Influe
     Returns:
         a :class:`~fiftyone_ecif.detect.Misalignment`
     """
-    image, text = head_embeddings(pairs, head)
+    image, text = embeddings_under(pairs, head)
     scores = outcome.scores
     return misalignment(image, text, scores.held_out_loss, scores.swap_loss, scores.swap_partner)
 

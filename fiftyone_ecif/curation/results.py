@@ -11,8 +11,7 @@ import torch
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import Head
-from fiftyone_ecif.curation.detection import head_embeddings
+from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
@@ -139,7 +138,7 @@ class InfluenceResults:
             ValueError: if the features are no longer there
         """
         pairs = self.pairs()
-        image, text = head_embeddings(pairs, self.given_head)
+        image, text = embeddings_under(pairs, self.given_head)
         return pairs.ids, image.numpy(), text.numpy()
 
     @property
@@ -148,9 +147,14 @@ class InfluenceResults:
         return Head(**{name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__})
 
     @property
-    def fitted_heads(self) -> list[Head]:
-        """The heads θ̂ that the scores were taken at: one, or one per half of the pairs when cross-fitted."""
-        return [self.given_head.replace(vector) for vector in self._tensors["fitted"]]
+    def fitted(self) -> torch.Tensor:
+        """θ̂ of the run's scope, (F, P): one fit, or one per half of the pairs when cross-fitted."""
+        return self._tensors["fitted"]
+
+    @property
+    def origin(self) -> torch.Tensor:
+        """θ0 of the run's scope, (P,)."""
+        return self._tensors["origin"] if "origin" in self._tensors else self.given_head.vector()
 
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
@@ -219,7 +223,7 @@ class InfluenceResults:
         return RemovalStudy(self, view, as_progress(progress)).estimate(newton_steps)
 
     def verify_removal(self, view: SampleCollection, progress: bool | Callable | None = None) -> RemovalEffect:
-        """What removing pairs does to the target by really refitting the head, beside the prediction.
+        """What removing pairs does to the target by really refitting the scope, beside the prediction.
 
         Args:
             view: the samples to remove; those without a score in this run are ignored
@@ -236,7 +240,9 @@ class InfluenceResults:
     def edited_checkpoint(
         self, view: SampleCollection, path: str, newton_steps: int = 1, progress: bool | Callable | None = None
     ) -> str:
-        """Write an open_clip checkpoint whose head is fitted on the pairs and then freed of some, in closed form.
+        """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
+
+        What the run's scope holds differs from the given weights; adapters are folded into the weights they adapt.
 
         Args:
             view: the samples whose influence is removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
+
+HEAD_FIT_STEPS = 30
+"""Newton steps that a fit of the head may take: on cached features they are cheap."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class Settings:
             raise ValueError(f"rounds must be at least 1, not {self.rounds}.")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, not {self.batch_size}.")
-        if self.anchor is not None and not self.anchor > 0:
-            raise ValueError(f"anchor must be above 0, not {self.anchor}: without it the problem has no minimum.")
-        if not self.damping >= 0:
-            raise ValueError(f"damping must be at least 0, not {self.damping}.")
+        if self.anchor is not None and not 0 < self.anchor < math.inf:
+            raise ValueError(
+                f"anchor must be a finite number above 0, not {self.anchor}: without it the problem has no minimum."
+            )
+        if not 0 <= self.damping < math.inf:
+            raise ValueError(f"damping must be a finite number of at least 0, not {self.damping}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,11 @@ class Attributed:
     fit_steps: int = 3
     probes: int = 32
     preconditioned: bool = False
+
+    @classmethod
+    def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
+        """The head on cached features."""
+        return cls(head, pairs, target, HEAD_FIT_STEPS, probes=0, preconditioned=True)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def parameter_scope(
         a :class:`ParameterScope` at the model's own values
 
     Raises:
-        ValueError: if the expression is not valid or finds no parameter, or ``autocast`` is asked for off CUDA
+        ValueError: if the expression is not valid or finds no parameter, or ``autocast`` is no half precision
     """
     return ParameterScope.of(full_precision(model.model), chosen_parameters(model, scope), micro_batch, autocast)
 
@@ -77,7 +77,7 @@ class ParameterScope(Scope):
         module: the open_clip module; its own values serve for every parameter that is not in θ
         parameters: θ by name, float32 or float64, without a graph
         micro_batch: images or texts in a tower at once; None for the whole batch. It does not change results
-        autocast: dtype of mixed precision inside the towers, on CUDA; None for the parameters' own
+        autocast: dtype of mixed precision inside the towers; None for the parameters' own
     """
 
     module: nn.Module = field(repr=False)
@@ -88,8 +88,8 @@ class ParameterScope(Scope):
     def __post_init__(self) -> None:
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, not {self.micro_batch}.")
-        if self.autocast is not None and not self.parameters["logit_scale"].is_cuda:
-            raise ValueError("Mixed precision is for CUDA devices: leave autocast out on this one.")
+        if self.autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(f"Mixed precision is torch.bfloat16 or torch.float16, not {self.autocast}.")
 
     @classmethod
     def of(
@@ -268,7 +268,8 @@ class _Tower:
         return jvp(lambda parameters: self.embed(parameters, inputs), (self.scope.parameters,), (direction,))[1]
 
     def _precision(self) -> AbstractContextManager:
-        return nullcontext() if self.scope.autocast is None else torch.autocast("cuda", self.scope.autocast)
+        device = self.scope.parameters["logit_scale"].device.type
+        return nullcontext() if self.scope.autocast is None else torch.autocast(device, self.scope.autocast)
 
 
 def full_precision(module: nn.Module) -> nn.Module:

@@ -145,7 +145,8 @@ def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypat
     found = self_influence.trak(cell.pairs, cell.head, seed=3).double().numpy()
     generator = torch.Generator().manual_seed(3)
     projection = attribution.random_projection(cell.head.size, 24, generator)
-    features, wrong = attribution.trak_features(cell.head, cell.pairs, projection, generator)
+    everything = torch.ones(cell.head.size, dtype=torch.bool)
+    features, wrong = attribution.trak_features(cell.head, cell.pairs, everything, projection, generator)
     phi, wrong = features.double().numpy(), wrong.double().numpy()
     gram = sum(np.outer(row, row) for row in phi)
     expected = [q * q * row @ np.linalg.solve(gram, row) for row, q in zip(phi, wrong, strict=True)]

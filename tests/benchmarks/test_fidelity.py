@@ -2,16 +2,19 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import attribution, fidelity
+from benchmarks import attribution, fidelity, removal_problem
+from benchmarks.data.pairs import PairTable
 from benchmarks.fidelity import agreement, choose_groups, measure
-from benchmarks.removal_problem import NotAtRest, Regime, fitted_problem
+from benchmarks.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.statistics import rank_correlation, with_error
-from fiftyone_ecif.core import Head, TensorPairs
+from fiftyone_ecif.core import Head, TensorPairs, influence
+from fiftyone_ecif.models import load_model
 
 PROMISED = {
     *(f"lds_{name}" for name in ("exact", "first_order", "positive_only", "kfac", "tracin", "trak", "random")),
@@ -19,6 +22,7 @@ PROMISED = {
     *("seconds_ecif", "seconds_retraining", "speedup", "cosine_exact", "cosine_first_order", "cosine_positive_only"),
 }
 PAIRS = 60
+REGIME = Regime(batch_size=20, anchor=2.0, subsets=12, singles=20, edits=3)
 
 
 def tiny_problem(regime, progress=True):
@@ -32,19 +36,17 @@ def tiny_problem(regime, progress=True):
     wrong[:10] = text[1:11]
     head = Head(*torch.randn(2, 4, 6, generator=generator, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
     pairs, target = TensorPairs(image[:PAIRS], wrong), TensorPairs(image[PAIRS:], text[PAIRS:])
-    return fitted_problem(regime, pairs, target, head, centers[1], labels[PAIRS:])
+    return fitted_problem(regime, pairs, target, head, Candidates(centers[1], labels[PAIRS:], 1))
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return tiny_problem(Regime(batch_size=20, anchor=2.0))
+    return tiny_problem(REGIME)
 
 
 @pytest.fixture(scope="module")
 def figures(problem):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attribution, "TRAK_DIMENSION", 16)
-        return measure(problem, 12, seed=0, progress=False)
+    return measure(problem, REGIME, progress=False)
 
 
 def test_every_promised_figure_comes_with_its_standard_error(figures):
@@ -73,23 +75,24 @@ def test_perfect_predictions_score_one_and_a_wrong_sign_fails(figures):
     assert perfect["lds_gain_exact"] == 0
 
 
-def test_the_forecast_is_the_group_gradient_along_the_solution(problem):
-    groups, _ = choose_groups(torch.linspace(-1, 1, PAIRS), 8, seed=0)
-    solution = torch.randn(len(problem.scope.vector()), dtype=torch.float64)
-    forecast = attribution.RemovalForecast(problem.objective, problem.scope, solution)
+def test_the_readings_of_a_single_pair_are_its_roles(problem):
+    groups = torch.eye(PAIRS, dtype=torch.bool)[:5]
+    solution = torch.randn(1, len(problem.scope.vector()), dtype=torch.float64)
     gradients = attribution.group_gradients(problem.objective, problem.scope, groups)
-    full = problem.objective.value_and_gradient(problem.scope)[1]
-    for group, exact, singles in zip(groups, gradients.exact, gradients.singles, strict=True):
-        expected = full - problem.objective.without(group).value_and_gradient(problem.scope)[1]
-        torch.testing.assert_close(exact, expected)
-        assert forecast.change(group) == pytest.approx((expected @ solution).item())
-        assert group.sum() > 1 or torch.allclose(exact, singles)  # a single pair is its own group
+    roles = influence(problem.objective, problem.scope, solution)
+    expected = {
+        "exact": roles.value("exact"), "first_order": roles.value("first_order"), "positive_only": roles.positive,
+    }  # fmt: skip
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(gradients, name) @ solution[0], values[0, 0, :5])
 
 
 def test_trak_features_are_gradients_of_its_output_function(problem):
     scope, pairs = problem.scope, problem.objective.pairs
     theta = scope.vector()
-    features, _ = attribution.trak_features(scope, pairs, torch.eye(len(theta), dtype=theta.dtype), torch.Generator())
+    everything = torch.ones(len(theta), dtype=torch.bool)
+    whole = torch.eye(len(theta), dtype=theta.dtype)
+    features, _ = attribution.trak_features(scope, pairs, everything, whole, torch.Generator())
     others = scope.linearize(*pairs.gather(torch.arange(PAIRS)))
 
     def output(vector):
@@ -141,9 +144,7 @@ def test_a_fit_that_does_not_come_to_rest_is_refused(monkeypatch):
 
 def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fidelity.PROBLEMS, "head", tiny_problem)
-    monkeypatch.setattr(attribution, "TRAK_DIMENSION", 16)
-    monkeypatch.setattr(fidelity, "SINGLE_REMOVALS", 4)
-    monkeypatch.setattr(fidelity, "EDITS", 2)
+    monkeypatch.setitem(fidelity.REGIMES, "head", Regime(singles=4, edits=2))
     path = tmp_path / "figures.json"
     arguments = ["--batch-size", "16", "--logit-scale", "8", "--anchor", "0.3", "--subsets", "8", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["fidelity", *arguments])
@@ -153,3 +154,29 @@ def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, caps
     assert (written["scope"], written["batch_size"], written["anchor"]) == ("head", 16, 0.3)
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
     assert "ECIF exact" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeypatch):
+    """12 generated pairs and a random model: predicted and refitted changes agree there, too; captions are matched."""
+    filepaths, captions, _ = zip(*pair_rows)
+    table = PairTable(list(filepaths), list(captions), np.zeros(60, int), [], np.repeat("train", 60), (), "generated")
+    train, heldout = table.select(np.arange(0, 24, 2)), table.select(np.arange(1, 13, 2))
+
+    def untrained(regime, progress):
+        torch.manual_seed(0)
+        return train, heldout, load_model(regime.model)
+
+    monkeypatch.setattr(removal_problem, "trained_model", untrained)
+    monkeypatch.setattr(removal_problem, "MAX_RANK", 8)
+    monkeypatch.setattr(fidelity, "MIXED_PRECISION_ITERATIONS", 5)
+    small = dict(pairs=12, batch_size=6, anchor=1.0, rank=1, rest=1e-3, subsets=4, singles=2, edits=2)
+    regime = replace(removal_problem.REGIMES["lora"], **small)
+    problem = removal_problem.PROBLEMS["lora"](regime, progress=False)
+    figures = measure(problem, regime, progress=False)
+    assert not PROMISED - set(figures)
+    assert figures["cosine_exact"] > 0.9
+    assert 0.5 < figures["slope_exact"] < 2
+    assert figures["removal_target_loss_error"] < figures["removal_target_loss_change"]
+    assert figures["rank_correlation_float32"] > 0.9
+    assert problem.candidates.retrieved == 5 and len(problem.candidates.texts) == len(set(heldout.captions))

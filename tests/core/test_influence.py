@@ -10,6 +10,7 @@ from oracle import make_features, make_head, role_functions, similarity_of, sum_
 from fiftyone_ecif.core import (
     LOSSES,
     Objective,
+    RemovalForecast,
     TensorPairs,
     conjugate_gradients,
     fit_to_rest,
@@ -17,6 +18,7 @@ from fiftyone_ecif.core import (
     kronecker_curvature,
     largest_eigenvalue,
     partitions,
+    removal_gradients,
     removal_step,
     self_influence,
 )
@@ -115,6 +117,21 @@ def test_kronecker_curvature_preconditions_and_needs_damping():
     assert preconditioned.iterations < plain.iterations
     with pytest.raises(ValueError, match="damping"):
         kronecker_curvature(objective, head, 0.0)
+    objective.pairs.image[0] = torch.inf
+    with pytest.raises(ValueError, match="not finite"):
+        kronecker_curvature(objective, head, 1.0)
+
+
+def test_factors_without_full_rank_are_inverted_all_the_same():
+    """Two pairs and a feature that never varies: the anchor alone holds the rest up."""
+    head = make_head()
+    image, text = make_features(2)
+    image[:, 0] = 0.0
+    objective = Objective(TensorPairs(image, text), [[torch.arange(2)]], LOSSES["clip"], 0.1, head.vector())
+    curvature = kronecker_curvature(objective, head, objective.anchor)
+    direction = torch.zeros(1, head.size, dtype=torch.float64)
+    direction[0, 0] = 1.0  # the weight of that feature: no curvature but the anchor's
+    torch.testing.assert_close(curvature.solve(direction), direction / 0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -261,24 +278,35 @@ def test_removal_step_is_close_to_the_refit_and_a_second_step_closer(fitted):
 def test_the_group_form_is_the_gradient_of_what_removal_changes(fitted):
     """∇(pos_E + negx_E) is ∇J − ∇J_{−E}: for one pair it is the single form, for many it is not their sum."""
     objective, _, fit, curvature = fitted
-
-    def group(members):
-        removed = torch.zeros(60, dtype=torch.bool)
-        removed[members] = True
-        full, kept = (o.value_and_gradient(fit.scope)[1] for o in (objective, objective.without(removed)))
-        return full - kept
-
-    probe = torch.randn(1, fit.scope.size, dtype=torch.float64)
-    single = influence(objective, fit.scope, probe).value("exact").mean(0)[0]
-    torch.testing.assert_close(group([7]) @ probe[0], single[7])
     batch = objective.rounds[0][0].tolist()
-    assert abs(group(batch[:6]) @ probe[0] - single[batch[:6]].sum()) > 1e-6
+    groups = torch.zeros(4, 60, dtype=torch.bool)
+    # One pair, some of a batch, a whole batch of a round, a batch but for one pair.
+    for group, members in zip(groups, ([7], batch[:6], batch, batch[1:])):
+        group[members] = True
+    probe = torch.randn(fit.scope.size, dtype=torch.float64)
+    found = removal_gradients(objective, fit.scope, groups)
+    forecast = RemovalForecast(objective, fit.scope, probe)
+    full = objective.value_and_gradient(fit.scope)[1]
+    for group, gradient in zip(groups, found):
+        expected = full - objective.without(group).value_and_gradient(fit.scope)[1]
+        torch.testing.assert_close(gradient, expected)
+        assert forecast.change(group) == pytest.approx((expected @ probe).item())
+    single = influence(objective, fit.scope, probe[None]).value("exact").mean(0)[0]
+    torch.testing.assert_close(found[0] @ probe, single[7])
+    assert abs(found[1] @ probe - single[batch[:6]].sum()) > 1e-6
 
 
 def test_removing_everything_is_refused(fitted):
     objective = fitted[0]
-    with pytest.raises(ValueError, match="fewer than two"):
-        objective.without(torch.ones(60, dtype=torch.bool))
+    everything = torch.ones(60, dtype=torch.bool)
+    forecast = RemovalForecast(objective, fitted[2].scope, fitted[2].scope.vector())
+    for removal in (
+        objective.without,
+        forecast.change,
+        lambda E: removal_gradients(objective, fitted[2].scope, E[None]),
+    ):
+        with pytest.raises(ValueError, match="fewer than two"):
+            removal(everything)
 
 
 @pytest.mark.gpu

@@ -372,8 +372,25 @@ def test_a_scope_of_nothing_names_parameters_near_it(make_model):
         parameter_scope(model, "visual.(")
     with pytest.raises(ValueError, match="micro_batch"):
         parameter_scope(model, "full", micro_batch=0)
-    with pytest.raises(ValueError, match="CUDA"):
-        parameter_scope(model, "full", autocast=torch.bfloat16)
+    with pytest.raises(ValueError, match="Mixed precision is"):
+        parameter_scope(model, "full", autocast=torch.float64)
+
+
+def test_mixed_precision_orders_the_pairs_as_float32_does(make_model):
+    model = make_model("vit")
+    data = TensorPairs(*inputs(model, 24))
+    probe = torch.randn(1, parameter_scope(model).size)
+    scored = []
+    for autocast in (None, torch.bfloat16):
+        scope = parameter_scope(model, autocast=autocast)
+        objective = Objective(data, partitions(24, 12, 1, 0), LOSSES["clip"])
+        assert scope.linearize(*data.gather(torch.arange(2))).image.dtype == torch.float32
+        gradient = objective.value_and_gradient(scope)[1]
+        scored.append(influence(objective, scope, torch.stack([probe[0], gradient])).value("exact")[0])
+    assert not torch.equal(*scored)
+    ranks = [rows.argsort(1).argsort(1).double() for rows in scored]
+    for mine, theirs in zip(*ranks):
+        assert torch.corrcoef(torch.stack([mine, theirs]))[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("precision", ["bf16", "pure_bf16"])
