@@ -64,7 +64,7 @@ WITHOUT_DATABASE = tuple(name for name in ALL_METHODS if name != "mistakenness")
 @pytest.fixture(scope="module")
 def found(cell):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(self_influence, "TRAK_DIMENSION", 24)
+        patch.setattr(self_influence, "PROJECTED", 24)
         return evidence(cell, QUICK)
 
 
@@ -141,7 +141,7 @@ def test_positive_only_divides_by_the_curvature_at_rest(cell):
 
 
 def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypatch):
-    monkeypatch.setattr(self_influence, "TRAK_DIMENSION", 24)
+    monkeypatch.setattr(self_influence, "PROJECTED", 24)
     found = self_influence.trak(cell.pairs, cell.head, seed=3).double().numpy()
     generator = torch.Generator().manual_seed(3)
     projection = attribution.random_projection(cell.head.size, 24, generator)
