@@ -46,8 +46,8 @@ def tables(results: Sequence[Result]) -> str:
     methods = [name for name in ALL_METHODS if any(f"auroc.{name}" in result for result in results)]
     by_setting = ("data", "regime", "noise")
     sections = [
-        f"{len(results)} cells; seeds {seeds}. Mean ± standard error over seeds; the best of a row is bold. Methods for "
-        "class labels have no figures on free captions.",
+        f"{len(results)} cells; seeds {seeds}. Mean ± standard error over seeds; the best of a row is bold. Methods "
+        "for class labels have no figures on free captions.",
         "AUROC, mean over noise rates:",
         method_table(results, by_setting, "auroc", methods),
         "Average precision, mean over noise rates:",
