@@ -52,7 +52,8 @@ class Cell:
         captions: N, as they are in the noisy data
         planted: (N,) bool, True where the caption is wrong; None where nobody knows
         classes: of class-labelled pairs; None for free captions
-        trusted: features of pairs that are known to be right; None without any
+        views: the same with each image's mean over mild views; None where the model was not at hand
+        trusted: (N,) bool, pairs that somebody has marked as right; the figures leave them out
         settings: where the cell came from: data, noise, rate, regime, seed, ...
     """
 
@@ -62,7 +63,8 @@ class Cell:
     captions: list[str]
     planted: np.ndarray | None
     classes: Classes | None
-    trusted: ArrayPairs | None
+    views: ArrayPairs | None
+    trusted: np.ndarray
     settings: dict[str, str | int | float | None]
 
     def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +78,13 @@ class Cell:
             "image_features": self.pairs.image,
             "text_features": self.pairs.text,
             "planted": self.planted,
+            "trusted": self.trusted,
             **{f"head.{name}": value for name, value in vars(self.head).items()},
         }
         if self.classes:
             arrays |= {f"classes.{name}": getattr(self.classes, name) for name in ("given", "true", "prompts")}
-        if self.trusted:
-            arrays |= {"trusted_image": self.trusted.image, "trusted_text": self.trusted.text}
+        if self.views:
+            arrays["view_features"] = self.views.image
         described = {
             "captions": self.captions,
             "loss": self.loss,
@@ -119,7 +122,8 @@ class Cell:
             described["captions"],
             array("planted"),
             classes,
-            in_memory(tensors["trusted_image"], tensors["trusted_text"]) if "trusted_image" in tensors else None,
+            in_memory(tensors["view_features"], tensors["text_features"]) if "view_features" in tensors else None,
+            tensors["trusted"].numpy(),
             described["settings"],
         )
 

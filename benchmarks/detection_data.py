@@ -15,7 +15,7 @@ from benchmarks.data.pairs import PairTable
 from benchmarks.data.pairs_file import pairs_from_csv
 from benchmarks.detection_cell import Cell, Classes, in_memory
 from fiftyone_ecif.features import ArrayPairs, PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import ContrastiveModel, load_model
+from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
 
 TEMPLATES = ("a photo of a {}",)
 """Prompts for the classes of a CSV file, whose captions' templates nobody knows."""
@@ -31,7 +31,7 @@ class CellSettings:
         rate: share of the pairs with a planted caption
         regime: what the model has seen, see :func:`~benchmarks.base_models.regime_checkpoint`; "given" for a named one
         seed: of data, noise, training and partitions
-        trusted: held-out pairs that the methods may take for right
+        trusted: right pairs, drawn at random, that somebody has marked as such
         model: open_clip's name of the model, if it is given
         checkpoint: its tag or path
     """
@@ -75,11 +75,8 @@ def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
         model = load_model(name, checkpoint)
     else:
         model = load_model(settings.model, settings.checkpoint)
-    train, heldout = (table.select(table.split == part) for part in ("train", "heldout"))
-    if settings.trusted > len(heldout):
-        raise ValueError(f"{settings.trusted} trusted pairs were asked for; there are {len(heldout)} held-out pairs.")
-    trusted = heldout.select(np.arange(settings.trusted)) if settings.trusted else None
-    cell = embedded(settings, train, planted, train.labels if train.class_names else None, trusted, model)
+    train = table.select(table.split == "train")
+    cell = embedded(settings, train, planted, train.labels if train.class_names else None, model)
     cell.save(path)
     return cell
 
@@ -112,7 +109,7 @@ def cell_of_file(settings: CellSettings, file: Path) -> Cell:
     if settings.model is None:
         raise ValueError("Pairs of a file need a model that is named: --model and --checkpoint.")
     table, planted = pairs_from_csv(file)
-    return embedded(settings, table, planted, None, None, load_model(settings.model, settings.checkpoint))
+    return embedded(settings, table, planted, None, load_model(settings.model, settings.checkpoint))
 
 
 def embedded(
@@ -120,17 +117,15 @@ def embedded(
     noisy: PairTable,
     planted: np.ndarray | None,
     true: np.ndarray | None,
-    trusted: PairTable | None,
     model: ContrastiveModel,
 ) -> Cell:
-    """Run the towers over pairs, trusted pairs and class prompts.
+    """Run the towers over pairs and class prompts.
 
     Args:
         settings: where the cell came from
         noisy: the N pairs with the captions as they are
         planted: (N,) bool, True where a caption is wrong; None where nobody knows
         true: (N,) the images' classes; None to say that nobody knows
-        trusted: pairs known to be right
         model: whose towers
 
     Returns:
@@ -152,9 +147,34 @@ def embedded(
         captions=noisy.captions,
         planted=planted,
         classes=classes,
-        trusted=features_of(model, trusted) if trusted else None,
+        views=features_of(ViewAveraged(model), noisy),
+        trusted=marked_pairs(planted, len(noisy), settings.trusted, settings.seed),
         settings=asdict(settings),
     )
+
+
+def marked_pairs(planted: np.ndarray | None, count: int, trusted: int, seed: int) -> np.ndarray:
+    """Right pairs that somebody has marked as such, bool (N,).
+
+    Args:
+        planted: (N,) bool, True where a caption is wrong; None where nobody knows
+        count: N
+        trusted: how many to mark
+        seed: of the choice
+
+    Returns:
+        (N,) bool
+
+    Raises:
+        ValueError: if there are not so many right pairs, or nobody knows which are right
+    """
+    marked: np.ndarray = np.zeros(count, dtype=bool)
+    if trusted:
+        right = np.flatnonzero(~planted) if planted is not None else np.empty(0, dtype=int)
+        if trusted > len(right):
+            raise ValueError(f"{trusted} trusted pairs were asked for; {len(right)} pairs are known to be right.")
+        marked[np.random.default_rng(seed).choice(right, trusted, replace=False)] = True
+    return marked
 
 
 def features_of(model: ContrastiveModel, table: PairTable) -> ArrayPairs:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from benchmarks.detection_cell import Cell, Classes
@@ -15,9 +16,12 @@ from fiftyone_ecif.curation.detection import SuggestedTexts, find_misaligned, su
 from fiftyone_ecif.detect import Misalignment, batch_loss, clip_score
 from fiftyone_ecif.detect.baselines import lemon
 from fiftyone_ecif.detect.class_baselines import clip_logits, confident_learning, deep_knn, text_clusters
-from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
+from fiftyone_ecif.engine import Settings
 
 CALIBRATION_BINS = 10
+SUSPECTED = 0.5
+"""Misalignment from which a pair gets a suggestion, as in a run of the package."""
+
 INSPECTED = 0.01
 """Share of the pairs that somebody looks at first."""
 
@@ -26,16 +30,19 @@ INSPECTED = 0.01
 class Judgement:
     """What a run of the package says of a cell's pairs."""
 
-    outcome: InfluenceOutcome
     found: Misalignment
     suggestions: SuggestedTexts
 
 
 def ecif(cell: Cell, settings: Settings) -> Judgement:
     """The package's own way from features to misalignment and suggestions, as ``compute_influence`` goes it."""
-    outcome = compute(cell.pairs, cell.trusted, cell.head, cell.loss, settings)
-    found = find_misaligned(cell.pairs, cell.head, outcome)
-    return Judgement(outcome, found, suggest_texts(cell.pairs, outcome, found, cell.captions))
+    found, judges = find_misaligned(
+        cell.pairs, cell.views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
+    )
+    suspected = np.flatnonzero(found.probability >= SUSPECTED)
+    judged = cell.views or cell.pairs
+    suggested = suggest_texts(judged, judges.heads, judges.half, found.probability, cell.captions, suspected)
+    return Judgement(found, suggested)
 
 
 Score = Callable[[Cell, Settings], np.ndarray]
@@ -153,17 +160,20 @@ def figures(cell: Cell, found: Evidence) -> dict[str, float]:
         result["noise_rate_estimate"] = found.judgement.found.noise_rate
     if cell.planted is None or cell.planted.all() or not cell.planted.any():
         return result
+    judged = ~cell.trusted
+    planted = cell.planted[judged]
     for name, score in found.scores.items():
-        precision, recall, _ = precision_recall_curve(cell.planted, score)
+        score = score[judged]
+        precision, recall, _ = precision_recall_curve(planted, score)
         f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
         result |= {
-            f"auroc.{name}": float(roc_auc_score(cell.planted, score)),
-            f"ap.{name}": float(average_precision_score(cell.planted, score)),
+            f"auroc.{name}": float(roc_auc_score(planted, score)),
+            f"ap.{name}": float(average_precision_score(planted, score)),
             f"f1.{name}": float(f1.max()),
-            f"precision_at_1pct.{name}": precision_at(cell.planted, score, INSPECTED),
+            f"precision_at_1pct.{name}": precision_at(planted, score, INSPECTED),
         }
     if found.judgement:
-        result["ece"] = calibration_error(cell.planted, found.judgement.found.probability)
+        result["ece"] = calibration_error(planted, found.judgement.found.probability[judged])
         accuracy = suggestion_accuracy(cell, found.judgement.suggestions)
         if accuracy is not None:
             result["suggestion_accuracy"] = accuracy

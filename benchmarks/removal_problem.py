@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data import digits, fashion_mnist, noise
+from benchmarks.data import digits, fashion_mnist, noise, openclipart
 from benchmarks.data.pairs import PairTable
 from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.core import (
@@ -32,11 +32,15 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.engine import recall
-from fiftyone_ecif.engine.local import RELATIVE_ANCHOR
+from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.features import PairRow, RawPairs, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, load_model, lora_scope, parameter_scope
 
-DATA: dict[str, Callable[..., PairTable]] = {"fashion-mnist": fashion_mnist.load, "digits": digits.load}
+DATA: dict[str, Callable[..., PairTable]] = {
+    "fashion-mnist": fashion_mnist.load,
+    "digits": digits.load,
+    "openclipart": openclipart.load,
+}
 HELDOUT_SHARE = 0.5
 """Held-out pairs over training pairs."""
 TRAINING_SAMPLES = 20_000
@@ -66,7 +70,7 @@ class Regime:
         base_pairs: clean pairs that the model is trained on and that nothing is attributed to; 0 to train it on the
             attributed pairs themselves
         pairs: attributed training pairs N
-        noise: share of the attributed pairs with a caption of another class
+        noise: share of the attributed pairs with a caption of another class, or of another pair where there are none
         batch_size: B of the attributed and refitted loss
         rounds: partitions of the pairs into batches
         logit_scale: τ to start from and to be anchored at; None keeps the trained model's
@@ -99,7 +103,7 @@ class Regime:
 
 
 DEEP = Regime(
-    model="ecif-tiny-vit", base_pairs=2_000, pairs=192, batch_size=64, rest=1e-4, subsets=20, singles=10, edits=3
+    model="ecif-tiny-vit", base_pairs=2_000, pairs=128, batch_size=64, rest=1e-4, subsets=20, singles=8, edits=3
 )
 """Small, since a pass through the towers costs a hundred of the head; smooth, since at a kink no fit comes to rest."""
 
@@ -157,14 +161,14 @@ class Problem:
             vectors, self.preconditioner, tolerance,
         )  # fmt: skip
 
-    def refit(self, removed: Tensor) -> Scope:
-        """The scope at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂.
+    def refit(self, removed: Tensor, start: Scope | None = None) -> Scope:
+        """The scope at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂ or from elsewhere.
 
         Raises:
             NotAtRest: if it does not come to rest: what it measured would be drift
         """
         kept = self.objective.without(removed)
-        fit = fit_to_rest(kept, self.scope, self.preconditioner, 1.0, FIT_STEPS, gradient_scale=self.rest)
+        fit = fit_to_rest(kept, start or self.scope, self.preconditioner, 1.0, FIT_STEPS, gradient_scale=self.rest)
         if not fit.at_rest:
             raise NotAtRest(
                 f"A refit did not come to rest: its gradient is {fit.relative_gradient:.1g} times the one asked for. "
@@ -241,7 +245,7 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     train, heldout_table = (table.select(table.split == part) for part in ("train", "heldout"))
     last = np.arange(len(train)) >= len(train) - regime.pairs
     base, train = train.select(~last), train.select(last)
-    captions, _ = noise.swap_uniform(train, regime.noise, regime.seed)
+    captions, _ = noise.plant(train, "uniform", regime.noise, regime.seed)
     train = train.with_captions(captions)
     base = base if regime.base_pairs else train
     epochs = -(-TRAINING_SAMPLES // len(base))

@@ -105,7 +105,7 @@ def heldout_quality(settings: CellSettings, table: PairTable) -> float:
     name, checkpoint = regime_checkpoint(settings.data, table, settings.regime, settings.seed, progress=False)
     heldout = table.select(table.split == "heldout")
     labels = heldout.labels if heldout.class_names else None
-    cell = embedded(settings, heldout, None, labels, None, load_model(name, checkpoint))
+    cell = embedded(settings, heldout, None, labels, load_model(name, checkpoint))
     image, text = cell.embeddings()
     if cell.classes:
         predicted = (image @ cell.classes.embeddings(cell.head).T).argmax(1)

@@ -21,7 +21,8 @@ from fiftyone_ecif.core import (
 )
 from fiftyone_ecif.core.losses import ClipLoss, ContrastiveLoss
 from fiftyone_ecif.engine import Settings
-from fiftyone_ecif.engine.local import FIT_TOLERANCE, RELATIVE_ANCHOR
+from fiftyone_ecif.engine.local import FIT_TOLERANCE
+from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.engine.settings import HEAD_FIT_STEPS
 
 PROJECTED = 64

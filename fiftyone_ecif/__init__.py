@@ -9,9 +9,21 @@ _HOMES = {
     "compute_influence": "fiftyone_ecif.curation.influence",
     "InfluenceResults": "fiftyone_ecif.curation.results",
     "load_results": "fiftyone_ecif.curation.results",
+    "Query": "fiftyone_ecif.curation.queries",
+    "find_failures": "fiftyone_ecif.curation.failures",
     "list_runs": "fiftyone_ecif.curation.runs",
     "rename_run": "fiftyone_ecif.curation.runs",
     "delete_run": "fiftyone_ecif.curation.runs",
+    "tag_misaligned": "fiftyone_ecif.curation.review",
+    "mark_as_fine": "fiftyone_ecif.curation.review",
+    "reject": "fiftyone_ecif.curation.review",
+    "trusted": "fiftyone_ecif.curation.review",
+    "to_review": "fiftyone_ecif.curation.review",
+    "apply_suggestions": "fiftyone_ecif.curation.fixes",
+    "undo_fixes": "fiftyone_ecif.curation.fixes",
+    "fixed": "fiftyone_ecif.curation.fixes",
+    "cleaned": "fiftyone_ecif.curation.export",
+    "export_cleaned": "fiftyone_ecif.curation.export",
 }
 
 __all__ = list(_HOMES)

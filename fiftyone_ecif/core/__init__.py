@@ -7,7 +7,7 @@ from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, 
 from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
-from fiftyone_ecif.core.removal import RemovalForecast, removal_gradients, removal_step
+from fiftyone_ecif.core.removal import PreparedRemovals, RemovalForecast, removal_gradients, removal_step
 from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs, embeddings_under
 from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
@@ -22,6 +22,7 @@ __all__ = [
     "LowRankInverse",
     "Objective",
     "Pairs",
+    "PreparedRemovals",
     "Progress",
     "RemovalForecast",
     "Roles",

@@ -58,8 +58,11 @@ class ContrastiveLoss(ABC):
         """pos_n, neg_n and negx_n of every pair of the batch, (B,) each (ECIF.md §2)."""
 
     @abstractmethod
-    def swap_losses(self, similarity: Tensor) -> Tensor:
-        """(B,): pos_n of each image with the next pair's text, its own text and that pair's image left out."""
+    def pairing_losses(self, similarity: Tensor, partner: Tensor) -> Tensor:
+        """(B,): pos_n of each image with the text of ``partner`` (int64 (B,)), as if the two were a pair.
+
+        The image's own text and the partner's image are left out; where a pair is its own partner, this is pos_n.
+        """
 
     @abstractmethod
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
@@ -105,13 +108,14 @@ class ClipLoss(ContrastiveLoss):
         rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
         return Roles(*(0.5 * (row + column) for row, column in zip(rows.values(), columns.values(), strict=True)))
 
-    def swap_losses(self, similarity: Tensor) -> Tensor:
-        # Image i with text j: −½ [log P_ij − log(1 − P_ii) + log Q_ij − log(1 − Q_jj)]
+    def pairing_losses(self, similarity: Tensor, partner: Tensor) -> Tensor:
+        # Image i with text j ≠ i: −½ [log P_ij − log(1 − P_ii) + log Q_ij − log(1 − Q_jj)]
         rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
         own = torch.arange(len(similarity), device=similarity.device)
-        other = own.roll(-1)
-        row = rows.log_probability[own, other] - rows.log_complement()[own, own]
-        column = columns.log_probability[other, own] - columns.log_complement()[other, other]
+        moved = partner != own
+        row = rows.log_probability[own, partner] - torch.where(moved, rows.log_complement()[own, own], 0.0)
+        column = columns.log_probability[partner, own]
+        column = column - torch.where(moved, columns.log_complement()[partner, partner], 0.0)
         return -0.5 * (row + column)
 
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
@@ -212,9 +216,9 @@ class SigLipLoss(ContrastiveLoss):
     def roles(self, similarity: Tensor) -> Roles:
         return self._roles(-F.logsigmoid(self._sign(similarity) * similarity))
 
-    def swap_losses(self, similarity: Tensor) -> Tensor:
+    def pairing_losses(self, similarity: Tensor, partner: Tensor) -> Tensor:
         own = torch.arange(len(similarity), device=similarity.device)
-        return -F.logsigmoid(similarity[own, own.roll(-1)])
+        return -F.logsigmoid(similarity[own, partner])
 
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
         return self._roles(self.similarity_cotangent(similarity) * tangents)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fiftyone_ecif.core.objective import Objective, Progress, silent
-from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.scope import Linearization, Scope
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients
 
 
@@ -26,25 +27,56 @@ def removal_gradients(objective: Objective, scope: Scope, groups: Tensor) -> Ten
     Raises:
         ValueError: if a group leaves fewer than two pairs
     """
+    anyone = groups.any(0)
+    touched = [[index for index in batches if anyone[index].any()] for batches in objective.rounds]
+    return _removal_gradients(objective, scope, groups, _ready(replace(objective, rounds=touched), scope))
+
+
+class PreparedRemovals:
+    """Removals from one fit, each at the price of a pull-back and of an inverse that is at hand  (ECIF.md §7).
+
+    Embeddings, S and its cotangent are kept for all batches: N (features + 2 B) numbers a round.
+
+    Args:
+        objective: J, with all pairs
+        scope: at θ̂
+        inverse: H⁻¹ applied to (G, P), such as that of ``LowRankInverse``
+    """
+
+    def __init__(self, objective: Objective, scope: Scope, inverse: Callable[[Tensor], Tensor]) -> None:
+        self.objective, self.scope, self.inverse = objective, scope, inverse
+        self.batches = list(_ready(objective, scope))
+
+    def steps(self, groups: Tensor) -> Tensor:
+        """Δθ_E = H⁻¹ (∇J − ∇J_{−E}) for each group, bool (G, N): (G, P)."""
+        return self.inverse(_removal_gradients(self.objective, self.scope, groups, self.batches))
+
+
+_Batch = tuple[Tensor, Linearization, Tensor, Tensor]
+
+
+def _ready(objective: Objective, scope: Scope) -> Iterator[_Batch]:
+    """Every batch: its indices, linearization, S and ∂(sum loss)/∂S."""
+    for index, batch in objective.linearizations(scope):
+        similarity = batch.similarity()
+        yield index, batch, similarity, objective.loss.similarity_cotangent(similarity)
+
+
+def _removal_gradients(objective: Objective, scope: Scope, groups: Tensor, batches: Iterable[_Batch]) -> Tensor:
     for removed in groups:
         objective.check_left(removed)
     theta = scope.vector()
     result = torch.zeros(len(groups), len(theta), dtype=theta.dtype, device=theta.device)
-    for index, batch in objective.linearizations(scope):
-        touched = groups[:, index].any(1).nonzero().squeeze(1)
-        if len(touched):
-            similarity = batch.similarity()
-            change = torch.stack([_cotangent_of(objective, similarity, groups[row, index]) for row in touched])
-            result[touched.to(theta.device)] += batch.pull_back(batch.cotangent(change))
+    for index, batch, similarity, full in batches:
+        members = groups[:, index]
+        rows = members.any(1).nonzero().squeeze(1)
+        if len(rows):
+            change = full.repeat(len(rows), 1, 1)
+            for part, gone in zip(change, members[rows], strict=True):
+                cells = _left(gone)
+                part[cells] -= objective.loss.similarity_cotangent(similarity[cells])
+            result[rows.to(theta.device)] += batch.pull_back(batch.cotangent(change))
     return result * objective.weight
-
-
-def _cotangent_of(objective: Objective, similarity: Tensor, gone: Tensor) -> Tensor:
-    """∂/∂S of a batch's loss less that of what is left of it, (B, B)."""
-    change = objective.loss.similarity_cotangent(similarity)
-    cells = _left(gone)
-    change[cells] -= objective.loss.similarity_cotangent(similarity[cells])
-    return change
 
 
 def _left(gone: Tensor) -> tuple[Tensor, Tensor]:

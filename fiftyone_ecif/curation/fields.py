@@ -9,6 +9,15 @@ import fiftyone as fo
 METHOD = "ecif"
 """What FiftyOne lists these runs under."""
 
+MISALIGNED_TAG = "misaligned"
+"""Sample tag of pairs that wait for a repair."""
+
+TRUSTED_TAG = "trusted"
+"""Sample tag of pairs that somebody looked at and found right."""
+
+REJECTED_TAG = "rejected"
+"""Sample tag of pairs that somebody looked at and found wrong, the suggestion included."""
+
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
 
@@ -83,4 +92,22 @@ SCORE_FIELDS = [
         embedded=fo.Classification,
     ),
 ]
+FAILURE_FIELDS = [
+    ScoreField(
+        "failed",
+        fo.BooleanField,
+        "Whether a wrong answer is nearer to the sample than every right one, under the run's fitted heads.",
+        indexed=True,
+    ),
+    ScoreField("rank", fo.IntField, "Rank of the best right answer among all, from 1, under the run's fitted heads."),
+    ScoreField(
+        "margin",
+        fo.FloatField,
+        "Similarity of the best right answer less that of the best wrong one, times the logit scale, in nats. "
+        "Below 0: the sample fails.",
+        indexed=True,
+    ),
+]
+"""What ``find_failures`` writes."""
+
 FIELDS = {field.suffix: field for field in SCORE_FIELDS}

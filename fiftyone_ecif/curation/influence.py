@@ -16,17 +16,21 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.curation.detection import find_misaligned, suggest_texts
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
+from fiftyone_ecif.curation.review import SUSPECTED
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
 from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.curation.suggesting import suggestion_labels
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
 from fiftyone_ecif.detect import Misalignment
-from fiftyone_ecif.engine import InfluenceOutcome, Settings, compute
+from fiftyone_ecif.engine import Attributed, CrossFit, InfluenceOutcome, Settings, compute
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
+MEMORISED = 0.5
+"""How much of the order of losses may be owed to learning by heart before the user should know."""
 
 
 def compute_influence(
@@ -123,24 +127,27 @@ def compute_influence(
         pairs = source.pairs(samples, "Embed", skip_failures)
         target_pairs = None if target is None else source.pairs(target, "Embed target", skip_failures)
         _check_overlap(pairs, target_pairs)
+        views = source.views(pairs, samples)
         attributed = attributed_scope(
             source, scope, samples, pairs, target, target_pairs, settings.batch_size, seed, report
         )
     timings["embed"] = time.perf_counter() - started
     head = source.head(pairs)
-    outcome = compute(pairs, target_pairs, head, source.loss, settings, device, report, attributed)
+    scored = attributed or Attributed.of_head(head, pairs, target_pairs)
+    outcome = compute(scored, source.loss, settings, device, report)
     timings.update(outcome.timings)
 
     start = time.perf_counter()
-    report("Misalignment", 0, 2)
-    found = find_misaligned(pairs, head, outcome)
-    report("Misalignment", 1, 2)
+    found, judges = find_misaligned(pairs, views, head, source.loss, settings, device, report)
     texts = _texts(samples, text_field, pairs.ids)
-    suggestions = None if texts is None else suggest_texts(pairs, outcome, found, texts)
-    report("Misalignment", 2, 2)
+    suggestions = {}
+    if texts is not None:
+        suspected = np.flatnonzero(found.probability >= SUSPECTED)
+        suggested = suggest_texts(views or pairs, judges.heads, judges.half, found.probability, texts, suspected)
+        suggestions = suggestion_labels(suggested, pairs.ids, texts)
     timings["misalignment"] = time.perf_counter() - start
 
-    notes = [str(item.message) for item in caught] + _notes(pairs, outcome, settings, texts)
+    notes = [str(item.message) for item in caught] + _notes(pairs, outcome, judges, settings, texts)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     config = EcifConfig(
@@ -150,6 +157,7 @@ def compute_influence(
         model=source.name,
         pretrained=source.pretrained,
         model_fingerprint=source.fingerprint,
+        view_fingerprint=None if views is None else source.view_fingerprint,
         image_embeddings=image_embeddings,
         text_embeddings=text_embeddings,
         scope=scope,
@@ -161,10 +169,10 @@ def compute_influence(
     )
     start = time.perf_counter()
     report("Write", 0, 1)
-    columns = score_columns(outcome, found, pairs.ids, texts, suggestions)
+    columns = score_columns(outcome, found, pairs.ids, suggestions)
     timings["total"] = time.perf_counter() - started
     stored = dict(
-        health=_health(pairs, target_pairs, outcome, found),
+        health=_health(pairs, target_pairs, outcome, found, judges),
         timings=timings,
         warnings=notes,
         skipped=pairs.skipped,
@@ -173,6 +181,7 @@ def compute_influence(
     )
     artifacts = dict(
         fitted=torch.stack([scope.vector() for scope in outcome.scopes]),
+        halves=torch.stack([head.vector() for head in judges.heads]),
         solutions=outcome.solutions,
         **({} if attributed is None else {"origin": attributed.scope.vector()}),
         **{f"given.{name}": value for name, value in vars(head).items() if value is not None},
@@ -215,7 +224,7 @@ def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) ->
     return [by_id[id] for id in ids]
 
 
-def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment) -> dict:
+def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment, judges: CrossFit) -> dict:
     """Whether the numbers can be trusted, in numbers."""
     reports = outcome.reports
     return dict(
@@ -231,10 +240,11 @@ def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment)
         anchor=[report.anchor for report in reports],
         ranking_stability=min(report.ranking_stability for report in reports),
         noise_rate=found.noise_rate,
+        memorised=judges.memorised,
     )
 
 
-def _notes(pairs, outcome: InfluenceOutcome, settings: Settings, texts) -> list[str]:
+def _notes(pairs, outcome: InfluenceOutcome, judges: CrossFit, settings: Settings, texts) -> list[str]:
     """What the user should know about this run, in plain words."""
     notes = list(outcome.warnings)
     if pairs.skipped:
@@ -242,6 +252,11 @@ def _notes(pairs, outcome: InfluenceOutcome, settings: Settings, texts) -> list[
         notes.append(f"{len(pairs.skipped)} pairs were skipped and have no scores: {reasons}.")
     if pairs.truncated:
         notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
+    if judges.memorised > MEMORISED:
+        notes.append(
+            "The model has learnt many of these pairs by heart: misalignment rests on mild changes of the images and "
+            "on neighbours. Read it as an order rather than as a probability."
+        )
     if len(pairs) < settings.batch_size:
         notes.append(f"There are fewer pairs ({len(pairs)}) than a batch ({settings.batch_size}): all share one batch.")
     if texts is not None:

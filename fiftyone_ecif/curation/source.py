@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,20 +12,27 @@ import torch
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import LOSSES, Head, Progress
+from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
-from fiftyone_ecif.models import ContrastiveModel
+from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
 
-def pair_rows(samples: SampleCollection, text_field: str, templates: Sequence[str] | None = None) -> list[PairRow]:
+def pair_rows(
+    samples: SampleCollection,
+    text_field: str,
+    templates: Sequence[str] | None = None,
+    texts: Mapping[str, str | None] | None = None,
+) -> list[PairRow]:
     """The collection's pairs, in its order.
 
     Args:
         samples: Dataset or view of images
         text_field: a StringField, or a Classification field whose labels are put into templates
         templates: with ``{}`` where the label goes; each sample gets one of them, always the same
+        texts: caption or label by sample id, in place of the field's
 
     Returns:
         one :class:`PairRow` per sample, the caption None where the field is empty
@@ -37,12 +45,16 @@ def pair_rows(samples: SampleCollection, text_field: str, templates: Sequence[st
         if templates:
             raise ValueError(f"templates go with a Classification field; {text_field!r} holds captions already.")
         ids, filepaths, captions = samples.values(["id", "filepath", text_field])
+        if texts is not None:
+            captions = [texts[id] for id in ids]
         return [PairRow(*row) for row in zip(ids, filepaths, captions, strict=True)]
     templates = tuple(templates or DEFAULT_TEMPLATES)
     without = [template for template in templates if "{}" not in template]
     if without:
         raise ValueError(f"Template {without[0]!r} has no {{}} for the label.")
     ids, filepaths, labels = samples.values(["id", "filepath", f"{text_field}.label"])
+    if texts is not None:
+        labels = [texts[id] for id in ids]
     return [
         PairRow(id, filepath, None if label is None else _template(id, templates).replace("{}", label))
         for id, filepath, label in zip(ids, filepaths, labels, strict=True)
@@ -87,16 +99,22 @@ class PairSource(Protocol):
         name: the model's name; None without a model
         pretrained: its weights; likewise
         fingerprint: of the model; likewise
+        view_fingerprint: of the model by mild views of its images; likewise
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
     """
 
     name: str | None
     pretrained: str | None
     fingerprint: str | None
+    view_fingerprint: str | None
     loss: str
 
     def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs | ArrayPairs:
         """The usable pairs of a collection; ``step`` names the work in progress reports."""
+        ...
+
+    def views(self, pairs: StoredPairs | ArrayPairs, samples: SampleCollection) -> StoredPairs | None:
+        """The same pairs, each image by the mean over mild views of it; None where that cannot be had."""
         ...
 
     def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
@@ -128,13 +146,25 @@ class TowerSource:
         self.name: str | None = model.name
         self.pretrained: str | None = model.pretrained
         self.fingerprint: str | None = model.fingerprint
+        self.by_views = ViewAveraged(model)
+        self.view_fingerprint: str | None = self.by_views.fingerprint
         self.loss = model.loss
 
     def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> StoredPairs:
         """The usable pairs; what was embedded before comes from the store."""
+        return self._embed(self.model, pair_rows(samples, self.text_field, self.templates), step, skip_failures)
+
+    def views(self, pairs: StoredPairs | ArrayPairs, samples: SampleCollection) -> StoredPairs | None:
+        """The same pairs by mild views; None if a view of some image has no embedding."""
+        usable = set(pairs.ids)
+        rows = [row for row in pair_rows(samples, self.text_field, self.templates) if row.id in usable]
+        views = self._embed(self.by_views, rows, "Embed views", skip_failures=True)
+        return views if views.ids == pairs.ids else None
+
+    def _embed(self, model: ContrastiveModel, rows: Sequence[PairRow], step: str, skip_failures: bool) -> StoredPairs:
         return embed_pairs(
-            self.model,
-            pair_rows(samples, self.text_field, self.templates),
+            model,
+            rows,
             cache_folder("features"),
             num_workers=self.num_workers,
             skip_failures=skip_failures,
@@ -159,6 +189,7 @@ class EmbeddingSource:
         self.name: str | None = None
         self.pretrained: str | None = None
         self.fingerprint: str | None = None
+        self.view_fingerprint: str | None = None
         self.loss = "clip"
 
     def pairs(self, samples: SampleCollection, step: str, skip_failures: bool) -> ArrayPairs:
@@ -173,9 +204,29 @@ class EmbeddingSource:
             raise ValueError(f"Sample {id}: {reason}. Pass skip_failures=True to leave such pairs out.")
         return pairs
 
+    def views(self, pairs: StoredPairs | ArrayPairs, samples: SampleCollection) -> None:
+        """None: there is no model to look at the images again."""
+
     def head(self, pairs: StoredPairs | ArrayPairs) -> Head:
         """The identity, with the temperature that suits the embeddings."""
         return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
+
+
+def load_run_model(config: EcifConfig) -> ContrastiveModel:
+    """The model of a run, as it was given.
+
+    Raises:
+        ValueError: if its weights are not those any more
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the run has said it
+        model = load_model(config.model, config.pretrained, config.device)
+    if model.fingerprint != config.model_fingerprint:
+        raise ValueError(
+            f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "
+            "put the checkpoint back, or compute the run again."
+        )
+    return model
 
 
 def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:

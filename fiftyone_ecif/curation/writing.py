@@ -12,7 +12,6 @@ from fiftyone.core.collections import SampleCollection
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fiftyone_ecif.curation.detection import SuggestedTexts
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.runs import EcifConfig, tensor_file
 from fiftyone_ecif.detect import Misalignment
@@ -26,8 +25,7 @@ def score_columns(
     outcome: InfluenceOutcome,
     found: Misalignment,
     ids: list[str],
-    texts: list[str] | None,
-    suggestions: SuggestedTexts | None,
+    suggestions: dict[str, fo.Classification],
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -35,8 +33,7 @@ def score_columns(
         outcome: scores in the order of ``ids``
         found: misalignment, likewise
         ids: sample ids
-        texts: each pair's own text
-        suggestions: for the suspected pairs; one that is the pair's own text is left out
+        suggestions: by sample id
 
     Returns:
         :data:`Columns`
@@ -49,12 +46,7 @@ def score_columns(
             columns[field.suffix] = {
                 id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
             }
-    labels: dict[str, object] = {}
-    if suggestions is not None and texts is not None:
-        for row, text, confidence in zip(suggestions.rows, suggestions.texts, suggestions.confidence, strict=True):
-            if text != texts[row]:
-                labels[ids[row]] = fo.Classification(label=text, confidence=float(confidence))
-    columns["suggestion"] = labels
+    columns["suggestion"] = dict(suggestions)
     return columns
 
 

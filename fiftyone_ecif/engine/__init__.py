@@ -1,5 +1,6 @@
 """Where work runs."""
 
+from fiftyone_ecif.engine.cross_fit import CrossFit, cross_fit
 from fiftyone_ecif.engine.local import compute
 from fiftyone_ecif.engine.removal import (
     FittedPairs,
@@ -13,6 +14,7 @@ from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutco
 
 __all__ = [
     "Attributed",
+    "CrossFit",
     "FittedPairs",
     "FoldReport",
     "InfluenceOutcome",
@@ -20,6 +22,7 @@ __all__ = [
     "RemovalEffect",
     "Settings",
     "compute",
+    "cross_fit",
     "estimate_removal",
     "mean_effect",
     "recall",

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fiftyone_ecif.core import (
     Fit,
-    Head,
     KroneckerCurvature,
     Objective,
     Pairs,
@@ -23,19 +22,12 @@ from fiftyone_ecif.core import (
     fit_to_rest,
     influence,
     kronecker_curvature,
-    largest_eigenvalue,
     self_influence,
     self_influence_by_probes,
     silent,
 )
-from fiftyone_ecif.engine.losses import FITTED, HELD_OUT, TARGET, mean_loss
+from fiftyone_ecif.engine.losses import FITTED, TARGET, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
-
-RELATIVE_ANCHOR = 0.1
-"""Anchor over largest curvature when the caller sets none: firm enough for a fit to come to rest (docs/fidelity.md)."""
-
-EIGENVALUE_BATCHES = 8
-"""Batches from which the largest curvature is estimated."""
 
 FIT_TOLERANCE = 1e-3
 """Gradient at rest over gradient at the start that a fit aims for."""
@@ -65,76 +57,48 @@ class Subset:
 
 
 def compute(
-    pairs: Pairs,
-    target: Pairs | None,
-    head: Head,
-    loss: str,
-    settings: Settings,
-    device: str = "cpu",
-    progress: Progress = silent,
-    attributed: Attributed | None = None,
+    attributed: Attributed, loss: str, settings: Settings, device: str = "cpu", progress: Progress = silent
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
     Args:
-        pairs: the features of the N training pairs
-        target: those of trusted pairs whose mean loss is the target; None cross-fits: each half of the pairs is scored
-            against the loss of the other half
-        head: the given weights θ0, float32
+        attributed: the scope at θ0, its inputs for the N training pairs, and those of trusted pairs whose mean loss is
+            the target; without them each half of the pairs is scored against the loss of the other half
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
         settings: the run's choices
         device: where to compute
         progress: called with each step's name
-        attributed: a scope other than the head for the values and the self-influence, with the same pairs as its own
-            inputs; what a pair's held-out loss is made of stays the head's
 
     Returns:
         an :class:`InfluenceOutcome`
 
     Raises:
-        ValueError: if there are too few pairs for a contrastive loss, or ``attributed`` has others
+        ValueError: if there are too few pairs for a contrastive loss
     """
+    count, target = len(attributed.pairs), attributed.target
     minimum = 2 * FOLDS
-    if len(pairs) < minimum or (target is not None and len(target) < 2):
+    if count < minimum or (target is not None and len(target) < 2):
         raise ValueError(
-            f"There are {len(pairs)} usable pairs"
+            f"There are {count} usable pairs"
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum} and 2 are needed to compare pairs with one another."
         )
-    if attributed and _sizes(attributed.pairs, attributed.target) != _sizes(pairs, target):
-        raise ValueError("The attributed scope's inputs are not of the same pairs and target pairs as the features.")
     run = _Run(loss, settings, progress)
-    head = head.to(device)
-    folds = cross_fit_folds(len(pairs), settings.seed)
-    index = [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
-    scores = PairScores.empty(len(pairs))
-    of_head = Attributed.of_head(head, pairs, target)
-    halves = [run.fit(of_head, members, f"Fit half {number + 1}") for number, members in enumerate(index)]
-    for fitted, held_out in zip(halves, reversed(halves), strict=True):
-        run.held_out_loss(fitted.scope, held_out.members, scores)
-
-    scored = replace(attributed, scope=attributed.scope.to(device)) if attributed else of_head
-    if scored is of_head and target is None:
-        fits = halves
-    else:
-        parts = index if target is None else [torch.arange(len(pairs))]
-        fits = [run.fit(scored, members, "Fit") for members in parts]
-    targets = [fitted.members for fitted in reversed(fits)] if scored.target is None else [scored.target]
+    scored = replace(attributed, scope=attributed.scope.to(device))
+    scores = PairScores.empty(count)
+    folds = cross_fit_folds(count, settings.seed)
+    parts = [torch.arange(count)] if target else [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
+    fits = [run.fit(scored, members, f"Fit {number} of {len(parts)}") for number, members in enumerate(parts, start=1)]
+    targets = [target] if target else [fitted.members for fitted in reversed(fits)]
     solutions = [run.score(fitted, against, scores) for fitted, against in zip(fits, targets, strict=True)]
     return InfluenceOutcome(
         scores,
         [fitted.scope.to("cpu") for fitted in fits],
-        [head.replace(fitted.scope.vector()).to("cpu") for fitted in halves],
-        folds,
         torch.stack(solutions).cpu(),
         run.reports,
         run.timings,
         run.warnings,
     )
-
-
-def _sizes(*sources: Pairs | None) -> list[int | None]:
-    return [None if source is None else len(source) for source in sources]
 
 
 @dataclass(frozen=True)
@@ -173,11 +137,9 @@ class _Run:
         """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
         with self.timed("fit"):
-            plain = mean_loss(members, self.loss, settings, FITTED)
-            anchor = settings.anchor or RELATIVE_ANCHOR * self.largest_curvature(plain, scope)
-            objective = replace(plain, anchor=anchor, origin=scope.vector())
+            objective = anchored(mean_loss(members, self.loss, settings, FITTED), scope, settings)
             curvature = kronecker_curvature(
-                objective, scope, anchor + settings.damping, seed=settings.seed, progress=self.progress
+                objective, scope, objective.anchor + settings.damping, seed=settings.seed, progress=self.progress
             )
             fit = fit_to_rest(
                 objective,
@@ -194,30 +156,6 @@ class _Run:
                 f"{fit.steps} steps); scores assume that they did. Set a firmer anchor."
             )
         return _Fitted(attributed, members, objective, curvature, fit)
-
-    def largest_curvature(self, objective: Objective, scope: Scope) -> float:
-        """λ_max of the Gauss-Newton matrix at θ0, from a few batches."""
-        batches = objective.rounds[0][:EIGENVALUE_BATCHES]
-        sample = replace(objective, rounds=[batches], divisor=sum(map(len, batches)))
-        theta = scope.vector()
-        start = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(self.settings.seed))
-        return largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start.to(theta))
-
-    def held_out_loss(self, head: Scope, members: Subset, scores: PairScores) -> None:
-        """pos_n, mean over rounds, of pairs that the head was not fitted on, as they are and swapped on purpose."""
-        own, swapped = torch.zeros(len(members)), torch.zeros(len(members))
-        with self.timed("held-out loss"):
-            objective = mean_loss(members, self.loss, self.settings, HELD_OUT)
-            partner = torch.cat([index.roll(-1) for index in objective.rounds[0]])
-            scores.swap_partner[members.index[torch.cat(objective.rounds[0])]] = members.index[partner]
-            for number, batches in enumerate(objective.rounds):
-                for index in batches:
-                    similarity = head.linearize(*members.gather(index)).similarity()
-                    own[index] += objective.loss.roles(similarity).positive.cpu()
-                    if number == 0:
-                        swapped[index] = objective.loss.swap_losses(similarity).float().cpu()
-        scores.held_out_loss[members.index] = own / self.settings.rounds
-        scores.swap_loss[members.index] = swapped
 
     def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
@@ -259,7 +197,7 @@ class _Run:
         scores.value[index] = value.mean(0)
         scores.value_positive[index] = roles.positive.mean(0)
         scores.value_negative[index] = roles.negative(settings.removal).mean(0)
-        scores.value_std[index] = value.std(0)
+        scores.value_std[index] = value.std(0) if len(value) > 1 else torch.nan
         scores.self_influence[index] = own.float()
         stability = ranking_stability(value)
         if stability < STABLE:

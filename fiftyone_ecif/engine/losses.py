@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from fiftyone_ecif.core import LOSSES, Objective, Pairs, partitions
+from dataclasses import replace
+
+import torch
+
+from fiftyone_ecif.core import LOSSES, Objective, Pairs, Scope, largest_eigenvalue, partitions
 from fiftyone_ecif.engine.settings import Settings
+
+RELATIVE_ANCHOR = 0.1
+"""Anchor over largest curvature when the caller sets none: firm enough for a fit to come to rest (docs/fidelity.md)."""
+
+EIGENVALUE_BATCHES = 8
+"""Batches from which the largest curvature is estimated."""
 
 FITTED, HELD_OUT, TARGET = range(3)
 """What a loss is for; each has partitions of its own."""
@@ -24,3 +34,24 @@ def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int) -> Obje
     batch_size = min(settings.batch_size, len(pairs))
     rounds = partitions(len(pairs), batch_size, settings.rounds, settings.seed + purpose)
     return Objective(pairs, rounds, LOSSES[loss])
+
+
+def anchored(objective: Objective, scope: Scope, settings: Settings) -> Objective:
+    """J: the mean batch loss pulled towards where the scope stands (ECIF.md §1).
+
+    Args:
+        objective: the mean batch loss
+        scope: at θ0
+        settings: the anchor and the seed are used
+
+    Returns:
+        the objective with the anchor that was asked for, else a tenth of the largest curvature at θ0
+    """
+    theta = scope.vector()
+    anchor = settings.anchor
+    if anchor is None:
+        batches = objective.rounds[0][:EIGENVALUE_BATCHES]
+        sample = replace(objective, rounds=[batches], divisor=sum(map(len, batches)))
+        start = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(settings.seed)).to(theta)
+        anchor = RELATIVE_ANCHOR * largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start)
+    return replace(objective, anchor=anchor, origin=theta)

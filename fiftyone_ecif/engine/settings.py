@@ -110,9 +110,6 @@ class PairScores:
         value_negative: the part that it has as a negative of the others
         value_std: standard deviation of ``value`` over rounds, nats; NaN with one round
         self_influence: (1/N) gᵀ H⁻¹ g, nats
-        held_out_loss: the pair's batch loss pos_n under a head that was not fitted on it, nats
-        swap_loss: the same for the pair's image with the text of ``swap_partner``, nats
-        swap_partner: int64 (N,), another pair of the same batch
     """
 
     value: Tensor
@@ -120,15 +117,11 @@ class PairScores:
     value_negative: Tensor
     value_std: Tensor
     self_influence: Tensor
-    held_out_loss: Tensor
-    swap_loss: Tensor
-    swap_partner: Tensor
 
     @classmethod
     def empty(cls, pairs: int) -> PairScores:
-        """All NaN, and every pair its own partner."""
-        scores = {field.name: torch.full((pairs,), torch.nan) for field in fields(cls)}
-        return cls(**scores | {"swap_partner": torch.arange(pairs)})
+        """All NaN."""
+        return cls(*(torch.full((pairs,), torch.nan) for _ in fields(cls)))
 
 
 @dataclass
@@ -138,8 +131,6 @@ class InfluenceOutcome:
     Attributes:
         scores: of every pair
         scopes: θ̂ that the scores were taken at: one, or with cross-fitting one per half
-        halves: two heads, each fitted on one half of the pairs
-        half: (N,) int64, the half that a pair is in; the other half's head was not fitted on it
         solutions: (scopes, P), s = H⁻¹ ∇C at each of ``scopes``
         reports: one per scope
         timings: seconds per step
@@ -148,8 +139,6 @@ class InfluenceOutcome:
 
     scores: PairScores
     scopes: list[Scope]
-    halves: list[Head]
-    half: Tensor
     solutions: Tensor
     reports: list[FoldReport]
     timings: dict[str, float] = field(default_factory=dict)

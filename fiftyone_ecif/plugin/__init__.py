@@ -7,17 +7,38 @@ from __future__ import annotations
 
 from typing import Any
 
+from fiftyone_ecif.plugin.cancel import CancelJob
 from fiftyone_ecif.plugin.compute import ComputeInfluence
+from fiftyone_ecif.plugin.export import ExportCleaned
+from fiftyone_ecif.plugin.panel import EcifPanel
+from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, VerifyRemoval
+from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.runs import ManageRuns
-from fiftyone_ecif.plugin.show import ShowMisaligned
+from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
 
 NAME = "@ecif/ecif"
-OPERATORS = (ComputeInfluence, ShowMisaligned, ManageRuns)
+OPERATORS = (
+    ComputeInfluence,
+    ShowMisaligned,
+    ShowHarmful,
+    ShowValuable,
+    EstimateRemoval,
+    VerifyRemoval,
+    TagMisaligned,
+    ApplySuggestions,
+    MarkAsFine,
+    UndoFixes,
+    ExportCleaned,
+    ExportCheckpoint,
+    ManageRuns,
+    CancelJob,
+)
+PANELS = (EcifPanel,)
 
-__all__ = ["NAME", "OPERATORS", "register"]
+__all__ = ["NAME", "OPERATORS", "PANELS", "register"]
 
 
 def register(plugin: Any) -> None:
-    """Register every operator; ``fiftyone.yml`` lists the same names."""
-    for operator in OPERATORS:
-        plugin.register(operator)
+    """Register every operator and panel; ``fiftyone.yml`` lists the same names."""
+    for each in (*OPERATORS, *PANELS):
+        plugin.register(each)

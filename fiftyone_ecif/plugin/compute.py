@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,36 +11,21 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.validation import is_classification_field, text_fields
-from fiftyone_ecif.plugin.background import BackgroundJob
+from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.compute_form import compute_form, proposed_run_key, trusted_pairs, without
 from fiftyone_ecif.plugin.forms import notice, show_fields
-from fiftyone_ecif.plugin.operator import EcifOperator
-
-logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_UPDATES = 0.3
-SECONDS_BETWEEN_DELEGATED_UPDATES = 3.0  # each is a write to the database
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 
 class ComputeInfluence(EcifOperator):
     """Scores the pairs, then shows them, the most suspicious first."""
 
-    button = "Compute influence (ECIF)"
+    name = "compute_influence"
+    label = "compute influence"
+    description = "Find pairs that harm a CLIP-style model, and captions that do not belong to their images"
     icon = "compute.svg"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Immediate or delegated; a generator, so that progress shows."""
-        return foo.OperatorConfig(
-            name="compute_influence",
-            label="ECIF: compute influence",
-            description="Find pairs that harm a CLIP-style model, and captions that do not belong to their images",
-            icon=f"/assets/{self.icon}",
-            dynamic=True,
-            execute_as_generator=True,
-            allow_immediate_execution=True,
-            allow_delegated_execution=True,
-        )
+    place = GRID
+    streams = delegable = True
 
     def __call__(
         self,
@@ -119,25 +103,12 @@ class ComputeInfluence(EcifOperator):
         samples, target, arguments = ctx.target_view(), trusted_pairs(ctx), sdk_arguments(ctx)
         if target is not None:
             samples = without(samples, target)
-        job = BackgroundJob(
-            lambda progress: ecif.compute_influence(samples, target=target, progress=progress, **arguments)
+        results = yield from in_background(
+            ctx,
+            f"Computing influence “{arguments['run_key']}”",
+            lambda progress: ecif.compute_influence(samples, target=target, progress=progress, **arguments),
         )
-        for step, done, total in job.updates(
-            SECONDS_BETWEEN_DELEGATED_UPDATES if ctx.delegated else SECONDS_BETWEEN_UPDATES
-        ):
-            label, fraction = f"{step}: {done:,} of {total:,}", done / max(total, 1)
-            if ctx.delegated:
-                ctx.set_progress(progress=fraction, label=label)
-            else:
-                yield ctx.ops.set_progress(progress=fraction, label=label)
-        try:
-            results = job.result()
-        except Exception as error:
-            if ctx.delegated or ctx.spaces is None:  # nobody looks at an App: the caller gets the error itself
-                raise
-            yield from show_failure(ctx, error)
-            return
-        if not ctx.delegated:
+        if results is not None and not ctx.delegated:
             yield from show_results(ctx, results)
 
 
@@ -175,17 +146,3 @@ def show_results(ctx: foo.ExecutionContext, results: Any) -> Iterator[Any]:
     yield show_output(ctx, outputs)
     message = f"ECIF scored {scored:,} pairs and skipped {skipped:,}; warnings: {len(results.warnings)}"
     yield ctx.ops.notify(message, variant="warning" if results.warnings else "success")
-
-
-def show_failure(ctx: foo.ExecutionContext, error: Exception) -> Iterator[Any]:
-    """Show an error's own words in place of the progress; a stream that breaks off would show none."""
-    logger.error("computing influence failed", exc_info=error)
-    outputs = types.Object()
-    notice(outputs, "reason", types.Error, str(error) or repr(error), "Nothing was computed, and nothing was changed.")
-    yield show_output(ctx, outputs)
-    yield ctx.ops.notify("ECIF: computing influence failed", variant="error")
-
-
-def show_output(ctx: foo.ExecutionContext, outputs: types.Object) -> Any:
-    """Show outputs in the dialog that showed the progress."""
-    return ctx.ops.show_output(types.Property(outputs).to_json(), {})

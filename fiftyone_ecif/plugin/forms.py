@@ -12,8 +12,10 @@ from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.curation.fields import FIELDS
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
@@ -29,10 +31,11 @@ def notice(
     inputs: types.Object, name: str, kind: type[types.View], label: str, description: str = ""
 ) -> types.Property:
     """Add a notice whose words are shown as they stand; ``kind`` is types.Notice, Success, Warning or Error."""
-    return inputs.view(name, kind(label=_escaped(label), description=_escaped(description)))
+    return inputs.view(name, kind(label=escaped(label), description=escaped(description)))
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text that Markdown shows as it stands."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)  # Markdown lets every ASCII punctuation mark be escaped
 
 
@@ -81,7 +84,34 @@ def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
     return chosen
 
 
-def show_fields(ctx: foo.ExecutionContext, run_key: str) -> Any:
-    """Show a run's captions, scores and suggestions on the thumbnails; returns the message to the App."""
+def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str) -> SampleCollection:
+    """Add the choice between selection, view and dataset, or say that it is the open sample.
+
+    Args:
+        ctx: of the operator
+        inputs: the form
+        action: the verb before "the current view"
+
+    Returns:
+        the samples chosen at the moment
+    """
+    if ctx.current_sample:
+        notice(inputs, "open_sample", types.Notice, "The sample that is open.")
+    else:
+        inputs.view_target(ctx, action_description=action)
+    return chosen_samples(ctx)
+
+
+def chosen_samples(ctx: foo.ExecutionContext) -> SampleCollection:
+    """The samples that an operator acts on: the open one, else what the form says, else the most selective choice."""
+    if ctx.current_sample:
+        return ctx.dataset.select(ctx.current_sample)
+    unsaid = not (ctx.params.get("view_target") or ctx.request_params.get("view_target"))
+    return ctx.view.select(ctx.selected) if unsaid and ctx.selected else ctx.target_view()
+
+
+def show_fields(ctx: foo.ExecutionContext, run_key: str, score: str = "misalignment") -> Any:
+    """Show a run's captions, a score and suggestions on the thumbnails; returns the message to the App."""
     text_field = ctx.dataset.get_run_info(run_key).config.text_field
-    return ctx.ops.set_active_fields([text_field, f"{run_key}_misalignment", f"{run_key}_suggestion"])
+    shown = [text_field, FIELDS[score].name(run_key), FIELDS["suggestion"].name(run_key)]
+    return ctx.ops.set_active_fields([name for name in shown if name])

@@ -9,24 +9,51 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+GRID = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
+MODAL = types.Places.SAMPLES_VIEWER_ACTIONS
+
 
 class EcifOperator(foo.Operator):
-    """An operator with a button above the samples grid, callable from scripts.
+    """An operator with a form, callable from scripts.
 
     Class attributes:
-        button: the text of its button
-        icon: the file name of its icon in ``assets/``
+        name: after ``@ecif/ecif/``
+        label: in the operator browser, after "ECIF:"
+        description: one sentence
+        icon: file name in ``assets/``
+        place: where its button stands: above the grid, beside the open sample, or nowhere
+        streams: whether it reports progress, and so executes as a generator
+        delegable: whether it can be left to a worker
     """
 
-    button: str
+    name: str
+    label: str
+    description: str
     icon: str
+    place: types.Places | None = None
+    streams = False
+    delegable = False
 
-    def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement:
-        """A button among the grid's further actions that opens the operator's form."""
-        return types.Placement(
-            types.Places.SAMPLES_GRID_SECONDARY_ACTIONS,
-            types.Button(label=self.button, icon=f"/assets/{self.icon}", prompt=True),
+    @property
+    def config(self) -> foo.OperatorConfig:
+        """What the class attributes say, for FiftyOne."""
+        return foo.OperatorConfig(
+            name=self.name,
+            label=f"ECIF: {self.label}",
+            description=self.description,
+            icon=f"/assets/{self.icon}",
+            dynamic=True,
+            execute_as_generator=self.streams,
+            allow_immediate_execution=True,
+            allow_delegated_execution=self.delegable,
         )
+
+    def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement | None:
+        """A button that opens the operator's form."""
+        if self.place is None:
+            return None
+        label = f"{self.label[0].upper()}{self.label[1:]} (ECIF)"
+        return types.Placement(self.place, types.Button(label=label, icon=f"/assets/{self.icon}", prompt=True))
 
     def execute_on(self, samples: SampleCollection, delegate: bool, **params: Any) -> foo.ExecutionResult:
         """Execute the operator from a script.

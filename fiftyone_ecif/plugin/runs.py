@@ -13,7 +13,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import validation
 from fiftyone_ecif.plugin.forms import choose_run, chosen_run, invalidate, notice, passes, show_fields
-from fiftyone_ecif.plugin.operator import EcifOperator
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 UNSHOWN_SETTINGS = ("cls", "method", "type")  # FiftyOne's own
 SHOWN_REASONS = 10
@@ -23,19 +23,11 @@ ACTIONS = {"show": "Show its pairs", "rename": "Rename", "delete": "Delete"}
 class ManageRuns(EcifOperator):
     """Tells how a run was made and how it went, and shows, renames or deletes it."""
 
-    button = "Manage runs (ECIF)"
+    name = "manage_runs"
+    label = "manage runs"
+    description = "See how a run was made and how it went; show its pairs, rename it or delete it"
     icon = "runs.svg"
-
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Immediate: it takes no time."""
-        return foo.OperatorConfig(
-            name="manage_runs",
-            label="ECIF: manage runs",
-            description="See how a run was made and how it went; show its pairs, rename it or delete it",
-            icon=f"/assets/{self.icon}",
-            dynamic=True,
-        )
+    place = GRID
 
     def __call__(
         self,
@@ -74,7 +66,7 @@ class ManageRuns(EcifOperator):
             if action == "delete":
                 warning = f"Deletes the run {run_key!r} and its fields. This cannot be undone."
                 notice(inputs, "warning", types.Warning, warning)
-            _describe(ctx, inputs, run_key)
+            describe_run(ctx, inputs, run_key)
         view = types.PromptView(label="Manage runs", submit_button_label=ACTIONS.get(action, "Show its pairs"))
         return types.Property(inputs, view=view)
 
@@ -106,7 +98,7 @@ def _choose_new_name(ctx: foo.ExecutionContext, inputs: types.Object, run_key: s
         passes(field, validation.check_run_key, ctx.dataset, new_run_key, False)
 
 
-def _describe(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
     """What the user should know of the run, then tables of its settings, health and timings."""
     info, results = ctx.dataset.get_run_info(run_key), ecif.load_results(ctx.dataset, run_key)
     for number, warning in enumerate(results.warnings):

@@ -9,27 +9,82 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.plugin.forms import choose_run, chosen_run, notice, refuse, show_fields
-from fiftyone_ecif.plugin.operator import EcifOperator
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 
-class ShowMisaligned(EcifOperator):
-    """Shows the pairs whose caption probably does not belong to the image, the most suspicious first."""
+class ShowPairs(EcifOperator):
+    """Shows some of a run's pairs, sorted; subclasses say which.
 
-    button = "Show misaligned pairs (ECIF)"
-    icon = "misaligned.svg"
+    Class attributes:
+        none: what to say where there are none
+        field: the score to show on the thumbnails
+    """
 
-    @property
-    def config(self) -> foo.OperatorConfig:
-        """Immediate: it only sets the view."""
-        return foo.OperatorConfig(
-            name="show_misaligned",
-            label="ECIF: show misaligned pairs",
-            description="Show the pairs whose caption probably does not belong to the image, the most suspicious first",
-            icon=f"/assets/{self.icon}",
-            dynamic=True,
-        )
+    none: str
+    field: str
+
+    def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
+        """The view that the form asks for."""
+        raise NotImplementedError
 
     def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        limit: int | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the dataset of the run
+            run_key: the run; None: the newest
+            limit: the most pairs to show; None: all
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result, whose ``result["pairs"]`` is the number of pairs shown
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, limit=limit)
+
+    def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Add what else the subclass lets one choose."""
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """Run, limit, and how many pairs these give."""
+        inputs = types.Object()
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            self.choose_more(ctx, inputs)
+            inputs.int("limit", min=1, label="Most pairs to show", description="Left empty: all of them")
+            pairs = len(self.pairs(ctx, run_key))
+            if pairs:
+                notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs")
+            else:
+                refuse(inputs, "pairs", self.none)
+        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Show"))
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
+        """Set the view and the fields shown on the thumbnails."""
+        run_key = chosen_run(ctx)
+        view = self.pairs(ctx, run_key)
+        ctx.ops.set_view(view)
+        show_fields(ctx, run_key, self.field)
+        return {"pairs": len(view)}
+
+
+class ShowMisaligned(ShowPairs):
+    """Shows the pairs whose caption probably does not belong to the image, the most suspicious first."""
+
+    name = "show_misaligned"
+    label = "show misaligned pairs"
+    description = "Show the pairs whose caption probably does not belong to the image, the most suspicious first"
+    icon = "misaligned.svg"
+    place = GRID
+    none = "No pair is that suspicious: lower the threshold."
+    field = "misalignment"
+
+    def __call__(  # type: ignore[override]
         self,
         sample_collection: SampleCollection,
         run_key: str | None = None,
@@ -51,38 +106,48 @@ class ShowMisaligned(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold, limit=limit)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-        """Run, threshold, limit, and how many pairs these give."""
-        inputs = types.Object()
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            inputs.float(
-                "threshold",
-                min=0,
-                max=1,
-                default=0,
-                label="Least probability of being misaligned",
-                description="0 shows every scored pair",
-            )
-            inputs.int("limit", min=1, label="Most pairs to show", description="Left empty: all of them")
-            pairs = len(misaligned_pairs(ctx, run_key))
-            if pairs:
-                notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs")
-            else:
-                refuse(inputs, "pairs", "No pair is that suspicious.", "Lower the threshold.")
-        return types.Property(inputs, view=types.PromptView(label="Show misaligned pairs", submit_button_label="Show"))
+    def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """The threshold."""
+        inputs.float(
+            "threshold",
+            min=0,
+            max=1,
+            default=0,
+            label="Least probability of being misaligned",
+            description="0 shows every scored pair",
+        )
 
-    def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
-        """Set the view and the fields shown on the thumbnails."""
-        run_key = chosen_run(ctx)
-        view = misaligned_pairs(ctx, run_key)
-        ctx.ops.set_view(view)
-        show_fields(ctx, run_key)
-        return {"pairs": len(view)}
+    def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
+        """The view that the form asks for."""
+        threshold, limit = ctx.params.get("threshold") or None, ctx.params.get("limit")
+        return ecif.load_results(ctx.dataset, run_key).misaligned(threshold=threshold, limit=limit)
 
 
-def misaligned_pairs(ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
-    """The view that the form asks for."""
-    return ecif.load_results(ctx.dataset, run_key).misaligned(
-        threshold=ctx.params.get("threshold") or None, limit=ctx.params.get("limit")
-    )
+class ShowHarmful(ShowPairs):
+    """Shows the pairs whose removal would lower the target loss, the most harmful first."""
+
+    name = "show_harmful"
+    label = "show harmful pairs"
+    description = "Show the pairs whose removal would lower the target loss, the most harmful first"
+    icon = "harmful.svg"
+    none = "No pair of this run harms."
+    field = "value"
+
+    def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
+        """The view that the form asks for."""
+        return ecif.load_results(ctx.dataset, run_key).harmful(limit=ctx.params.get("limit"))
+
+
+class ShowValuable(ShowPairs):
+    """Shows the pairs whose removal would raise the target loss, the most valuable first."""
+
+    name = "show_valuable"
+    label = "show valuable pairs"
+    description = "Show the pairs whose removal would raise the target loss, the most valuable first"
+    icon = "valuable.svg"
+    none = "No pair of this run helps."
+    field = "value"
+
+    def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
+        """The view that the form asks for."""
+        return ecif.load_results(ctx.dataset, run_key).valuable(limit=ctx.params.get("limit"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, free_port
+from tests.scored import scored_dataset, scored_once  # noqa: F401
 
 SHOTS = REPOSITORY / "shots"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -10,6 +10,7 @@ from oracle import make_features, make_head, role_functions, similarity_of, sum_
 from fiftyone_ecif.core import (
     LOSSES,
     Objective,
+    PreparedRemovals,
     RemovalForecast,
     TensorPairs,
     conjugate_gradients,
@@ -291,6 +292,8 @@ def test_the_group_form_is_the_gradient_of_what_removal_changes(fitted):
         expected = full - objective.without(group).value_and_gradient(fit.scope)[1]
         torch.testing.assert_close(gradient, expected)
         assert forecast.change(group) == pytest.approx((expected @ probe).item())
+    prepared = PreparedRemovals(objective, fit.scope, curvature.solve)
+    torch.testing.assert_close(prepared.steps(groups), curvature.solve(found))
     single = influence(objective, fit.scope, probe[None]).value("exact").mean(0)[0]
     torch.testing.assert_close(found[0] @ probe, single[7])
     assert abs(found[1] @ probe - single[batch[:6]].sum()) > 1e-6

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.planted import plant_errors
+from tests.scored import scored_dataset, scored_once  # noqa: F401
 
 COMPUTE = "@ecif/ecif/compute_influence"
 SHOW = "@ecif/ecif/show_misaligned"
@@ -19,23 +20,6 @@ def embedded_dataset(pair_dataset):
 
 
 STORED = {"features": "embeddings", "image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
-
-
-@pytest.fixture
-def scored_dataset(embedded_dataset):
-    """The embedded pairs with a run "first"."""
-    import fiftyone_ecif as ecif
-
-    ecif.compute_influence(
-        embedded_dataset,
-        "caption",
-        run_key="first",
-        image_embeddings="image_embedding",
-        text_embeddings="text_embedding",
-        num_workers=0,
-        progress=False,
-    )
-    return embedded_dataset
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from fiftyone.operators.executor import ExecutionContext, ExecutionError, Execut
 import fiftyone_ecif as ecif
 from fiftyone_ecif.plugin.background import BackgroundJob, Cancelled
 from fiftyone_ecif.plugin.forms import notice
+from fiftyone_ecif.plugin.jobs import running_jobs
 from tests.plugin.conftest import COMPUTE, RUNS, SHOW, STORED, requests_of, shown_ids
 
 STORED_FIELDS = {name: value for name, value in STORED.items() if name != "features"}
@@ -128,6 +129,27 @@ def test_work_nobody_waits_for_is_cancelled():
     assert ended.wait(10)
     with pytest.raises(Cancelled):
         job.result()
+
+
+def test_a_running_job_is_listed_and_stops_when_it_is_cancelled(embedded_dataset, monkeypatch):
+    """As from another page: the job's stream is read while the cancelling operator runs."""
+
+    def never_ending(samples, progress, **arguments):
+        while True:
+            progress("Fit", 1, 2)
+
+    monkeypatch.setattr(ecif, "compute_influence", never_ending)
+    request = {"dataset_name": embedded_dataset.name, "view": [], "params": STORED, "spaces": {"_cls": "Space"}}
+    ctx = ExecutionContext(request, executor=Executor(), operator_uri=COMPUTE)
+    messages = OperatorRegistry().get_operator(COMPUTE).execute(ctx)
+    next(messages)
+    (job,) = running_jobs(ctx)
+    assert "ecif" in job.title
+    foo.get_operator("@ecif/ecif/cancel_job")(embedded_dataset)
+    *_, output, notification = [json.loads(message.to_json_line())["body"] for message in messages]
+    assert "Nothing was changed" in json.dumps(output)
+    assert "was cancelled" in notification["params"]["message"]
+    assert running_jobs(ctx) == []
 
 
 def test_show_sets_the_view_and_the_fields(scored_dataset):

@@ -1,0 +1,292 @@
+"""Does a trace name the pairs that made a query fail, and does removing them fix it? With planted causes, and timed.
+
+Run it with ``python -m benchmarks.trace --help``. What it measured: docs/trace.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.attribution import TRAK_DIMENSION, _trak_features
+from benchmarks.removal_problem import DATA
+from benchmarks.statistics import mean_with_error, rank_correlation
+from benchmarks.trace_problem import TraceProblem, planted_problem
+from fiftyone_ecif.core import (
+    LOSSES,
+    Head,
+    Objective,
+    TensorPairs,
+    conjugate_gradients,
+    influence,
+    partitions,
+    self_influence,
+)
+from fiftyone_ecif.core.trace import OuterProducts
+from fiftyone_ecif.engine.local import RELATIVE_ANCHOR
+from fiftyone_ecif.engine.questions import NEAR_WRONG, Question
+from fiftyone_ecif.engine.trace import TraceTables
+
+METHODS = ("ecif", "ecif_plain", "positive_only", "tracin", "trak", "nearest", "random")
+TIMED_DIMS = 512, 768, 512
+"""Shared space, image and text features of the timed pairs: those of ViT-B-32."""
+REPEATS = 3
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    """Measure, print the table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=sorted(DATA), default="fashion-mnist")
+    parser.add_argument("--pairs", type=int, default=2_000, help="training pairs")
+    parser.add_argument("--queries", type=int, default=24, help="failing queries, spread over the planted causes")
+    parser.add_argument("--anchor", type=float, default=RELATIVE_ANCHOR, help="δ, as a share of the largest curvature")
+    parser.add_argument("--remove", type=int, default=40, help="pairs that a fix removes: the same for every method")
+    parser.add_argument("--seed", type=int, default=0, help="of data, training, planting and partitions")
+    parser.add_argument("--timing-pairs", type=int, default=0, help="pairs of the timing on made-up features; 0: none")
+    parser.add_argument("--timing-rounds", type=int, default=4, help="rounds of that run")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    asked = parser.parse_args()
+    figures: Figures = {}
+    if asked.queries:
+        problem = planted_problem(asked.data, asked.pairs, asked.anchor, asked.seed)
+        figures |= measure(problem, asked.queries, asked.remove, asked.seed)
+    if asked.timing_pairs:
+        figures |= timings(asked.timing_pairs, asked.timing_rounds, asked.seed)
+    print_table(figures)
+    if asked.json:
+        part = asked.json.with_name(asked.json.name + ".part")
+        settings = {name: value for name, value in vars(asked).items() if name != "json"}
+        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
+        os.replace(part, asked.json)
+
+
+def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progress: bool = True) -> Figures:
+    """Trace queries that fail because of a planted cause, and refit without what each method blames.
+
+    Args:
+        problem: see :mod:`benchmarks.trace_problem`
+        queries: at most so many
+        remove: pairs that a fix removes
+        seed: of the choice of queries and of the baselines' draws
+        progress: whether to show progress bars
+
+    Returns:
+        the figures by name; ``…_se`` is a standard error over queries
+    """
+    chosen, causes = failing_queries(problem, queries, seed, progress)
+    questions = [problem.question(query) for query in chosen.tolist()]
+    parts = [question.target(problem.head, problem.objective.pairs, "margin") for question in questions]
+    gradients = OuterProducts.join([gradient for _, gradient in parts])
+    with tempfile.TemporaryDirectory() as folder:
+        tables = TraceTables.build(Path(folder) / "tables", problem.objective, problem.head, "exact", seed)
+        traced = tables.values(gradients)
+        everything = torch.arange(len(problem.objective.pairs))
+        blames = [traced.blame(row, everything) for row in range(len(chosen))]
+    scores = rankings(problem, chosen, gradients.dense(problem.head), traced.value, blames, seed)
+    figures: Figures = {"queries": float(len(chosen)), "rank": float(len(tables.inverse.vectors))}
+    figures["relative_residual"] = tables.inverse.relative_residual
+    figures |= agreement_with_solved(problem, gradients, traced.value)
+    kinds = np.array([problem.kinds[cause] for cause in causes.tolist()])
+    margins = torch.tensor([-target for target, _ in parts])
+    for method in METHODS:
+        order = scores[method].argsort(1)
+        hits = problem.causes[causes].gather(1, order)
+        precision = hits[:, :10].double().mean(1).numpy()
+        recall = (hits[:, :100].sum(1) / problem.causes[causes].sum(1)).double().numpy()
+        for name, values in (("precision_at_10", precision), ("recall_at_100", recall)):
+            figures |= mean_with_error(f"{name}.{method}", values)
+            for kind in sorted(set(kinds)):
+                if (kinds == kind).sum() > 1:
+                    figures |= mean_with_error(f"{name}.{method}.{kind}", values[kinds == kind])
+        fixed, changes = [], []
+        bar = tqdm(chosen.tolist(), desc=f"refits: {method}", unit="refit", disable=not progress)
+        for row, query in enumerate(bar):
+            after = problem.margins(refit_without(problem, order[row, :remove]))[query]
+            fixed.append(float(after > 0))
+            changes.append((after - margins[row]).item())
+        figures |= mean_with_error(f"fix_rate.{method}", np.array(fixed))
+        figures |= mean_with_error(f"margin_change.{method}", np.array(changes))
+        if method in ("ecif", "random"):
+            figures |= sign_agreement(blames, order[:, :remove], np.array(changes), method)
+    return figures
+
+
+def failing_queries(problem: TraceProblem, queries: int, seed: int, progress: bool) -> tuple[Tensor, Tensor]:
+    """Held-out images that fail, and are right once one planted group is gone: which, and which group, int64 (Q,)."""
+    before = problem.margins(problem.head)
+    found: list[list[int]] = []
+    bar = tqdm(problem.causes, desc="refits: planted causes", unit="refit", disable=not progress)
+    for group in bar:
+        after = problem.margins(problem.refit(group))
+        found.append(((before < 0) & (after > 0)).nonzero().squeeze(1).tolist())
+    rng = np.random.default_rng(seed)
+    for rows in found:
+        rng.shuffle(rows)
+    taken: dict[int, int] = {}
+    while len(taken) < queries and any(found):  # one of each cause in turn; a query of two causes counts once
+        for cause, rows in enumerate(found):
+            if rows and len(taken) < queries:
+                taken.setdefault(rows.pop(), cause)
+    if not taken:
+        raise SystemExit("No held-out image fails because of a planted cause: try a weaker --anchor.")
+    return torch.tensor(list(taken)), torch.tensor(list(taken.values()))
+
+
+def rankings(
+    problem: TraceProblem, chosen: Tensor, dense: Tensor, value: Tensor, blames: list, seed: int
+) -> dict[str, Tensor]:
+    """By method, (Q, N): the lower, the more to blame."""
+    objective, head = problem.objective, problem.head
+    own = self_influence(objective, head, problem.curvature.quadratic)
+    first_order = influence(objective, head, dense)
+    generator = torch.Generator().manual_seed(seed)
+    dimension = min(TRAK_DIMENSION, len(objective.pairs) // 2)
+    projection = torch.randn(dense.shape[1], dimension, generator=generator) / dimension**0.5
+    moved = torch.ones(dense.shape[1], dtype=torch.bool)
+    features, weights = _trak_features(head, objective.pairs, moved, projection, generator)
+    trak = weights * (-(dense @ projection) @ torch.linalg.solve(features.T @ features, features.T))
+    image = torch.cat(
+        [head.linearize(*objective.pairs.gather(rows)).image for rows in torch.arange(len(own)).split(4096)]
+    )
+    queries = torch.nn.functional.normalize(problem.heldout[chosen] @ head.image_weight.T, dim=1)
+    return {
+        "ecif": value / own.sqrt(),
+        "ecif_plain": value,
+        "positive_only": torch.stack([blame.positive for blame in blames]),
+        "tracin": first_order.positive.mean(0),
+        "trak": trak,
+        "nearest": -(queries @ image.T),
+        "random": torch.rand(value.shape, generator=generator),
+    }
+
+
+def refit_without(problem: TraceProblem, rows: Tensor) -> Head:
+    """The head refitted without some pairs."""
+    removed = torch.zeros(len(problem.objective.pairs), dtype=torch.bool)
+    removed[rows] = True
+    return problem.refit(removed)
+
+
+def sign_agreement(blames: list, rows: Tensor, changes: np.ndarray, name: str) -> Figures:
+    """How often the predicted change of the margin has the sign of the measured one, where it is above its error."""
+    predicted, errors = [], []
+    for blame, removed in zip(blames, rows):
+        by_round = -blame.by_round[:, removed].sum(1)
+        predicted.append(by_round.mean().item())
+        errors.append(by_round.std().item() / len(by_round) ** 0.5)
+    sure = np.abs(predicted) > np.array(errors)
+    if not sure.any():
+        return {}
+    right = np.sign(np.array(predicted)[sure]) == np.sign(changes[sure])
+    slope = (np.array(predicted) * changes).sum() / (np.array(predicted) ** 2).sum()
+    suffix = "" if name == "ecif" else f".{name}"
+    return {
+        **mean_with_error(f"fix_sign_agreement{suffix}", right.astype(float)),
+        f"fix_sign_counted{suffix}": float(sure.sum()),
+        f"fix_slope{suffix}": float(slope),
+    }
+
+
+def agreement_with_solved(problem: TraceProblem, gradients: OuterProducts, fast: Tensor) -> Figures:
+    """Rank correlation and top-100 overlap of the fast traces, and of K-FAC alone, with converged solves."""
+    objective, head = problem.objective, problem.head
+    dense = gradients.dense(head)
+
+    def values(solutions: Tensor) -> np.ndarray:
+        return influence(objective, head, solutions).value("exact").mean(0).numpy()
+
+    solution = conjugate_gradients(
+        lambda directions: objective.gauss_newton_product(head, directions), dense, problem.curvature.solve, 1e-3
+    )
+    solved = values(solution.vectors)
+    figures: Figures = {}
+    for name, mine in (("fast", fast.numpy()), ("kfac", values(problem.curvature.solve(dense)))):
+        figures |= mean_with_error(f"rank_correlation_{name}", rank_correlation(mine, solved))
+        overlap = [len(np.intersect1d(a.argsort()[:100], b.argsort()[:100])) / 100 for a, b in zip(mine, solved)]
+        figures |= mean_with_error(f"top100_overlap_{name}", np.array(overlap))
+    return figures
+
+
+def timings(pairs: int, rounds: int, seed: int) -> Figures:
+    """Seconds of the first trace, of a later one, and of 64 together, on made-up features of ViT-B-32's sizes.
+
+    Args:
+        pairs: N; the features lie in memory-mapped files
+        rounds: partitions of the pairs
+        seed: of the features
+    """
+    dim, image_dim, text_dim = TIMED_DIMS
+    generator = torch.Generator().manual_seed(seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image, text = (
+            torch.from_file(str(folder / tower), shared=True, size=pairs * width).view(pairs, width)
+            for tower, width in (("image", image_dim), ("text", text_dim))
+        )
+        topics = torch.randn(200, 64, generator=generator)
+        shown, said = (torch.randn(64, width, generator=generator) for width in (image_dim, text_dim))
+        for rows in torch.arange(pairs).split(4096):  # pairs of a topic look alike in both towers
+            meaning = topics[rows % len(topics)] + 0.5 * torch.randn(len(rows), 64, generator=generator)
+            for target, mixing in ((image, shown), (text, said)):
+                target[rows] = meaning @ mixing + 3.0 * torch.randn(len(rows), mixing.shape[1], generator=generator)
+        weights = [torch.randn(dim, width, generator=generator) / width**0.5 for width in (image_dim, text_dim)]
+        head = Head(*weights, torch.tensor(3.0))
+        objective = Objective(
+            TensorPairs(image, text), partitions(pairs, 256, rounds, seed), LOSSES["clip"], 0.01, head.vector()
+        )
+        right = torch.arange(NEAR_WRONG + 1) == 0
+
+        def question() -> OuterProducts:
+            rows = torch.randint(pairs, (NEAR_WRONG + 1,), generator=generator)
+            own = image[rows[0]] + torch.randn(image_dim, generator=generator)
+            return Question(own, "image", rows, right).target(head, objective.pairs, "margin")[1]
+
+        started = time.perf_counter()
+        tables = TraceTables.build(folder / "tables", objective, head, "exact", seed)
+        tables.values(question())
+        figures = {
+            "seconds_first_query": time.perf_counter() - started,
+            "timing_rank": float(len(tables.inverse.vectors)),
+        }
+
+        def timed(count: int) -> float:
+            gradients = OuterProducts.join([question() for _ in range(count)])
+            started = time.perf_counter()
+            traced = tables.values(gradients)
+            for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
+                traced.blame(query, worst)
+            return time.perf_counter() - started
+
+        figures["seconds_per_query"] = float(np.median([timed(1) for _ in range(REPEATS)]))
+        figures["seconds_64_queries"] = float(np.median([timed(64) for _ in range(REPEATS)]))
+        return figures
+
+
+def print_table(figures: Figures) -> None:
+    """The figures for people."""
+    columns = "precision_at_10", "recall_at_100", "fix_rate", "margin_change"
+    if f"{columns[0]}.{METHODS[0]}" in figures:
+        print(f"\n{'':<16}" + "".join(f"{column:>20}" for column in columns))
+        for method in METHODS:
+            cells = (f"{figures[f'{name}.{method}']:.3f} ± {figures[f'{name}.{method}_se']:.3f}" for name in columns)
+            print(f"{method:<16}" + "".join(f"{cell:>20}" for cell in cells))
+    rest = {name: value for name, value in figures.items() if "." not in name and not name.endswith("_se")}
+    print()
+    for name, value in rest.items():
+        error = figures.get(f"{name}_se")
+        print(f"{name:<28}{value:.4g}" + (f" ± {error:.2g}" if error is not None else ""))
+
+
+if __name__ == "__main__":
+    main()

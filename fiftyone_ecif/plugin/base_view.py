@@ -1,0 +1,53 @@
+"""The view that the panel looks at: the App's, less what the panel itself put at its end.
+
+Otherwise each selection on a picture would narrow the picture to what was selected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+
+
+def base_view(ctx: foo.ExecutionContext) -> fo.DatasetView:
+    """The App's view without the panel's own selection."""
+    stages = ctx.view._serialize()
+    own = _own_length(ctx, stages)
+    return fo.DatasetView._build(ctx.dataset, stages[: len(stages) - own]) if own else ctx.view
+
+
+def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.DatasetView, what: dict[str, Any]) -> None:
+    """Show a selection in the grid, and remember that it is the panel's.
+
+    Args:
+        ctx: of the panel
+        selected: ``base`` with some stages more
+        base: what :func:`base_view` returned
+        what: of what the selection is made, for the pictures
+    """
+    own = selected._serialize()[len(base._serialize()) :]
+    ctx.panel.state.own = {"length": len(own), "digest": _digest(own), "what": what}
+    ctx.ops.set_view(selected)
+
+
+def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
+    """What the panel's own selection in the App's view is made of; None where there is none."""
+    return ctx.panel.state.own["what"] if _own_length(ctx, ctx.view._serialize()) else None
+
+
+def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
+    """How many of the view's last stages are the panel's."""
+    own = ctx.panel.state.own
+    if not own or len(stages) < own["length"]:
+        return 0
+    last = stages[len(stages) - own["length"] :]
+    return own["length"] if _digest(last) == own["digest"] else 0
+
+
+def _digest(stages: list[dict]) -> str:
+    plain = [[stage["_cls"], stage["kwargs"]] for stage in stages]  # without the stages' own ids
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,52 @@
+"""The operator that stops a job which is running."""
+
+from __future__ import annotations
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.plugin.forms import dropdown, notice, refuse
+from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
+from fiftyone_ecif.plugin.operator import EcifOperator
+
+
+class CancelJob(EcifOperator):
+    """Stops a job at its next step; the dataset stays as it was."""
+
+    name = "cancel_job"
+    label = "cancel a running job"
+    description = "Stop a job of ECIF that is running, here or in a worker; the data stay as they were"
+    icon = "cancel.svg"
+
+    def __call__(
+        self, sample_collection: SampleCollection, job: str | None = None, delegate: bool = False
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the dataset that the job works on
+            job: its id; None: the first
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate, job=job)
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """Which of the running jobs."""
+        inputs = types.Object()
+        jobs = {job.id: f"{job.title} ({job.label})" for job in running_jobs(ctx)}
+        if jobs:
+            inputs.enum("job", list(jobs), default=next(iter(jobs)), label="Job", view=dropdown(jobs))
+            notice(inputs, "harmless", types.Notice, "It stops at its next step.", "The data stay as they were.")
+        else:
+            refuse(inputs, "no_jobs", "No job is running on this dataset.")
+        return types.Property(inputs, view=types.PromptView(label="Cancel a job", submit_button_label="Stop it"))
+
+    def execute(self, ctx: foo.ExecutionContext) -> None:
+        """Leave a note for the job."""
+        jobs = [job.id for job in running_jobs(ctx)]
+        cancel_job(ctx, ctx.params.get("job") or jobs[0])
+        ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")

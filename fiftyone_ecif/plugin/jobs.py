@@ -1,0 +1,74 @@
+"""The jobs that are running on a dataset, as every page, panel and worker sees them: a note in FiftyOne's store.
+
+FiftyOne's operators have no way of being told to stop; a job looks at its note with every update instead.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import fiftyone.operators as foo
+from fiftyone.operators.store import ExecutionStore
+
+STORE = "ecif_jobs"
+SECONDS_TO_LIVE = 600
+"""After which the note of a job that was killed vanishes."""
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A job as it last said.
+
+    Attributes:
+        id: to cancel it by
+        title: what it does
+        label: the step it is at
+        progress: of that step, 0 to 1
+    """
+
+    id: str
+    title: str
+    label: str
+    progress: float
+
+
+class JobRecord:
+    """A job's note.
+
+    Args:
+        open_store: ``ctx.store``
+        title: what the job does
+    """
+
+    def __init__(self, open_store: Callable[[str], ExecutionStore], title: str) -> None:
+        self._store, self.id, self.title = open_store(STORE), uuid.uuid4().hex, title
+        self.update("Starting", 0.0)
+
+    def update(self, label: str, progress: float) -> None:
+        """Note the step that the job is at."""
+        note = {"title": self.title, "label": label, "progress": progress}
+        self._store.set(f"job:{self.id}", note, ttl=SECONDS_TO_LIVE)
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for the job to stop."""
+        return self._store.has(f"cancel:{self.id}")
+
+    def end(self) -> None:
+        """Take the note away."""
+        self._store.delete(f"job:{self.id}")
+        self._store.delete(f"cancel:{self.id}")
+
+
+def running_jobs(ctx: foo.ExecutionContext) -> list[RunningJob]:
+    """The jobs that run on the dataset at the moment, here or in a worker."""
+    store = ctx.store(STORE)
+    ids = [key.partition(":")[2] for key in store.list_keys() if key.startswith("job:")]
+    notes = {id: store.get(f"job:{id}") for id in ids}
+    return [RunningJob(id, **note) for id, note in notes.items() if note is not None]
+
+
+def cancel_job(ctx: foo.ExecutionContext, id: str) -> None:
+    """Ask a job to stop; it does so at its next step, and leaves the dataset as it was."""
+    ctx.store(STORE).set(f"cancel:{id}", True, ttl=SECONDS_TO_LIVE)

@@ -1,0 +1,312 @@
+"""The panel “ECIF”: a run seen as pictures, its suspects reviewed one by one, and what removing pairs would do.
+
+What a tab shows is computed by ``_show_…`` when it is needed and kept in the panel's state (texts) and data
+(pictures); :mod:`fiftyone_ecif.plugin.panel_layout` lays it out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone import ViewField as F
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.curation import fixes, review, summary
+from fiftyone_ecif.curation.fields import FIELDS
+from fiftyone_ecif.plugin import figures, panel_layout
+from fiftyone_ecif.plugin.base_view import base_view, select, selection
+from fiftyone_ecif.plugin.forms import show_fields
+from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
+
+CARDS = 4
+SCATTERED = 3000
+STORE = "ecif_panel"
+KEPT = ("run_key", "tab", "threshold", "truth", "remove")
+"""What a reload of the page brings back."""
+
+
+class EcifPanel(foo.Panel):
+    """See, trust and repair what a run found."""
+
+    @property
+    def config(self) -> foo.PanelConfig:
+        """Beside the samples grid, once."""
+        return foo.PanelConfig(
+            name="ecif_panel",
+            label="ECIF",
+            icon="/assets/compute.svg",
+            category=foo.Categories.CURATE,
+            surfaces="grid",
+            allow_multiple=False,
+            help_markdown=panel_layout.HELP,
+        )
+
+    # What FiftyOne calls
+
+    def on_load(self, ctx: foo.ExecutionContext) -> None:
+        """Begin where the dataset was left."""
+        state = ctx.panel.state
+        kept = ctx.store(STORE).get("choices") or {}
+        state.set(
+            {"tab": "suspects", "threshold": review.SUSPECTED, "truth": panel_layout.UNKNOWN, "remove": 0, "page": 0}
+            | kept
+        )
+        self._show(ctx)
+
+    def on_change_dataset(self, ctx: foo.ExecutionContext) -> None:
+        """Begin anew on another dataset."""
+        self.on_load(ctx)
+
+    def on_change_view(self, ctx: foo.ExecutionContext) -> None:
+        """Follow the view, but not the panel's own selections."""
+        if selection(ctx) is None:
+            ctx.panel.state.page = 0
+        self._show(ctx)
+
+    def render(self, ctx: foo.ExecutionContext) -> types.Property:
+        """Lay out what the state says."""
+        return panel_layout.layout(self, ctx)
+
+    # Choices
+
+    def choose_run(self, ctx: foo.ExecutionContext) -> None:
+        """Another run."""
+        ctx.panel.state.set({"run_key": ctx.params["value"], "page": 0, "remove": 0})
+        self._show(ctx)
+
+    def choose_tab(self, ctx: foo.ExecutionContext) -> None:
+        """Another tab."""
+        ctx.panel.state.tab = ctx.params["value"]
+        self._show(ctx)
+
+    def choose_threshold(self, ctx: foo.ExecutionContext) -> None:
+        """Another threshold, where it is a probability."""
+        value = ctx.params.get("value")
+        if isinstance(value, (int, float)) and 0 <= value <= 1:
+            ctx.panel.state.threshold = float(value)
+            self._show(ctx)
+
+    def choose_truth(self, ctx: foo.ExecutionContext) -> None:
+        """What tells which pairs are really wrong."""
+        ctx.panel.state.truth = ctx.params["value"]
+        self._show(ctx)
+
+    def choose_remove(self, ctx: foo.ExecutionContext) -> None:
+        """How many of the most harmful pairs to think away."""
+        value = ctx.params.get("value")
+        if isinstance(value, (int, float)) and value >= 0:
+            ctx.panel.state.remove = int(value)
+            self._show(ctx)
+
+    def refresh(self, ctx: foo.ExecutionContext) -> None:
+        """Look again, for a job may be done."""
+        self._show(ctx)
+
+    # Selections on pictures
+
+    def select_bars(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs of the bars that were dragged over, the most suspicious first."""
+        bars = [point["idx"] for point in ctx.params.get("data") or [] if point.get("trace_idx", 0) == 0]
+        if bars:  # a click alone sends an empty selection
+            self._select_range(ctx, min(bars) / summary.BINS, (max(bars) + 1) / summary.BINS)
+
+    def click_bar(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs of one bar."""
+        if ctx.params.get("trace_idx", 0) == 0:
+            bar = ctx.params["idx"]
+            self._select_range(ctx, bar / summary.BINS, (bar + 1) / summary.BINS)
+
+    def show_suspects(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs at or above the threshold."""
+        self._select_range(ctx, ctx.panel.state.threshold, 1.0)
+
+    def _select_range(self, ctx: foo.ExecutionContext, low: float, high: float) -> None:
+        run_key, base = ctx.panel.state.run_key, base_view(ctx)
+        name = FIELDS["misalignment"].name(run_key)
+        below = F(name) <= high if high >= 1 else F(name) < high
+        chosen = base.match((F(name) >= low) & below).sort_by(name, reverse=True)
+        select(ctx, chosen, base, {"range": [low, high]})
+        show_fields(ctx, run_key)
+        self._show_suspects(ctx, base, (low, high))
+
+    def select_points(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs inside the lasso."""
+        ids = [point["id"] for point in ctx.params.get("data") or [] if point.get("id")]
+        if ids:
+            base = base_view(ctx)
+            select(ctx, base.select(ids), base, {"points": len(ids)})
+            show_fields(ctx, ctx.panel.state.run_key, "value")
+
+    def click_curve(self, ctx: foo.ExecutionContext) -> None:
+        """Think away as many pairs as the point stands for."""
+        ctx.panel.state.remove = int(ctx.params.get("x") or 0)
+        self._show(ctx)
+
+    def show_harmful(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs that are thought away, the most harmful first."""
+        state, base = ctx.panel.state, base_view(ctx)
+        name = FIELDS["value"].name(state.run_key)
+        chosen = base.match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
+        select(ctx, chosen, base, {"harmful": state.remove})
+        show_fields(ctx, state.run_key, "value")
+
+    def clear_selection(self, ctx: foo.ExecutionContext) -> None:
+        """Show the view again that the panel's selection was made in."""
+        base = base_view(ctx)
+        ctx.panel.state.own = None
+        ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
+        if ctx.panel.state.tab == "suspects":
+            self._show_suspects(ctx, base, None)
+
+    # Repairs
+
+    def tag(self, ctx: foo.ExecutionContext) -> None:
+        """Tag the pairs at or above the threshold."""
+        state = ctx.panel.state
+        tagged = ecif.tag_misaligned(base_view(ctx), state.run_key, state.threshold)
+        self._changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
+
+    def accept(self, ctx: foo.ExecutionContext) -> None:
+        """Replace a card's caption by the suggestion."""
+        report = ecif.apply_suggestions(self._card(ctx), ctx.panel.state.run_key, by=ctx.user_id)
+        self._changed(ctx, "Replaced the caption" if report.changed else f"Nothing was replaced: {report}")
+
+    def find(self, ctx: foo.ExecutionContext) -> None:
+        """Compute a suggestion for a card that has none."""
+        found = ecif.load_results(ctx.dataset, ctx.panel.state.run_key).suggest(self._card(ctx))
+        self._changed(ctx, "Found a suggestion" if found else "No caption of the data set fits this image better")
+
+    def fine(self, ctx: foo.ExecutionContext) -> None:
+        """Mark a card's pair as fine."""
+        ecif.mark_as_fine(self._card(ctx))
+        self._changed(ctx, "Marked as fine")
+
+    def reject(self, ctx: foo.ExecutionContext) -> None:
+        """Mark a card's pair as wrong, and its suggestion too."""
+        ecif.reject(self._card(ctx))
+        self._changed(ctx, "Rejected: it is left out of the cleaned set")
+
+    def undo(self, ctx: foo.ExecutionContext) -> None:
+        """Take back what the latest action replaced."""
+        report = ecif.undo_fixes(fixes.last_fixed(ctx.dataset))
+        self._changed(ctx, f"Undo: {report}")
+
+    def open_card(self, ctx: foo.ExecutionContext) -> None:
+        """Open a card's sample."""
+        ctx.ops.open_sample(id=ctx.params["id"])
+
+    def next_page(self, ctx: foo.ExecutionContext) -> None:
+        """The next cards."""
+        ctx.panel.state.page += 1
+        self._show(ctx)
+
+    def previous_page(self, ctx: foo.ExecutionContext) -> None:
+        """The cards before."""
+        ctx.panel.state.page = max(0, ctx.panel.state.page - 1)
+        self._show(ctx)
+
+    def cancel(self, ctx: foo.ExecutionContext) -> None:
+        """Stop a running job."""
+        cancel_job(ctx, ctx.params["id"])
+        ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")
+
+    def _card(self, ctx: foo.ExecutionContext) -> fo.DatasetView:
+        return ctx.dataset.select([ctx.params["id"]])
+
+    def _changed(self, ctx: foo.ExecutionContext, message: str) -> None:
+        """Let the grid and the panel show a change of the data."""
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(message, variant="success")
+        self._show(ctx)
+
+    # What the tabs show
+
+    def _show(self, ctx: foo.ExecutionContext) -> None:
+        """Compute what the chosen tab shows, or say why there is nothing to see."""
+        state = ctx.panel.state
+        state.jobs = [{"id": job.id, "title": job.title, "label": job.label} for job in running_jobs(ctx)]
+        state.problem = panel_layout.problem(ctx)
+        runs = ecif.list_runs(ctx.dataset)
+        if state.run_key not in runs:
+            state.run_key = runs[-1] if runs else None
+        if state.problem or not state.run_key:
+            return
+        fields = ecif.load_results(ctx.dataset, state.run_key).fields.values()
+        gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
+        if gone:
+            state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
+            return
+        ctx.store(STORE).set("choices", {name: state.get(name) for name in KEPT})
+        base = base_view(ctx)
+        try:
+            if state.tab == "suspects":
+                what = selection(ctx) or {}
+                self._show_suspects(ctx, base, tuple(what["range"]) if "range" in what else None)
+            elif state.tab == "review":
+                self._show_review(ctx, base)
+            elif state.tab == "influence":
+                self._show_influence(ctx, base)
+        except ValueError as error:  # what was there a moment ago is gone: another page deleted it
+            state.problem = str(error)
+
+    def _show_suspects(
+        self, ctx: foo.ExecutionContext, base: fo.DatasetView, selected: tuple[float, float] | None
+    ) -> None:
+        state = ctx.panel.state
+        facts = summary.suspects(base, state.run_key, state.threshold)
+        state.suspects = vars(facts)
+        state.selected = selected
+        counts, edges = summary.misalignment_histogram(base, state.run_key)
+        traces, state.histogram = figures.histogram_figure(counts, edges, state.threshold, selected)
+        ctx.panel.set_data("histogram", traces)
+        choices = summary.truth_choices(ctx.dataset)
+        state.truths, state.measured = choices, None
+        if state.truth in choices and (measured := summary.measured_precision(base, state.run_key, state.truth)):
+            state.measured = {"average": measured.average, "wrong": measured.wrong}
+            traces, state.precision = figures.precision_figure(measured, state.threshold)
+            ctx.panel.set_data("precision", traces)
+
+    def _show_review(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
+        state = ctx.panel.state
+        config = ctx.dataset.get_run_info(state.run_key).config
+        waiting = review.to_review(base, state.run_key)
+        total = len(waiting)
+        state.page = min(state.page or 0, max(0, (total - 1) // CARDS))
+        suggestion, misalignment = (FIELDS[name].name(state.run_key) for name in ("suggestion", "misalignment"))
+        columns = ["id", "filepath", misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
+        text = fixes.text_path(ctx.dataset, config.text_field) if config.text_field else "id"
+        shown = waiting.skip(state.page * CARDS).limit(CARDS)
+        state.waiting, state.last_fixed = total, len(fixes.last_fixed(ctx.dataset))
+        state.cards = [
+            {
+                "id": id,
+                "image": f"/media?filepath={quote(filepath)}",
+                "text": caption,
+                "misalignment": probability,
+                "suggestion": label,
+                "confidence": confidence,
+            }
+            for id, filepath, probability, label, confidence, caption in zip(
+                *shown.values([*columns, text]), strict=True
+            )
+        ]
+
+    def _show_influence(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
+        state = ctx.panel.state
+        columns = summary.roles_sample(base, state.run_key, SCATTERED)
+        traces, state.roles = figures.roles_figure(columns)
+        ctx.panel.set_data("roles", traces)
+        counts, changes = summary.removal_curve(base, state.run_key)
+        state.remove = min(state.remove or 0, int(counts[-1]))
+        traces, state.removal = figures.removal_figure(counts, changes, state.remove)
+        ctx.panel.set_data("removal", traces)
+        state.influence = _influence_facts(len(columns["id"]), counts, changes, state.remove)
+
+
+def _influence_facts(drawn: int, counts: Any, changes: Any, remove: int) -> dict[str, Any]:
+    change = float(changes[counts.searchsorted(remove)]) if remove else 0.0
+    return {"drawn": drawn, "harmful": int(counts[-1]), "change": change}

@@ -1,0 +1,231 @@
+"""How the panel is laid out. Words from the data are shown as they stand, never as markup."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.curation import validation
+from fiftyone_ecif.plugin.base_view import selection
+from fiftyone_ecif.plugin.figures import HEIGHT
+from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
+from fiftyone_ecif.plugin.runs import describe_run
+
+if TYPE_CHECKING:
+    from fiftyone_ecif.plugin.panel import EcifPanel
+
+UNKNOWN = "unknown"
+TABS = {"suspects": "Suspects", "review": "Review", "influence": "Influence", "health": "Health"}
+HELP = """Scores of a run of **ECIF: compute influence**.
+
+*Suspects*: how likely captions are wrong; drag over the bars to see the pairs.
+*Review*: the most suspicious pairs one by one.
+*Influence*: what pairs do to the target loss, and what removing the most harmful ones would do.
+*Health*: whether to trust the numbers."""
+COMPUTE = "@ecif/ecif/compute_influence"
+MILLISECONDS_BETWEEN_LOOKS = 2000
+
+
+def problem(ctx: foo.ExecutionContext) -> str | None:
+    """Why nothing can be shown of this dataset; None if something can."""
+    if ecif.list_runs(ctx.dataset):
+        return None
+    try:
+        validation.check_collection(ctx.dataset, "This dataset")
+    except ValueError as error:
+        return str(error)
+    if not validation.text_fields(ctx.dataset):
+        return "This dataset has no captions: add a string field with a caption, or a Classification field."
+    return None
+
+
+def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
+    """The panel as its state says."""
+    root, state = types.Object(), ctx.panel.state
+    _jobs(panel, root, state)
+    runs = ecif.list_runs(ctx.dataset)
+    if not state.run_key or not runs:
+        _empty(root, state)
+        return types.Property(root)
+    _menu(panel, root, ctx, runs)
+    if state.problem:
+        notice(root, "problem", types.Warning, state.problem)
+        return types.Property(root)
+    tabs = types.TabsView(variant="fullWidth")
+    for name, label in TABS.items():
+        tabs.add_choice(name, label=label)
+    root.enum("tab", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
+    {"suspects": _suspects, "review": _review, "influence": _influence, "health": _health}[state.tab](panel, root, ctx)
+    return types.Property(root)
+
+
+def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
+    """What is running, with a way to stop it."""
+    for number, job in enumerate(state.jobs or []):
+        row = root.h_stack(f"job_{number}", gap=2, align_y="center")
+        row.md(f"**Running:** {escaped(job['title'])}: {escaped(job['label'])}", name="text")
+        row.btn("cancel", label="Cancel", on_click=panel.cancel, params={"id": job["id"]}, variant="outlined")
+    if state.jobs:
+        timer = types.TimerView(interval=MILLISECONDS_BETWEEN_LOOKS, on_interval=panel.refresh)
+        root.view("timer", timer)
+
+
+def _empty(root: types.Object, state: Any) -> None:
+    """No run: why, or how to begin."""
+    if state.problem:
+        notice(root, "problem", types.Warning, state.problem)
+        return
+    root.md(
+        "### No run yet\nCompute influence, and see here which captions are probably wrong, which pairs harm the "
+        "model, and what removing them would do.",
+        name="empty",
+    )
+    root.btn("compute", label="Compute influence", on_click=COMPUTE, prompt=True, variant="contained")
+
+
+def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
+    """Which run; and what concerns all tabs."""
+    row = root.h_stack("menu", gap=2, align_y="center", pad=1)
+    state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
+    row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
+    row.btn("again", label="New run", icon="add", on_click=COMPUTE, prompt=True, variant="outlined")
+    if selection(ctx):
+        clear = panel.clear_selection
+        row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=clear, variant="outlined")
+
+
+def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
+    state = ctx.panel.state
+    facts = state.suspects or {}
+    if not facts.get("scored"):
+        notice(root, "nothing", types.Notice, "None of the pairs in view was scored in this run.")
+        return
+    precision = facts["expected_precision"]
+    expected = "" if precision is None else f", of which {precision:.0%} are expected to be wrong"
+    root.md(
+        f"**{facts['scored']:,}** scored pairs in view, about **{facts['expected_wrong']:,.0f}** of them wrong. "
+        f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}.",
+        name="facts",
+    )
+    root.plot(
+        "histogram",
+        layout=state.histogram,
+        config={"displaylogo": False},
+        height=HEIGHT,
+        on_selected=panel.select_bars,
+        on_click=panel.click_bar,
+    )
+    row = root.h_stack("actions", gap=2, align_y="center")
+    row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
+    row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
+    row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
+    choices = {UNKNOWN: "unknown"} | (state.truths or {})
+    if len(choices) > 1:
+        root.enum(
+            "truth",
+            list(choices),
+            default=state.truth,
+            label="What tells which pairs are really wrong",
+            view=dropdown(choices),
+            on_change=panel.choose_truth,
+        )
+    if state.measured:
+        text = f"Measured on {state.measured['wrong']:,} wrong pairs: average precision {state.measured['average']:.3f}"
+        root.md(text, name="measured")
+        root.plot("precision", layout=state.precision, config={"displaylogo": False}, height=HEIGHT)
+
+
+def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
+    state = ctx.panel.state
+    row = root.h_stack("pages", gap=2, align_y="center")
+    cards = state.cards or []
+    first = (state.page or 0) * 4 + 1
+    waiting = state.waiting or 0
+    shown = f"{first:,} to {first + len(cards) - 1:,} of {waiting:,} pairs to review" if cards else "No pair to review"
+    row.md(shown, name="shown")
+    row.btn("previous", label="Previous", on_click=panel.previous_page, disabled=first == 1, variant="outlined")
+    last = first + len(cards) > waiting
+    row.btn("next", label="Next", on_click=panel.next_page, disabled=last, variant="outlined")
+    if state.last_fixed:
+        label = f"Undo last fix ({state.last_fixed:,})"
+        row.btn("undo", label=label, icon="undo", on_click=panel.undo, variant="outlined")
+    for number, card in enumerate(cards):
+        _card(panel, root, number, card)
+
+
+def _card(panel: EcifPanel, root: types.Object, number: int, card: dict[str, Any]) -> None:
+    """Picture, caption, suggestion, and the three answers."""
+    frame = root.h_stack(f"card_{number}", gap=2, align_y="center", variant="outline", pad=1)
+    params = {"id": card["id"]}
+    frame.define_property(
+        "image",
+        types.String(),
+        default=card["image"],
+        view=types.ImageView(
+            height="96px", width="96px", alt="the pair's image", operator=panel.open_card, params=params
+        ),
+    )
+    body = frame.v_stack("body", gap=1)
+    body.md(
+        f"**{escaped(card['text'] or '(no caption)')}**  \nwrong with probability {card['misalignment']:.2f}",
+        name="text",
+    )
+    if card["suggestion"]:
+        body.md(
+            f"Suggestion: **{escaped(card['suggestion'])}** (confidence {card['confidence'] or 0:.2f})", name="better"
+        )
+    answers = body.h_stack("answers", gap=1)
+    if card["suggestion"]:
+        answers.btn("accept", label="Accept", icon="check", on_click=panel.accept, params=params, variant="contained")
+    else:
+        answers.btn("find", label="Suggest", icon="search", on_click=panel.find, params=params, variant="outlined")
+    answers.btn(
+        "fine", label="Caption is fine", icon="thumb_up", on_click=panel.fine, params=params, variant="outlined"
+    )
+    answers.btn("reject", label="Reject", icon="close", on_click=panel.reject, params=params, variant="outlined")
+
+
+def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
+    state = ctx.panel.state
+    facts = state.influence or {}
+    if not facts.get("drawn"):
+        notice(root, "nothing", types.Notice, "None of the pairs in view was scored in this run.")
+        return
+    target = ctx.dataset.get_run_info(state.run_key).config.target
+    judged = f"the loss of {target}" if target else "the loss of the other half of the pairs"
+    root.md(
+        f"What removing a pair would do to {escaped(judged)}: positive helps, negative harms. "
+        f"{facts['drawn']:,} pairs are drawn; lasso some to see them.",
+        name="judged",
+    )
+    root.plot(
+        "roles", layout=state.roles, config={"displaylogo": False}, height=HEIGHT, on_selected=panel.select_points
+    )
+    if not facts["harmful"]:
+        notice(root, "harmless", types.Notice, "No pair in view harms.")
+        return
+    root.md(
+        f"**What if** the {state.remove:,} most harmful of {facts['harmful']:,} harmful pairs were gone? The target "
+        f"loss would change by **{facts['change']:.3g} nats**, to first order.",
+        name="what_if",
+    )
+    root.plot("removal", layout=state.removal, config={"displaylogo": False}, height=HEIGHT, on_click=panel.click_curve)
+    row = root.h_stack("actions", gap=2, align_y="center")
+    row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
+    row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
+    row.btn(
+        "estimate",
+        label="Estimate for the view",
+        icon="calculate",
+        on_click="@ecif/ecif/estimate_removal",
+        prompt=True,
+        params={"run_key": state.run_key},
+        variant="outlined",
+    )
+
+
+def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
+    describe_run(ctx, root, ctx.panel.state.run_key)

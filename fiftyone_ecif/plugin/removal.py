@@ -1,0 +1,211 @@
+"""The operators that ask what a model would be without some pairs: faces over the results' removal methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.curation.fields import FIELDS
+from fiftyone_ecif.plugin.background import in_background, show_output
+from fiftyone_ecif.plugin.forms import (
+    choose_run,
+    choose_samples,
+    chosen_run,
+    chosen_samples,
+    invalidate,
+    notice,
+    refuse,
+)
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
+
+FIGURES = {
+    "target_loss": "Target loss (nats)",
+    "recall_at_1": "Recall at 1",
+    "recall_at_5": "Recall at 5",
+    "zero_shot_accuracy": "Zero-shot accuracy",
+}
+"""What the figures of a removal are called."""
+
+
+class RemovalOperator(EcifOperator):
+    """Asks something about removing pairs; subclasses say what.
+
+    Class attributes:
+        submit: the text of the form's button
+    """
+
+    streams = delegable = True
+    submit: str
+
+    def __call__(
+        self, sample_collection: SampleCollection, run_key: str | None = None, delegate: bool = False
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to remove
+            run_key: the run; None: the newest
+            delegate: whether to queue it for a worker
+
+        Returns:
+            the result, whose output is shown in the App
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key)
+
+    def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Add what else the subclass lets one choose."""
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """Run and samples, and how many of these the run has scored."""
+        inputs = types.Object()
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            samples = choose_samples(ctx, inputs, "Remove")
+            _count(ctx, inputs, samples, run_key)
+            self.choose_more(ctx, inputs, run_key)
+        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label=self.submit))
+
+
+def _count(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
+    name = FIELDS["value"].name(run_key)
+    scope = ctx.dataset.get_run_info(run_key).config.scope
+    scored, removed = ctx.dataset.count(name), samples.count(name)
+    if scope != "head":
+        refuse(inputs, "count", f"Removal is predicted for runs of scope “head”; this one's is “{scope}”.")
+    elif removed == 0:
+        refuse(inputs, "count", "None of these samples was scored in this run.")
+    elif removed == scored:
+        refuse(inputs, "count", "These are all the pairs of the run.", "Select some of them, or open a view of some.")
+    else:
+        notice(inputs, "count", types.Notice, f"{removed:,} of {scored:,} pairs are thought away")
+
+
+class EstimateRemoval(RemovalOperator):
+    """Predicts the target loss without some pairs, without training."""
+
+    name = "estimate_removal"
+    label = "estimate the effect of removing pairs"
+    description = "Predict the target's loss and recall without some pairs, in closed form"
+    icon = "estimate.svg"
+    place = GRID
+    submit = "Estimate"
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Estimate, and show the figures."""
+        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
+        effect = yield from in_background(
+            ctx, "Estimating a removal", lambda progress: results.estimate_removal(samples, progress=progress)
+        )
+        if effect is not None and not ctx.delegated:
+            yield show_effect(ctx, effect)
+
+
+class VerifyRemoval(RemovalOperator):
+    """Refits the head without some pairs, to hold the prediction against it."""
+
+    name = "verify_removal"
+    label = "verify a removal by refitting"
+    description = "Refit the head without some pairs, and compare the target's figures with the predicted ones"
+    icon = "verify.svg"
+    submit = "Refit"
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Refit, and show the figures beside the predicted ones."""
+        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
+        effect = yield from in_background(
+            ctx, "Verifying a removal", lambda progress: results.verify_removal(samples, progress=progress)
+        )
+        if effect is not None and not ctx.delegated:
+            yield show_effect(ctx, effect)
+
+
+class ExportCheckpoint(RemovalOperator):
+    """Writes the model without the influence of some pairs."""
+
+    name = "export_checkpoint"
+    label = "export the edited checkpoint"
+    description = "Write an open_clip checkpoint with the influence of some pairs removed in closed form"
+    icon = "checkpoint.svg"
+    submit = "Export"
+
+    def __call__(  # type: ignore[override]
+        self,
+        sample_collection: SampleCollection,
+        path: str,
+        run_key: str | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples whose influence is removed
+            path: of the checkpoint; ends in .pt or .safetensors
+            run_key: the run; None: the newest
+            delegate: whether to queue it for a worker
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, path=path)
+
+    def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """The path."""
+        if ctx.dataset.get_run_info(run_key).config.model is None:
+            refuse(inputs, "no_model", "This run used stored embeddings: there is no model to edit.")
+            return
+        field = inputs.str(
+            "path",
+            required=True,
+            label="File",
+            description="On the machine that the App's server runs on; ends in .pt or .safetensors",
+        )
+        path = ctx.params.get("path")
+        if path and not path.endswith((".pt", ".safetensors")):
+            invalidate(field, "The name must end in .pt or .safetensors.")
+        elif path and not Path(path).expanduser().is_absolute():
+            invalidate(field, "Begin with / or ~.")
+        elif path and Path(path).expanduser().exists():
+            invalidate(field, "There is such a file already.")
+        elif path and not Path(path).expanduser().parent.is_dir():
+            invalidate(field, "There is no such folder.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Write it, and say where and how to load it."""
+        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
+        path, model = str(Path(ctx.params["path"]).expanduser()), results.config.model
+        written = yield from in_background(
+            ctx,
+            "Editing a checkpoint",
+            lambda progress: results.edited_checkpoint(samples, path, progress=progress),
+        )
+        if written is not None and not ctx.delegated:
+            outputs = types.Object()
+            how = f"open_clip.create_model_and_transforms({model!r}, pretrained={path!r}) loads it."
+            notice(outputs, "written", types.Success, f"Wrote {path}", how)
+            yield show_output(ctx, outputs)
+
+
+def show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
+    """Show the figures of a removal as a table."""
+    outputs = types.Object()
+    table = types.TableView(read_only=True)
+    columns = {"figure": f"Without {effect.removed:,} pairs", "before": "Now", "predicted": "Predicted"}
+    if effect.measured is not None:
+        columns["measured"] = "Measured"
+    for key, label in columns.items():
+        table.add_column(key, label=label)
+    rows = [
+        {"figure": FIGURES.get(name, name), "before": f"{before:.5g}", "predicted": f"{effect.predicted[name]:.5g}"}
+        | ({} if effect.measured is None else {"measured": f"{effect.measured[name]:.5g}"})
+        for name, before in effect.before.items()
+    ]
+    outputs.list("figures", types.Object(), view=table)
+    for number, warning in enumerate(effect.warnings):
+        notice(outputs, f"warning_{number}", types.Warning, warning)
+    return show_output(ctx, outputs, {"figures": rows})

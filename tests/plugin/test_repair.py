@@ -1,0 +1,127 @@
+"""Each operator does what the SDK's call does, with the same parameters, and says in numbers what it did."""
+
+import inspect
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import pytest
+from fiftyone import ViewField as F
+from fiftyone.operators.executor import ExecutionError
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.plugin import NAME, OPERATORS
+from tests.plugin.conftest import requests_of, shown_ids
+from tests.plugin.test_forms import refusals
+
+
+def operator(name):
+    return foo.get_operator(f"{NAME}/{name}")
+
+
+@pytest.fixture
+def suspects(scored_dataset):
+    """Three pairs of the run "first" with suggestions of rising confidence."""
+    view = scored_dataset.match(F("planted")).limit(3)
+    scored_dataset.set_field("first_suggestion", None).save()
+    labels = [fo.Classification(label=f"better {n}", confidence=0.3 * n) for n in (1, 2, 3)]
+    scored_dataset.set_values("first_suggestion", dict(zip(view.values("id"), labels)), key_field="id")
+    return view
+
+
+def test_every_operator_is_called_with_the_forms_parameters(resolve_form, scored_dataset, suspects):
+    """What a script can pass, the form asks for under the same name."""
+    scored_dataset.match_tags("none")
+    ecif.apply_suggestions(suspects[:1], "first")
+    not_asked = {
+        "sample_collection", "delegate", "job", "new_run_key", "path", "threshold", "run_key", "overwrite",
+        "model", "pretrained", "templates", "image_embeddings", "text_embeddings", "removal", "rounds",
+        "batch_size", "damping", "seed", "device",
+    }  # fmt: skip
+    for kind in OPERATORS:
+        form = resolve_form(f"{NAME}/{kind.name}", scored_dataset)
+        parameters = set(inspect.signature(kind.__call__).parameters) - {"self"}
+        assert parameters - not_asked <= set(form), kind.name
+
+
+@pytest.mark.parametrize("name", ["show_harmful", "show_valuable"])
+def test_harmful_and_valuable_pairs_are_shown_in_order(scored_dataset, name):
+    scored_dataset.set_values("first_value", [number - 30.5 for number in range(60)])
+    result = operator(name)(scored_dataset, limit=4)
+    requests = requests_of(result)
+    method = getattr(ecif.load_results(scored_dataset, "first"), name.removeprefix("show_"))
+    assert shown_ids(scored_dataset, requests) == method(limit=4).values("id")
+    assert "first_value" in requests["set_active_fields"]["fields"]
+
+
+def test_suggestions_are_applied_and_undone(scored_dataset, suspects):
+    before = suspects.values("caption")
+    result = operator("apply_suggestions")(suspects, "first", min_confidence=0.5)
+    assert result.result == {"changed": 2, "unchanged": {"less confident": 1}}
+    assert suspects.values("caption") == [before[0], "better 2", "better 3"]
+    result = operator("undo_fixes")(scored_dataset)
+    assert result.result["changed"] == 2
+    assert suspects.values("caption") == before
+
+
+def test_the_form_previews_the_changes_as_plain_cells(resolve_form, scored_dataset, suspects):
+    inputs = resolve_form(f"{NAME}/apply_suggestions", scored_dataset)
+    assert [row["after"] for row in inputs["changes"].default] == ["better 3", "better 2", "better 1"]
+    assert "3 samples will change" in inputs["count"].view.label
+    inputs = resolve_form(f"{NAME}/apply_suggestions", scored_dataset, min_confidence=1.0)
+    assert list(refusals(inputs)) == ["count"]
+    field = scored_dataset.get_field("caption")
+    field.read_only = True
+    field.save()
+    assert "read-only" in refusals(resolve_form(f"{NAME}/apply_suggestions", scored_dataset))["not_writable"]
+
+
+def test_pairs_are_tagged_and_marked_as_fine(resolve_form, scored_dataset, suspects):
+    threshold = min(suspects.values("first_misalignment"))
+    expected = len(scored_dataset.match(F("first_misalignment") >= threshold))
+    assert operator("tag_misaligned")(scored_dataset, threshold=threshold).result == {"tagged": expected}
+    assert operator("mark_as_fine")(suspects).result == {"marked": 3}
+    assert len(scored_dataset.match_tags("misaligned")) == expected - 3
+    assert list(refusals(resolve_form(f"{NAME}/tag_misaligned", scored_dataset, threshold=7))) == ["threshold"]
+
+
+@pytest.mark.parametrize("name", ["estimate_removal", "verify_removal"])
+def test_the_effect_of_removing_pairs_is_shown(scored_dataset, suspects, name):
+    requests = requests_of(operator(name)(suspects, "first"))
+    rows = {row["figure"]: row for row in requests["show_output"]["results"]["figures"]}
+    effect = getattr(ecif.load_results(scored_dataset, "first"), name)(suspects, progress=False)
+    assert rows["Target loss (nats)"]["predicted"] == f"{effect.predicted['target_loss']:.5g}"
+    assert ("measured" in rows["Target loss (nats)"]) == (name == "verify_removal")
+
+
+def test_removals_that_make_no_sense_are_refused(resolve_form, scored_dataset):
+    form = f"{NAME}/estimate_removal"
+    assert "all the pairs" in refusals(resolve_form(form, scored_dataset))["count"]
+    form = f"{NAME}/export_checkpoint"
+    assert "stored embeddings" in refusals(resolve_form(form, scored_dataset.limit(3)))["no_model"]
+
+
+def test_the_cleaned_set_is_exported(scored_dataset, suspects, tmp_path, resolve_form):
+    operator("tag_misaligned")(suspects, threshold=0.0)
+    folder = str(tmp_path / "clean")
+    assert operator("export_cleaned")(scored_dataset, folder, text_field="caption").result == {"exported": 57}
+    with pytest.raises(ExecutionError, match="choose another folder"):
+        operator("export_cleaned")(scored_dataset, folder)
+    inputs = resolve_form(f"{NAME}/export_cleaned", scored_dataset, suspects="first", threshold=0.0)
+    assert list(refusals(inputs)) == ["count"]
+
+
+def test_an_edited_checkpoint_is_exported(pair_dataset, tmp_path):
+    import torch
+
+    from fiftyone_ecif.models import load_model
+
+    torch.manual_seed(0)
+    load_model("ecif-tiny").save_checkpoint(tmp_path / "base.pt")
+    ecif.compute_influence(
+        pair_dataset, "caption", model="ecif-tiny", pretrained=str(tmp_path / "base.pt"), rounds=2, batch_size=20,
+        num_workers=0, progress=False,
+    )  # fmt: skip
+    with pytest.raises(ExecutionError, match="must end in"):
+        operator("export_checkpoint")(pair_dataset.limit(3), str(tmp_path / "edited.txt"))
+    operator("export_checkpoint")(pair_dataset.limit(3), str(tmp_path / "edited.pt"))
+    assert (tmp_path / "edited.pt").is_file()
