@@ -93,9 +93,13 @@ def run(cells: Sequence[CellSettings], folder: Path, again: Sequence[str] = (), 
         for _ in tqdm(pool.map(make_base_model, *zip(*bases)) if bases else (), total=len(bases), desc="base models"):
             pass
         work = {pool.submit(run_cell, cell, folder, again): cell for cell in todo}
-        for done in tqdm(as_completed(work), total=len(work), desc="cells", unit="cell"):
-            if error := done.exception():
-                failed.append(f"{work[done].name}: {error}")
+        try:
+            for done in tqdm(as_completed(work), total=len(work), desc="cells", unit="cell"):
+                if error := done.exception():
+                    failed.append(f"{work[done].name}: {error}")
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)  # or the pool would first finish what it was given
+            raise
     if failed:
         raise RuntimeError(f"{len(failed)} cells could not be measured:\n" + "\n".join(failed))
 

@@ -42,12 +42,12 @@ def tables(results: Sequence[Result]) -> str:
     """All tables in Markdown: AUROC and average precision over rates, what is the package's own, and every rate."""
     if not results:
         return "Nothing has been measured yet."
-    seeds = sorted({result["seed"] for result in results})
+    seeds = ", ".join(map(str, sorted({result["seed"] for result in results})))
     methods = [name for name in ALL_METHODS if any(f"auroc.{name}" in result for result in results)]
     by_setting = ("data", "regime", "noise")
     sections = [
-        f"{len(results)} cells, {len(seeds)} seeds. Mean ± standard error over seeds; the best of a row is bold. "
-        "Methods for class labels have no figures on free captions.",
+        f"{len(results)} cells; seeds {seeds}. Mean ± standard error over seeds; the best of a row is bold. Methods "
+        "for class labels have no figures on free captions.",
         "AUROC, mean over noise rates:",
         method_table(results, by_setting, "auroc", methods),
         "Average precision, mean over noise rates:",

@@ -15,6 +15,7 @@ from benchmarks.detection_data import CellSettings, cell_of_file, make_cell
 from benchmarks.detection_methods import (
     ALL_METHODS,
     CLASS_METHODS,
+    Evidence,
     calibration_error,
     evidence,
     figures,
@@ -47,7 +48,8 @@ def tiny_cell(with_classes=True, seed=0):
         captions=names,
         planted=planted.numpy(),
         classes=Classes(NAMES, given.numpy(), true.numpy(), prompts) if with_classes else None,
-        trusted=None,
+        views=None,
+        trusted=np.zeros(PAIRS, dtype=bool),
         settings={"data": "tiny", "seed": 0},
     )
 
@@ -64,7 +66,7 @@ WITHOUT_DATABASE = tuple(name for name in ALL_METHODS if name != "mistakenness")
 @pytest.fixture(scope="module")
 def found(cell):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(self_influence, "TRAK_DIMENSION", 24)
+        patch.setattr(self_influence, "PROJECTED", 24)
         return evidence(cell, QUICK)
 
 
@@ -141,11 +143,12 @@ def test_positive_only_divides_by_the_curvature_at_rest(cell):
 
 
 def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypatch):
-    monkeypatch.setattr(self_influence, "TRAK_DIMENSION", 24)
+    monkeypatch.setattr(self_influence, "PROJECTED", 24)
     found = self_influence.trak(cell.pairs, cell.head, seed=3).double().numpy()
     generator = torch.Generator().manual_seed(3)
     projection = attribution.random_projection(cell.head.size, 24, generator)
-    features, wrong = attribution.trak_features(cell.head, cell.pairs, projection, generator)
+    everything = torch.ones(cell.head.size, dtype=torch.bool)
+    features, wrong = attribution.trak_features(cell.head, cell.pairs, everything, projection, generator)
     phi, wrong = features.double().numpy(), wrong.double().numpy()
     gram = sum(np.outer(row, row) for row in phi)
     expected = [q * q * row @ np.linalg.solve(gram, row) for row, q in zip(phi, wrong, strict=True)]
@@ -232,7 +235,8 @@ def tiny_data(tmp_path, monkeypatch, pair_rows):
 def test_a_cell_is_made_of_noisy_pairs_and_a_model_once(tiny_data, monkeypatch):
     settings = CellSettings("tiny", "uniform", 0.25, trusted=6)
     cell = make_cell(settings, progress=False)
-    assert len(cell.pairs) == 40 and len(cell.trusted) == 6 and cell.planted.sum() == 10
+    assert len(cell.pairs) == len(cell.views) == 40 and cell.planted.sum() == 10
+    assert cell.trusted.sum() == 6 and not (cell.trusted & cell.planted).any()
     np.testing.assert_array_equal(cell.planted, cell.classes.given != cell.classes.true)
     assert [f"a {cell.classes.names[label]}" for label in cell.classes.given] == cell.captions
     assert tiny_data[0].captions == cell.captions, "the model has seen the noisy captions"
@@ -253,9 +257,19 @@ def test_the_users_own_pairs_need_a_named_model(tiny_data, tmp_path, pair_rows):
         cell_of_file(CellSettings("pairs", "natural"), file)
 
 
-def test_more_trusted_pairs_than_are_held_out_are_refused(tiny_data):
-    with pytest.raises(ValueError, match="12 held-out pairs"):
-        make_cell(CellSettings("tiny", trusted=13), progress=False)
+def test_more_trusted_pairs_than_are_right_are_refused(tiny_data):
+    with pytest.raises(ValueError, match="32 pairs are known to be right"):
+        make_cell(CellSettings("tiny", trusted=33), progress=False)
+
+
+def test_trusted_pairs_are_left_out_of_the_figures(cell, found):
+    score = np.where(cell.planted, 1.0, 0.0)
+    missed = np.flatnonzero(cell.planted)[0]
+    score[missed] = -1.0
+    blind = Evidence({"clip_score": score}, {}, None)
+    trusted = np.arange(PAIRS) == missed
+    assert figures(cell, blind)["auroc.clip_score"] < 1
+    assert figures(Cell(**{**vars(cell), "trusted": trusted}), blind)["auroc.clip_score"] == 1
 
 
 def test_the_grid_measures_what_is_missing_and_keeps_the_rest(tiny_data, tmp_path):
