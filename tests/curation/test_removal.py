@@ -134,7 +134,7 @@ def test_scopes_inside_the_towers_are_predicted_verified_and_written(pair_datase
 
 
 def test_a_cross_fitted_run_inside_the_towers_is_judged_half_by_half(pair_dataset, tmp_path, monkeypatch):
-    """Labels and a regular expression: the estimate is the mean of both halves', the checkpoint changes what it finds."""
+    """Labels and a regular expression; the checkpoint changes only what the expression finds."""
     monkeypatch.setattr(scopes, "Attributed", partial(Attributed, fit_steps=3, probes=1))
     base = saved_model(tmp_path / "base.pt")
     results = ecif.compute_influence(
