@@ -92,7 +92,7 @@ def test_trak_features_are_gradients_of_its_output_function(problem):
     theta = scope.vector()
     everything = torch.ones(len(theta), dtype=torch.bool)
     whole = torch.eye(len(theta), dtype=theta.dtype)
-    features, _ = attribution._trak_features(scope, pairs, everything, whole, torch.Generator())
+    features, _ = attribution.trak_features(scope, pairs, everything, whole, torch.Generator())
     others = scope.linearize(*pairs.gather(torch.arange(PAIRS)))
 
     def output(vector):
