@@ -241,7 +241,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             for target, mixing in ((image, shown), (text, said)):
                 target[rows] = meaning @ mixing + 3.0 * torch.randn(len(rows), mixing.shape[1], generator=generator)
         weights = [torch.randn(dim, width, generator=generator) / width**0.5 for width in (image_dim, text_dim)]
-        head = Head(*weights, torch.tensor(3.0))
+        head = Head(weights[0], weights[1], torch.tensor(3.0))
         objective = Objective(
             TensorPairs(image, text), partitions(pairs, 256, rounds, seed), LOSSES["clip"], 0.01, head.vector()
         )
