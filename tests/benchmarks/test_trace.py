@@ -63,16 +63,25 @@ def test_timings_are_taken_on_features_in_files(monkeypatch):
     assert figures["seconds_64_queries"] < 64 * figures["seconds_first_query"]
 
 
-def test_queries_without_a_planted_cause_are_refused():
-    class Sound:
-        causes = torch.zeros(1, 4, dtype=torch.bool)
-        head = None
+class Margins:
+    """Three queries, of which two fail; the groups' removals raise the margins by what is given."""
 
-        def margins(self, head):
-            return torch.ones(3)
+    head = "fitted"
 
-        def refit(self, removed):
-            return None
+    def __init__(self, gains):
+        self.gains = torch.tensor(gains)
+        self.causes = torch.eye(len(gains), dtype=torch.bool)
 
+    def refit(self, removed):
+        return int(removed.nonzero())
+
+    def margins(self, head):
+        before = torch.tensor([-1.0, 1.0, -1.0])
+        return before if head == "fitted" else before + self.gains[head]
+
+
+def test_the_cause_of_a_query_is_the_group_whose_removal_helps_most():
+    queries, causes = trace.failing_queries(Margins([[2.0, 0.0, 0.5], [3.0, 0.0, 0.0]]), 3, 0, progress=False)
+    assert (queries.tolist(), causes.tolist()) == ([0], [1])
     with pytest.raises(SystemExit, match="anchor"):
-        trace.failing_queries(Sound(), 3, 0, progress=False)
+        trace.failing_queries(Margins([[0.5, 9.0, 0.5]]), 3, 0, progress=False)
