@@ -123,24 +123,23 @@ def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progres
 
 
 def failing_queries(problem: TraceProblem, queries: int, seed: int, progress: bool) -> tuple[Tensor, Tensor]:
-    """Held-out images that fail, and are right once one planted group is gone: which, and which group, int64 (Q,)."""
+    """Held-out images that fail, and are right once one planted group is gone: which, and which group, int64 (Q,).
+
+    Where several groups would do, the cause is the one whose removal raises the margin most.
+    """
     before = problem.margins(problem.head)
-    found: list[list[int]] = []
     bar = tqdm(problem.causes, desc="refits: planted causes", unit="refit", disable=not progress)
-    for group in bar:
-        after = problem.margins(problem.refit(group))
-        found.append(((before < 0) & (after > 0)).nonzero().squeeze(1).tolist())
+    after = torch.stack([problem.margins(problem.refit(group)) for group in bar])
+    best, cause = after.max(0)
+    failing = (before < 0) & (best > 0)
     rng = np.random.default_rng(seed)
-    for rows in found:
-        rng.shuffle(rows)
-    taken: dict[int, int] = {}
-    while len(taken) < queries and any(found):  # one of each cause in turn; a query of two causes counts once
-        for cause, rows in enumerate(found):
-            if rows and len(taken) < queries:
-                taken.setdefault(rows.pop(), cause)
-    if not taken:
+    found = [rng.permutation((failing & (cause == group)).nonzero().squeeze(1).numpy()) for group in range(len(after))]
+    # One of each cause in turn.
+    turns = [(turn, group, row) for group, rows in enumerate(found) for turn, row in enumerate(rows)]
+    chosen = sorted(turns)[:queries]
+    if not chosen:
         raise SystemExit("No held-out image fails because of a planted cause: try a weaker --anchor.")
-    return torch.tensor(list(taken)), torch.tensor(list(taken.values()))
+    return torch.tensor([int(row) for _, _, row in chosen]), torch.tensor([group for _, group, _ in chosen])
 
 
 def rankings(
@@ -241,7 +240,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             for target, mixing in ((image, shown), (text, said)):
                 target[rows] = meaning @ mixing + 3.0 * torch.randn(len(rows), mixing.shape[1], generator=generator)
         weights = [torch.randn(dim, width, generator=generator) / width**0.5 for width in (image_dim, text_dim)]
-        head = Head(*weights, torch.tensor(3.0))
+        head = Head(weights[0], weights[1], torch.tensor(3.0))
         objective = Objective(
             TensorPairs(image, text), partitions(pairs, 256, rounds, seed), LOSSES["clip"], 0.01, head.vector()
         )

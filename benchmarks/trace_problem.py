@@ -52,7 +52,6 @@ class TraceProblem:
         labels: int64 (M,), their classes
         texts: (T,) the first pair of each distinct text
         text_labels: int64 (T,), the class that each text names
-        image_labels: int64 (N,), the true classes of the pairs' images
     """
 
     objective: Objective
@@ -153,7 +152,7 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
     ]
     unit = torch.nn.functional.normalize(image[:, : image.shape[1] - 1], dim=1)
     captions, filepaths, said = list(train.captions), list(train.filepaths), train.labels.copy()
-    free = np.ones(len(train), dtype=bool)
+    free: np.ndarray = np.ones(len(train), dtype=bool)
     causes, kinds = [], []
 
     def near(label: int, count: int) -> np.ndarray:
@@ -168,7 +167,7 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
         for row in rows:
             chosen = template or train.templates[rng.integers(len(train.templates))]
             captions[row], said[row] = chosen.format(train.class_names[label]), label
-        group = np.zeros(len(train), dtype=bool)
+        group: np.ndarray = np.zeros(len(train), dtype=bool)
         group[rows] = True
         causes.append(group)
         kinds.append(kind)

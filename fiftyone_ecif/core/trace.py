@@ -178,9 +178,9 @@ class FactoredTangent:
         """
         (a, x), (b, y) = gradients.image, gradients.text
         count = len(gradients)
-        alpha, gamma = batch.image_input @ x.T, batch.text_input @ y.T
-        image_b, image_a = (batch.image @ torch.cat([b, a]).T).split([len(b), len(a)], 1)
-        text_a, text_b = (batch.text @ torch.cat([a, b]).T).split([len(a), len(b)], 1)
+        alpha, gamma = _times(batch.image_input, x.T), _times(batch.text_input, y.T)
+        image_b, image_a = _times(batch.image, torch.cat([b, a]).T).split([len(b), len(a)], 1)
+        text_a, text_b = _times(batch.text, torch.cat([a, b]).T).split([len(a), len(b)], 1)
         owner = torch.cat([gradients.image_owner, gradients.text_owner])
         left, right = torch.cat([alpha, scale * image_b], 1), torch.cat([scale * text_a, gamma], 1)
         rows = gradients.logit_scale - _by_owner(alpha * image_a, gradients.image_owner, count)
@@ -207,9 +207,9 @@ class FactoredTangent:
 
     def row_sums(self, weights: Tensor) -> Tensor:
         """Σ_j w_ij Ṡ^k_ij, (B, K)."""
-        sums = _by_owner(self.left * (weights @ self.right), self.owner, self.rows.shape[1])
+        sums = _by_owner(self.left * _times(weights, self.right), self.owner, self.rows.shape[1])
         ones = torch.ones_like(self.columns[:, :1])
-        weighted = (weights * self.products) @ torch.cat([ones, self.columns], 1)
+        weighted = _times(weights * self.products, torch.cat([ones, self.columns], 1))
         return sums + self.rows * weighted[:, :1] + weighted[:, 1:]
 
     def entries(self, columns: Tensor) -> Tensor:
@@ -264,3 +264,8 @@ def _softmax_side(similarity: Tensor, tangent: FactoredTangent, own: Tensor, rem
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:
     """(B, p) summed to (B, K)."""
     return products.new_zeros(len(products), count).index_add_(1, owner, products)
+
+
+def _times(matrix: Tensor, thin: Tensor) -> Tensor:
+    """Their product; BLAS is several times as fast with a thin factor first."""
+    return (thin.T @ matrix.T).T

@@ -65,6 +65,12 @@ def test_factored_derivatives_are_those_of_whole_tangents(kind, removal, sharpne
             torch.testing.assert_close(negative.T / 24, whole.negative(removal)[number][:, index])
 
 
+def test_the_mean_of_gradients_is_one_gradient():
+    head = make_head(bias=True)
+    gradients = OuterProducts.join([gradient for _, gradient in make_queries(head)])
+    torch.testing.assert_close(gradients.mean().dense(head), gradients.dense(head).mean(0, keepdim=True))
+
+
 def test_an_unknown_kind_is_refused():
     head = make_head()
     image, text = make_features(3)
