@@ -16,7 +16,7 @@ from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.removal import RemovalStudy
-from fiftyone_ecif.curation.runs import EcifConfig, check_run
+from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results
 from fiftyone_ecif.curation.source import embedding_pairs, head_embeddings, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.writing import load_tensors
@@ -41,10 +41,7 @@ class InfluenceResults:
 
     @cached_property
     def _stored(self):
-        stored = self.dataset.load_run_results(self.run_key, cache=False, load_view=False)
-        if stored is None:
-            raise ValueError(f"Run {self.run_key!r} has no results: it did not end. Delete it and run it again.")
-        return stored
+        return stored_results(self.dataset, self.run_key)
 
     @cached_property
     def _tensors(self) -> dict[str, torch.Tensor]:

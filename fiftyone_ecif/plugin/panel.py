@@ -16,7 +16,7 @@ from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import fixes, review, summary
-from fiftyone_ecif.curation.fields import FIELDS
+from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.plugin import figures, panel_layout
 from fiftyone_ecif.plugin.base_view import base_view, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
@@ -235,7 +235,7 @@ class EcifPanel(foo.Panel):
             state.run_key = runs[-1] if runs else None
         if state.problem or not state.run_key:
             return
-        fields = ecif.load_results(ctx.dataset, state.run_key).fields.values()
+        fields = [field.name(state.run_key) for field in SCORE_FIELDS]
         gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
         if gone:
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."

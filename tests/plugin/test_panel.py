@@ -1,6 +1,8 @@
 """The panel's events without a browser: what it shows, what it tells the App, and what it leaves in the data."""
 
 import json
+import subprocess
+import sys
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -9,6 +11,7 @@ import pytest
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
+from tests.conftest import REPOSITORY
 
 PANEL = "@ecif/ecif/ecif_panel"
 
@@ -168,3 +171,16 @@ def test_the_health_of_a_run_is_shown(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="health")
     assert {"settings", "health", "timings"} <= set(panel.shown)
     assert len(scored_dataset.match(F("tags").length() > 0)) == 0  # looking changes nothing
+
+
+def test_opening_the_panel_leaves_torch_out(scored_dataset):
+    """Importing it takes seconds, which is not the time to open a panel in."""
+    scored_dataset.persistent = True  # the other process deletes what is not, when it ends
+    program = (
+        "import sys, fiftyone as fo; from tests.plugin.test_panel import Panel; "
+        f"panel = Panel(fo.load_dataset({scored_dataset.name!r})); "
+        "[panel.event('choose_tab', value=tab) for tab in ('review', 'influence', 'health')]; "
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "False"
