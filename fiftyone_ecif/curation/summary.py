@@ -33,7 +33,7 @@ def misalignment_histogram(samples: SampleCollection, run_key: str, bins: int = 
     grouped = samples.match(F(path[1:]) >= 0)._aggregate(
         post_pipeline=[{"$group": {"_id": number, "count": {"$sum": 1}}}]
     )
-    counts = np.zeros(bins, dtype=np.int64)
+    counts: np.ndarray = np.zeros(bins, dtype=np.int64)
     for group in grouped:
         counts[int(group["_id"])] = group["count"]
     return counts, np.linspace(0.0, 1.0, bins + 1)
