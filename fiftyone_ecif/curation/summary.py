@@ -148,7 +148,8 @@ def removal_curve(samples: SampleCollection, run_key: str, points: int = CURVE_P
     """
     name = FIELDS["value"].name(run_key)
     group = {"groupBy": f"${name}", "buckets": points, "output": {"count": {"$sum": 1}, "sum": {"$sum": f"${name}"}}}
-    buckets = list(samples.match(F(name) < 0)._aggregate(post_pipeline=[{"$bucketAuto": group}]))
+    harmful = samples.exists(name).match(F(name) < 0)  # None is less than 0 to the database
+    buckets = list(harmful._aggregate(post_pipeline=[{"$bucketAuto": group}]))
     counts = np.cumsum([0] + [bucket["count"] for bucket in buckets])
     changes = np.cumsum([0.0] + [bucket["sum"] for bucket in buckets])
     return counts, changes

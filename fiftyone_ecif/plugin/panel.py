@@ -24,6 +24,7 @@ from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 
 CARDS = 4
 SCATTERED = 3000
+FIRST_REMOVED = 10  # at first, a tenth of the harmful pairs is thought away
 STORE = "ecif_panel"
 KEPT = ("run_key", "tab", "threshold", "truth", "remove")
 """What a reload of the page brings back."""
@@ -150,7 +151,7 @@ class EcifPanel(foo.Panel):
         """Show the pairs that are thought away, the most harmful first."""
         state, base = ctx.panel.state, base_view(ctx)
         name = FIELDS["value"].name(state.run_key)
-        chosen = base.match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
+        chosen = base.exists(name).match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
         select(ctx, chosen, base, {"harmful": state.remove})
         show_fields(ctx, state.run_key, "value")
 
@@ -301,7 +302,8 @@ class EcifPanel(foo.Panel):
         traces, state.roles = figures.roles_figure(columns)
         ctx.panel.set_data("roles", traces)
         counts, changes = summary.removal_curve(base, state.run_key)
-        state.remove = min(state.remove or 0, int(counts[-1]))
+        harmful = int(counts[-1])
+        state.remove = min(state.remove or -(-harmful // FIRST_REMOVED), harmful)
         traces, state.removal = figures.removal_figure(counts, changes, state.remove)
         ctx.panel.set_data("removal", traces)
         state.influence = _influence_facts(len(columns["id"]), counts, changes, state.remove)

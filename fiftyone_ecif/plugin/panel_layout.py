@@ -53,7 +53,7 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
         return types.Property(root)
     _menu(panel, root, ctx, runs)
     if state.problem:
-        notice(root, "problem", types.Warning, state.problem)
+        notice(root, "problem_words", types.Warning, state.problem)
         return types.Property(root)
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
@@ -77,7 +77,7 @@ def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
 def _empty(root: types.Object, state: Any) -> None:
     """No run: why, or how to begin."""
     if state.problem:
-        notice(root, "problem", types.Warning, state.problem)
+        notice(root, "problem_words", types.Warning, state.problem)
         return
     root.md(
         "### No run yet\nCompute influence, and see here which captions are probably wrong, which pairs harm the "
@@ -135,7 +135,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
         )
     if state.measured:
         text = f"Measured on {state.measured['wrong']:,} wrong pairs: average precision {state.measured['average']:.3f}"
-        root.md(text, name="measured")
+        root.md(text, name="measured_words")
         root.plot("precision", layout=state.precision, config=PLOT, height=HEIGHT)
 
 

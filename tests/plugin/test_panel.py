@@ -73,7 +73,7 @@ def test_datasets_that_cannot_be_scored_are_told_why(pair_rows, make, words):
     if sample.has_field("group"):
         dataset.add_group_field("group", default="left")
     dataset.add_sample(sample)
-    assert words in Panel(dataset).words("problem")
+    assert words in Panel(dataset).words("problem_words")
     dataset.delete()
 
 
@@ -149,8 +149,10 @@ def test_measured_precision_and_the_removal_curve(scored_dataset):
     planted, score = scored_dataset.values(["planted", "first_misalignment"])
     expected = average_precision_score(planted, np.floor(np.array(score) * 200))
     assert panel.state["measured"] == {"average": pytest.approx(expected), "wrong": 12}
+    unscored = scored_dataset.limit(5)
+    unscored.set_field("first_value", None).save()
     panel.event("choose_tab", value="influence")
-    harmful = np.sort([value for value in scored_dataset.values("first_value") if value < 0])
+    harmful = np.sort([value for value in scored_dataset.values("first_value") if value is not None and value < 0])
     curve = panel.data["removal"][0]
     assert curve["y"][1:] == pytest.approx(harmful.cumsum()[np.array(curve["x"][1:]) - 1])
     panel.event("choose_remove", value=7)
