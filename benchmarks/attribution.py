@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.removal_problem import Problem
-from fiftyone_ecif.core import Objective, Pairs, Scope
+from fiftyone_ecif.core import Objective, Pairs, Scope, removal_gradients
 from fiftyone_ecif.core.scope import Cotangent
 
 TRAK_DIMENSION = 512
+"""Projections; half as many as pairs where these are few, since the kernel is singular from as many on."""
 TRAK_BATCH = 300
 """Candidates that TRAK's output function compares a pair with, the package's default."""
-TRAK_CHUNK = 64
+TRAK_CHUNK = 32
 """Pairs whose own gradients are held together."""
 
 
@@ -47,60 +48,19 @@ def group_gradients(objective: Objective, scope: Scope, groups: Tensor) -> Group
     Returns:
         :class:`GroupGradients`; the anchor drops out
     """
-    sums = [torch.zeros(len(groups), len(scope.vector()), dtype=scope.vector().dtype) for _ in range(4)]
+    exact = removal_gradients(objective, scope, groups)
+    readings = [torch.zeros_like(exact) for _ in range(3)]
     for index, batch in objective.linearizations(scope):
-        similarity = batch.similarity()
-        members = groups[:, index]
-        leaf = similarity.detach().requires_grad_()
+        leaf = batch.similarity().detach().requires_grad_()
+        members = groups[:, index].to(leaf)
         with torch.enable_grad():
             roles = objective.loss.roles(leaf)
-            positive, first_order, exact = (
-                torch.autograd.grad(role, leaf, members.to(leaf), retain_graph=True, is_grads_batched=True)[0]
-                for role in roles
+            positive, first_order, deleted = (
+                torch.autograd.grad(role, leaf, members, retain_graph=True, is_grads_batched=True)[0] for role in roles
             )
-        full = objective.loss.similarity_cotangent(similarity)
-        group = full.expand(len(groups), -1, -1).clone()
-        for number, gone in enumerate(members):
-            kept = (~gone).nonzero().squeeze(1)
-            cells = (kept[:, None], kept)
-            group[number][cells] -= objective.loss.similarity_cotangent(similarity[cells])
-        readings = (group, positive + exact, positive + first_order, positive)
-        for total, cotangent in zip(sums, readings):
+        for total, cotangent in zip(readings, (positive + deleted, positive + first_order, positive)):
             total += objective.weight * batch.pull_back(batch.cotangent(cotangent))
-    return GroupGradients(*sums)
-
-
-class RemovalForecast:
-    """Predicted change of a target loss for any group, from one tangent that all groups share  (ECIF.md §4, §7).
-
-    ⟨s, ∇J − ∇J_{−E}⟩ needs no gradient: it is the derivative of J − J_{−E} along s, a function of S and Ṡ alone.
-
-    Args:
-        objective: J
-        scope: at θ̂
-        solution: s = H⁻¹ ∇C, (P,)
-    """
-
-    def __init__(self, objective: Objective, scope: Scope, solution: Tensor) -> None:
-        self.loss, self.weight = objective.loss, objective.weight
-        self.batches = [
-            (index, batch.similarity(), batch.similarity_tangent(solution[None])[0])
-            for index, batch in objective.linearizations(scope)
-        ]
-        self.along = [self._derivative(similarity, tangent) for _, similarity, tangent in self.batches]
-
-    def change(self, removed: Tensor) -> float:
-        """Predicted change of the target loss, in nats, if the pairs in ``removed`` (bool, (N,)) were gone."""
-        total = 0.0
-        for (index, similarity, tangent), full in zip(self.batches, self.along):
-            kept = (~removed[index]).nonzero().squeeze(1)
-            if len(kept) < len(index):
-                cells = (kept[:, None], kept)
-                total += full - self._derivative(similarity[cells], tangent[cells])
-        return total * self.weight
-
-    def _derivative(self, similarity: Tensor, tangent: Tensor) -> float:
-        return (self.loss.similarity_cotangent(similarity) * tangent).sum().item()
+    return GroupGradients(exact, *readings)
 
 
 def steepest_descent(problem: Problem, gradient: Tensor) -> Tensor:
@@ -135,16 +95,20 @@ def trak_scores(problem: Problem, seed: int) -> Tensor:
         (N,), predicted change of the target loss if the pair were removed, up to a positive factor
     """
     generator = torch.Generator().manual_seed(seed)
-    size = len(problem.scope.vector())
-    projection = torch.randn(size, TRAK_DIMENSION, generator=generator) / math.sqrt(TRAK_DIMENSION)
-    features, weights = _trak_features(problem.scope, problem.objective.pairs, projection, generator)
-    target_features, target_weights = _trak_features(problem.scope, problem.target.pairs, projection, generator)
+    # What no training pair moves is left out: the embeddings of words that none of them has.
+    moved = problem.scope.vector() != problem.objective.origin
+    dimension = min(TRAK_DIMENSION, len(problem.objective.pairs) // 2)
+    projection = torch.randn(int(moved.sum()), dimension, generator=generator) / math.sqrt(dimension)
+    features, weights = _trak_features(problem.scope, problem.objective.pairs, moved, projection, generator)
+    target_features, target_weights = _trak_features(problem.scope, problem.target.pairs, moved, projection, generator)
     target = target_weights @ target_features / len(target_features)
     return weights * (features @ torch.linalg.solve(features.T @ features, target))
 
 
-def _trak_features(scope: Scope, pairs: Pairs, projection: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """φ (M, k) and Q (M,) of all pairs."""
+def _trak_features(
+    scope: Scope, pairs: Pairs, moved: Tensor, projection: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """φ (M, k) and Q (M,) of all pairs, from the parameters that moved (bool, (P,))."""
     features, weights = [], []
     for index in torch.arange(len(pairs)).split(TRAK_CHUNK):
         batch = scope.linearize(*pairs.gather(index))
@@ -158,7 +122,7 @@ def _trak_features(scope: Scope, pairs: Pairs, projection: Tensor, generator: to
             output = output - (scale * (text @ others.image.T - own)).logsumexp(1)
             by_image, by_text, by_scale = torch.autograd.grad(output.sum(), (image, text, log_scale))
         gradients = batch.pull_back(Cotangent(_own_rows(by_image), _own_rows(by_text), by_scale))
-        features.append(gradients.to(projection) @ projection)
+        features.append(gradients[:, moved].to(projection) @ projection)
         similarity = batch.similarity()
         weights.append(1.0 - 0.5 * (similarity.softmax(1) + similarity.softmax(0)).diagonal().to(projection))
     return torch.cat(features), torch.cat(weights)

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,18 +20,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.attribution import RemovalForecast, group_gradients, steepest_descent, trak_scores
-from benchmarks.removal_problem import DATA, PROBLEMS, Problem, Regime
+from benchmarks.attribution import group_gradients, steepest_descent, trak_scores
+from benchmarks.removal_problem import DATA, PROBLEMS, REGIMES, Problem, Regime
 from benchmarks.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
-from fiftyone_ecif.core import Scope, influence, removal_step
+from fiftyone_ecif.core import RemovalForecast, Roles, Scope, influence, removal_step
 
 KINDS = ("random", "harmful", "random", "valuable")
 """Groups that are removed, in turn."""
 SMALLEST_GROUP, LARGEST_GROUP = 0.01, 0.10
 """Shares of the pairs that a group removes."""
-SINGLE_REMOVALS = 30
-EDITS = 5
-"""Random groups of the largest size whose edited model is compared with the refitted one."""
+GROUPS_TOGETHER = 8
+"""Groups whose gradients are held, and solved for, together."""
 
 METHODS = {
     "exact": "ECIF exact",
@@ -51,75 +50,71 @@ Figures = dict[str, float]
 def main() -> None:
     """Run one regime, print its table, write its figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = Regime()
     parser.add_argument("--scope", choices=sorted(PROBLEMS), default="head", help="parameters that are attributed")
-    parser.add_argument("--data", choices=sorted(DATA), default=default.data)
-    parser.add_argument("--pairs", type=int, default=default.pairs, help="training pairs")
-    parser.add_argument(
-        "--noise", type=float, default=default.noise, help="share of training pairs with a wrong caption"
-    )
-    parser.add_argument(
-        "--subsets", type=int, default=40, help="removed groups: half random, a quarter each harmful, valuable"
-    )
-    parser.add_argument("--batch-size", type=int, default=default.batch_size, help="pairs per batch of the loss")
-    parser.add_argument("--rounds", type=int, default=default.rounds, help="partitions of the pairs into batches")
-    parser.add_argument("--logit-scale", type=float, help="τ to start from (default: the trained model's)")
-    parser.add_argument("--anchor", type=float, default=default.anchor, help="δ, as a share of the largest curvature")
-    parser.add_argument("--damping", type=float, default=default.damping, help="of the scores alone, same unit")
-    parser.add_argument(
-        "--seed", type=int, default=default.seed, help="of data, noise, training, partitions and groups"
-    )
+    parser.add_argument("--data", choices=sorted(DATA))
+    parser.add_argument("--pairs", type=int, help="attributed training pairs")
+    parser.add_argument("--noise", type=float, help="share of training pairs with a wrong caption")
+    parser.add_argument("--subsets", type=int, help="removed groups: half random, a quarter each harmful, valuable")
+    parser.add_argument("--batch-size", type=int, help="pairs per batch of the loss")
+    parser.add_argument("--rounds", type=int, help="partitions of the pairs into batches")
+    parser.add_argument("--logit-scale", type=float, help="τ to start from; else the trained model's")
+    parser.add_argument("--anchor", type=float, help="δ, as a share of the largest curvature")
+    parser.add_argument("--damping", type=float, help="of the scores alone, same unit")
+    parser.add_argument("--rank", type=int, help="of LoRA adapters")
+    parser.add_argument("--seed", type=int, help="of data, noise, training, partitions and groups")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    arguments = vars(parser.parse_args())
-    scope, subsets, path = (arguments.pop(name) for name in ("scope", "subsets", "json"))
-    regime = Regime(**arguments)
-    problem = PROBLEMS[scope](regime)
-    figures = measure(problem, subsets, regime.seed)
+    chosen = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    scope, path = chosen.pop("scope"), chosen.pop("json", None)
+    regime = replace(REGIMES[scope], **chosen)
+    figures = measure(PROBLEMS[scope](regime), regime)
     print_table(figures)
     if path:
         part = path.with_name(path.name + ".part")
-        settings = {"scope": scope, "subsets": subsets, **arguments}
-        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
+        part.write_text(json.dumps({"scope": scope, **asdict(regime), **figures}, indent=2) + "\n")
         os.replace(part, path)
 
 
-def measure(problem: Problem, subsets: int, seed: int, progress: bool = True) -> Figures:
+def measure(problem: Problem, regime: Regime, progress: bool = True) -> Figures:
     """Predict and measure removals at a problem's θ̂.
 
     Args:
         problem: see :mod:`benchmarks.removal_problem`
-        subsets: removed groups in all
-        seed: of the random groups and of the baselines' draws
+        regime: numbers of removals and the seed of the random ones and of the baselines' draws are used
         progress: whether to show a progress bar
 
     Returns:
         the figures by name; ``…_se`` is a standard error over groups, by the bootstrap for correlations and slopes
     """
     forecast, solutions, seconds = predictors(problem)
-    roles = influence(problem.objective, problem.scope, torch.stack([solutions["exact"]]))
-    values = roles.value("exact")[:, 0].mean(0)
-    groups, kinds = choose_groups(values, subsets, seed)
+    roles = influence(problem.objective, problem.scope, torch.stack(list(solutions.values())))
+    by_solution = {name: Roles(*(role[:, row].mean(0) for role in roles)) for row, name in enumerate(solutions)}
+    own = by_solution["exact"]
+    values = own.value("exact")
+    groups, kinds = choose_groups(values, regime.subsets, regime.seed)
     retraining = Retraining(problem, progress)
     measured = retraining.changes(groups, "groups")
 
     changes, seconds_ecif = timed_map(forecast.change, groups)
-    predicted = {"exact": np.array(changes)}
-    gradients = group_gradients(problem.objective, problem.scope, groups)
-    for name in ("singles", "first_order", "positive_only"):
-        predicted[name] = (getattr(gradients, name) @ solutions["exact"]).numpy()
-    predicted["kfac"] = (gradients.exact @ solutions["kfac"]).numpy()
-    predicted["tracin"] = (gradients.positive_only @ solutions["tracin"]).numpy()
-    predicted["trak"] = (groups.float() @ trak_scores(problem, seed)).double().numpy()
-    predicted["random"] = groups.double().numpy() @ np.random.default_rng(seed).standard_normal(groups.shape[1])
+    by_kfac = RemovalForecast(problem.objective, problem.scope, solutions["kfac"])
+    scores = {
+        "singles": values,
+        "first_order": own.value("first_order"),
+        "positive_only": own.positive,
+        "tracin": by_solution["tracin"].positive,
+        "trak": trak_scores(problem, regime.seed).to(values),
+        "random": torch.from_numpy(np.random.default_rng(regime.seed).standard_normal(len(values))),
+    }
+    predicted = {name: (groups.to(score) @ score).numpy() for name, score in scores.items()}
+    predicted |= {"exact": np.array(changes), "kfac": np.array([by_kfac.change(group) for group in groups])}
 
     figures = agreement(predicted, measured.losses, kinds)
-    moves = {name: problem.solve(getattr(gradients, name)).vectors for name in COSINES}
-    figures |= direction_agreement(moves, measured.moves)
-    figures |= single_removals(retraining, values, seed)
-    figures |= edits(retraining, seed)
+    figures |= direction_agreement(problem, groups, measured.moves)
+    figures |= single_removals(retraining, values, regime)
+    figures |= edits(retraining, regime)
     figures |= mean_with_error("seconds_ecif", seconds_ecif) | mean_with_error("seconds_retraining", measured.seconds)
     figures |= with_error("speedup", ratio_of_means, measured.seconds, seconds_ecif)
     figures |= {
+        "parameters": len(problem.scope.vector()),
         "seconds_solve": seconds,
         "seconds_fit": problem.seconds,
         "drift": abs(retraining.rested_loss - problem.target.value(problem.scope)),
@@ -246,9 +241,15 @@ def rank_gain(ours: np.ndarray, theirs: np.ndarray, measured: np.ndarray) -> np.
     return rank_correlation(ours, measured) - rank_correlation(theirs, measured)
 
 
-def direction_agreement(moves: dict[str, Tensor], measured: Tensor) -> Figures:
+def direction_agreement(problem: Problem, groups: Tensor, measured: Tensor) -> Figures:
     """Cosine between predicted and measured change of θ, and its gain over the positive role alone."""
-    cosines = {name: torch.cosine_similarity(move, measured).numpy() for name, move in moves.items()}
+    parts: dict[str, list[Tensor]] = {name: [] for name in COSINES}
+    for some, moves in zip(groups.split(GROUPS_TOGETHER), measured.split(GROUPS_TOGETHER)):
+        gradients = group_gradients(problem.objective, problem.scope, some)
+        for name, found in parts.items():
+            predicted = problem.solve(getattr(gradients, name)).vectors
+            found.append(torch.cosine_similarity(predicted, moves))
+    cosines = {name: torch.cat(found).numpy() for name, found in parts.items()}
     figures: Figures = {}
     for name, cosine in cosines.items():
         figures |= mean_with_error(f"cosine_{name}", cosine)
@@ -257,9 +258,10 @@ def direction_agreement(moves: dict[str, Tensor], measured: Tensor) -> Figures:
     return figures
 
 
-def single_removals(retraining: Retraining, values: Tensor, seed: int) -> Figures:
+def single_removals(retraining: Retraining, values: Tensor, regime: Regime) -> Figures:
     """Leave-one-out: pairs drawn at random, their value against a refit without each."""
-    chosen = torch.randperm(len(values), generator=torch.Generator().manual_seed(seed + 1))[:SINGLE_REMOVALS]
+    generator = torch.Generator().manual_seed(regime.seed + 1)
+    chosen = torch.randperm(len(values), generator=generator)[: regime.singles]
     groups = torch.zeros(len(chosen), len(values), dtype=torch.bool)
     groups[torch.arange(len(chosen)), chosen] = True
     measured = retraining.changes(groups, "single pairs").losses
@@ -268,18 +270,18 @@ def single_removals(retraining: Retraining, values: Tensor, seed: int) -> Figure
     )
 
 
-def edits(retraining: Retraining, seed: int) -> Figures:
+def edits(retraining: Retraining, regime: Regime) -> Figures:
     """Models edited in closed form against refitted ones, after random removals of the largest size."""
     problem = retraining.problem
     count = len(problem.objective.pairs)
-    generator = torch.Generator().manual_seed(seed + 2)
-    groups = torch.rand(EDITS, count, generator=generator).argsort(1) < round(LARGEST_GROUP * count)
+    generator = torch.Generator().manual_seed(regime.seed + 2)
+    groups = torch.rand(regime.edits, count, generator=generator).argsort(1) < round(LARGEST_GROUP * count)
     measured = retraining.changes(groups, "edits")
     theta = problem.scope.vector()
 
     def edit(group: Tensor) -> Scope:
         return problem.scope.replace(
-            theta + removal_step(problem.objective, problem.scope, group, problem.curvature.solve)[0]
+            theta + removal_step(problem.objective, problem.scope, group, problem.preconditioner)[0]
         )
 
     edited, seconds = timed_map(edit, groups)

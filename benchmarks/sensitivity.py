@@ -16,8 +16,7 @@ from tqdm import tqdm
 from benchmarks.fidelity import Figures, measure
 from benchmarks.removal_problem import PROBLEMS, NotAtRest, Regime
 
-BASE = Regime(pairs=1_000)
-SUBSETS = 20
+BASE = Regime(pairs=1_000, subsets=20)
 
 TABLES: dict[str, list[dict[str, Any]]] = {
     "seed": [{"seed": seed} for seed in range(3)],
@@ -63,7 +62,7 @@ def main() -> None:
         for varied in tqdm(TABLES[name], desc=name, unit="run"):
             regime = replace(BASE, **varied)
             try:
-                figures = measure(PROBLEMS["head"](regime, progress=False), SUBSETS, regime.seed, progress=False)
+                figures = measure(PROBLEMS["head"](regime, progress=False), regime, progress=False)
             except NotAtRest as error:
                 print(f"{varied}: {error}")
                 continue

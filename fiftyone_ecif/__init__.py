@@ -9,6 +9,8 @@ _HOMES = {
     "compute_influence": "fiftyone_ecif.curation.influence",
     "InfluenceResults": "fiftyone_ecif.curation.results",
     "load_results": "fiftyone_ecif.curation.results",
+    "Query": "fiftyone_ecif.curation.queries",
+    "find_failures": "fiftyone_ecif.curation.failures",
     "list_runs": "fiftyone_ecif.curation.runs",
     "rename_run": "fiftyone_ecif.curation.runs",
     "delete_run": "fiftyone_ecif.curation.runs",

@@ -4,9 +4,10 @@ from fiftyone_ecif.core.fit import Fit, fit_to_rest
 from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
 from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
+from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.partition import partitions
-from fiftyone_ecif.core.removal import removal_step
+from fiftyone_ecif.core.removal import RemovalForecast, removal_gradients, removal_step
 from fiftyone_ecif.core.scope import Pairs, Scope, TensorPairs
 from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
@@ -18,9 +19,11 @@ __all__ = [
     "Fit",
     "Head",
     "KroneckerCurvature",
+    "LowRankInverse",
     "Objective",
     "Pairs",
     "Progress",
+    "RemovalForecast",
     "Roles",
     "Scope",
     "SigLipLoss",
@@ -31,7 +34,9 @@ __all__ = [
     "influence",
     "kronecker_curvature",
     "largest_eigenvalue",
+    "low_rank_inverse",
     "partitions",
+    "removal_gradients",
     "removal_step",
     "self_influence",
     "self_influence_by_probes",

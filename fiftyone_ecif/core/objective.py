@@ -64,9 +64,13 @@ class Objective:
         Raises:
             ValueError: if nothing would be left to compare
         """
+        self.check_left(removed)
+        return replace(self, rounds=without(self.rounds, removed))
+
+    def check_left(self, removed: Tensor) -> None:
+        """Raise a ValueError if a removal (bool, (N,)) leaves nothing to compare."""
         if len(self.pairs) - int(removed.sum()) < 2:
             raise ValueError("Removing these pairs leaves fewer than two: there is no contrastive loss without them.")
-        return replace(self, rounds=without(self.rounds, removed))
 
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""

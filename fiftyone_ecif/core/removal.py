@@ -12,6 +12,82 @@ from fiftyone_ecif.core.scope import Scope
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients
 
 
+def removal_gradients(objective: Objective, scope: Scope, groups: Tensor) -> Tensor:
+    """∇J − ∇J_{−E} = (1/N) ∇(pos_E + negx_E) for each group E, the group form  (ECIF.md §2, §7).
+
+    Args:
+        objective: J, with all pairs
+        scope: at θ̂
+        groups: bool (G, N)
+
+    Returns:
+        (G, P); what is left of ∇J at θ̂ and the anchor drop out
+
+    Raises:
+        ValueError: if a group leaves fewer than two pairs
+    """
+    for removed in groups:
+        objective.check_left(removed)
+    theta = scope.vector()
+    result = torch.zeros(len(groups), len(theta), dtype=theta.dtype, device=theta.device)
+    for index, batch in objective.linearizations(scope):
+        touched = groups[:, index].any(1).nonzero().squeeze(1)
+        if len(touched):
+            similarity = batch.similarity()
+            change = torch.stack([_cotangent_of(objective, similarity, groups[row, index]) for row in touched])
+            result[touched.to(theta.device)] += batch.pull_back(batch.cotangent(change))
+    return result * objective.weight
+
+
+def _cotangent_of(objective: Objective, similarity: Tensor, gone: Tensor) -> Tensor:
+    """∂/∂S of a batch's loss less that of what is left of it, (B, B)."""
+    change = objective.loss.similarity_cotangent(similarity)
+    cells = _left(gone)
+    change[cells] -= objective.loss.similarity_cotangent(similarity[cells])
+    return change
+
+
+def _left(gone: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells (i, j) of a batch whose pairs are both left."""
+    kept = (~gone).nonzero().squeeze(1)
+    return kept[:, None], kept
+
+
+class RemovalForecast:
+    """Predicted change of a target loss for any group, from one tangent that all groups share  (ECIF.md §4, §7).
+
+    ⟨s, ∇J − ∇J_{−E}⟩ needs no gradient: it is the derivative of J − J_{−E} along s, a function of S and Ṡ alone. Both
+    are kept for all batches: 2 N B numbers a round.
+
+    Args:
+        objective: J
+        scope: at θ̂
+        solution: s = H⁻¹ ∇C, (P,)
+    """
+
+    def __init__(self, objective: Objective, scope: Scope, solution: Tensor) -> None:
+        self.objective = objective
+        self.batches = [
+            (index, batch.similarity(), batch.similarity_tangent(solution[None])[0])
+            for index, batch in objective.linearizations(scope)
+        ]
+        self.along = [self._derivative(similarity, tangent) for _, similarity, tangent in self.batches]
+
+    def change(self, removed: Tensor) -> float:
+        """Predicted change of the target loss, in nats, if the pairs in ``removed`` (bool, (N,)) were gone."""
+        self.objective.check_left(removed)
+        total = 0.0
+        for (index, similarity, tangent), full in zip(self.batches, self.along, strict=True):
+            gone = removed[index]
+            if gone.any():
+                cells = _left(gone)
+                total += full - self._derivative(similarity[cells], tangent[cells])
+        return total * self.objective.weight
+
+    def _derivative(self, similarity: Tensor, tangent: Tensor) -> float:
+        return (self.objective.loss.similarity_cotangent(similarity) * tangent).sum().item()
+
+
 def removal_step(
     objective: Objective,
     scope: Scope,
@@ -44,12 +120,14 @@ def removal_step(
         raise ValueError(f"newton_steps must be at least 1, not {newton_steps}.")
     kept = objective.without(removed)
     # What is left of ∇J at θ̂ is drift of the fit, not an effect of the removal: it is subtracted from every step.
-    drift = objective.value_and_gradient(scope)[1]
     theta = scope.vector()
+    gradient = -removal_gradients(objective, scope, removed[None])[0]
+    drift = kept.value_and_gradient(scope)[1] - gradient if newton_steps > 1 else None
     change = torch.zeros_like(theta)
-    for _ in range(newton_steps):
+    for step in range(newton_steps):
         moved = scope.replace(theta + change)
-        gradient = kept.value_and_gradient(moved)[1] - drift
+        if step:
+            gradient = kept.value_and_gradient(moved)[1] - drift
         solution = conjugate_gradients(
             lambda direction: kept.gauss_newton_product(moved, direction),  # noqa: B023 - called at once
             -gradient[None],

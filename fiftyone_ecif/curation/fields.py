@@ -92,4 +92,22 @@ SCORE_FIELDS = [
         embedded=fo.Classification,
     ),
 ]
+FAILURE_FIELDS = [
+    ScoreField(
+        "failed",
+        fo.BooleanField,
+        "Whether a wrong answer is nearer to the sample than every right one, under the run's fitted heads.",
+        indexed=True,
+    ),
+    ScoreField("rank", fo.IntField, "Rank of the best right answer among all, from 1, under the run's fitted heads."),
+    ScoreField(
+        "margin",
+        fo.FloatField,
+        "Similarity of the best right answer less that of the best wrong one, times the logit scale, in nats. "
+        "Below 0: the sample fails.",
+        indexed=True,
+    ),
+]
+"""What ``find_failures`` writes."""
+
 FIELDS = {field.suffix: field for field in SCORE_FIELDS}

@@ -18,7 +18,7 @@ from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.review import SUSPECTED
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
-from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource, head_embeddings
+from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource, embeddings_under
 from fiftyone_ecif.curation.suggesting import suggest_texts
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
@@ -134,7 +134,7 @@ def compute_influence(
 
     start = time.perf_counter()
     report("Misalignment", 0, 2)
-    image, text = head_embeddings(pairs, head)
+    image, text = embeddings_under(pairs, head)
     scores = outcome.scores
     found = misalignment(image, text, scores.held_out_loss, scores.swap_loss, scores.swap_partner)
     report("Misalignment", 1, 2)

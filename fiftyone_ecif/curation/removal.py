@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import LOSSES, Head, Objective, Pairs, Progress, Scope, fit_to_rest, partitions
-from fiftyone_ecif.curation.source import pair_rows
+from fiftyone_ecif.core import Head, Pairs, Progress, Scope
+from fiftyone_ecif.curation.scopes import attributed_scope
+from fiftyone_ecif.curation.source import TowerSource, embeddings_under, pair_rows
 from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine import (
+    Attributed,
     FittedPairs,
     RemovalEffect,
     Settings,
@@ -22,8 +28,9 @@ from fiftyone_ecif.engine import (
     verify_removal,
 )
 from fiftyone_ecif.engine.local import Subset, cross_fit_folds
+from fiftyone_ecif.engine.losses import TARGET, mean_loss
 from fiftyone_ecif.engine.removal import Evaluation
-from fiftyone_ecif.models import load_model
+from fiftyone_ecif.models import ContrastiveModel, ParameterScope, load_model, wrap_model
 
 if TYPE_CHECKING:
     from fiftyone_ecif.curation.results import InfluenceResults
@@ -43,8 +50,6 @@ class RemovalStudy:
 
     def __init__(self, results: InfluenceResults, view: SampleCollection, progress: Progress) -> None:
         self.results, self.config, self.progress = results, results.config, progress
-        if self.config.scope != "head":
-            raise ValueError(f"Removal is predicted for runs of scope 'head'; this one's is {self.config.scope!r}.")
         self.settings = Settings(**{name: getattr(self.config, name) for name in Settings.__dataclass_fields__})
         self.pairs, self.target = results.pairs(), results.target_pairs()
         wanted = set(view.values("id"))
@@ -74,60 +79,82 @@ class RemovalStudy:
         """See ``InfluenceResults.edited_checkpoint``."""
         if self.config.model is None:
             raise ValueError("This run used stored embeddings: there is no model whose checkpoint could be edited.")
-        model = load_model(self.config.model, self.config.pretrained)
+        # A cross-fitted run has only seen halves: all pairs are fitted now, unless they were.
+        fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
+        _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
+        if isinstance(moved, ParameterScope):
+            edited = wrap_model(moved.plain_module(), self.model.preprocess, self.model.tokenizer, name=self.model.name)
+            edited.save_checkpoint(os.fspath(path))
+        elif isinstance(moved, Head):
+            self.model.save_checkpoint(os.fspath(path), moved)
+        return path
+
+    @cached_property
+    def model(self) -> ContrastiveModel:
+        """The run's model, as it was given."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the run has said it
+            model = load_model(self.config.model, self.config.pretrained, self.config.device)
         if model.fingerprint != self.config.model_fingerprint:
             raise ValueError(
                 f"The weights behind {self.config.model!r} ({self.config.pretrained}) are not those of the run: "
                 "put the checkpoint back, or compute the run again."
             )
-        fitted = self._restore(self.pairs, self.results.fitted_heads[0], 0)
-        # A cross-fitted run has only seen halves: the head of all pairs is fitted now.
-        fit = fit_to_rest(fitted.objective, fitted.scope, fitted.curvature.solve, progress=self.progress)
-        fitted = FittedPairs(fitted.objective, fit.scope, fitted.curvature)
-        _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
-        model.save_checkpoint(os.fspath(path), self.results.given_head.replace(moved.vector()))
-        return path
+        return model
 
-    def _fits(self):
-        """For every head of the run: what it was fitted on, which of those are removed, and what it is judged by."""
-        heads = self.results.fitted_heads
-        if self.target is not None:
-            evaluate = self._evaluation(self.target, self.results.target_samples)
-            yield self._restore(self.pairs, heads[0], 0), self.removed, evaluate
+    @cached_property
+    def attributed(self) -> Attributed:
+        """The run's scope at θ0, with its inputs."""
+        results, config = self.results, self.config
+        if config.scope == "head":
+            return Attributed.of_head(results.given_head, self.pairs, self.target)
+        source = TowerSource(self.model, config.text_field, config.templates, None, self.progress)
+        chosen = attributed_scope(
+            source, config.scope, results.samples, self.pairs, results.target_samples, self.target,
+            self.settings.batch_size, self.settings.seed, self.progress, training_steps=0,
+        )  # fmt: skip
+        assert chosen is not None
+        return replace(chosen, scope=chosen.scope.replace(results.origin.to(self.model.device)))
+
+    def _fits(self) -> Iterator[tuple[FittedPairs, torch.Tensor, Evaluation]]:
+        """For every fit of the run: what was fitted, which of those are removed, and what it is judged by."""
+        ids, inputs = self.pairs.ids, self.attributed.pairs
+        if self.target is not None and self.attributed.target is not None:
+            evaluate = self._evaluation(self.attributed.target, self.target.ids, self.results.target_samples)
+            yield self._restore(inputs, 0), self.removed, evaluate
             return
-        half = cross_fit_folds(len(self.pairs), self.settings.seed)
-        for number, head in enumerate(heads):
+        half = cross_fit_folds(len(ids), self.settings.seed)
+        for number in range(len(self.results.fitted)):
             members, others = ((half == number).nonzero().squeeze(1), (half != number).nonzero().squeeze(1))
             if self.removed[members].any():
-                fitted = self._restore(Subset(self.pairs, members), head, number)
-                evaluate = self._evaluation(self.pairs.subset(others), self.results.samples)
+                fitted = self._restore(Subset(inputs, members), number)
+                others_ids = [ids[row] for row in others.tolist()]
+                evaluate = self._evaluation(Subset(inputs, others), others_ids, self.results.samples)
                 yield fitted, self.removed[members], evaluate
 
-    def _restore(self, pairs: Pairs, head: Head, number: int) -> FittedPairs:
-        origin = self.results.given_head.vector()
+    def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
+        vector = self.results.fitted[number].to(self.attributed.scope.vector())
         anchor = self.results.health["anchor"][number]
-        return FittedPairs.restore(pairs, self.config.loss, head, origin, anchor, self.settings, self.progress)
+        attributed = replace(self.attributed, pairs=inputs)
+        return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings, self.progress)
 
-    def _evaluation(self, target, samples: SampleCollection) -> Evaluation:
+    def _evaluation(self, target: Pairs, ids: list[str], samples: SampleCollection) -> Evaluation:
         """The figures of a target: its loss, and its recall or, with labels, its zero-shot accuracy."""
-        settings = self.settings
-        rounds = partitions(len(target), min(settings.batch_size, len(target)), settings.rounds, settings.seed + 2)
-        objective = Objective(target, rounds, LOSSES[self.config.loss])
-        texts, labels = self._texts(target.ids, samples)
+        objective = mean_loss(target, self.config.loss, self.settings, TARGET)
+        texts, labels = self._texts(ids, samples)
         number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         own = torch.tensor([number[text] for text in texts])
         first = torch.from_numpy(np.unique(own.numpy(), return_index=True)[1])
 
-        def evaluate(head: Scope) -> dict[str, float]:
-            figures = {"target_loss": objective.value(head)}
-            everything = torch.arange(len(target))
-            image = torch.cat([head.linearize(*target.gather(rows)).image for rows in everything.split(4096)])
-            text = head.linearize(*target.gather(first)).text
+        def evaluate(scope: Scope) -> dict[str, float]:
+            figures = {"target_loss": objective.value(scope)}
+            image, text = (part.cpu() for part in embeddings_under(target, scope, self.settings.batch_size))
+            text = text[first]
             if labels is None:
                 return figures | recall(image, own, text)
             classes = sorted(set(labels))
             member = torch.tensor([classes.index(label) for label in labels])
-            prompts = torch.zeros(len(classes), text.shape[1]).index_add(0, member[first], text)
+            prompts = torch.zeros(len(classes), text.shape[1]).to(text).index_add(0, member[first], text)
             prompts = torch.nn.functional.normalize(prompts, dim=1)
             return figures | {"zero_shot_accuracy": recall(image, member, prompts, (1,))["recall_at_1"]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
@@ -15,10 +16,13 @@ from fiftyone_ecif.core import Head
 from fiftyone_ecif.curation.fields import SCORE_FIELDS
 from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
+from fiftyone_ecif.curation.queries import Answer, Query
 from fiftyone_ecif.curation.removal import RemovalStudy
-from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results
-from fiftyone_ecif.curation.source import embedding_pairs, head_embeddings, pair_rows
+from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results, trace_folder
+from fiftyone_ecif.curation.source import embedding_pairs, embeddings_under, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
+from fiftyone_ecif.curation.trace import Trace, delete_trace, list_traces, load_trace, make_traces
+from fiftyone_ecif.curation.tracing import TraceStudy
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, cache_folder
@@ -38,6 +42,7 @@ class InfluenceResults:
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
         self.dataset, self.run_key = dataset, run_key
+        self._study: tuple[tuple, TraceStudy] | None = None
 
     @cached_property
     def _stored(self):
@@ -137,7 +142,7 @@ class InfluenceResults:
             ValueError: if the features are no longer there
         """
         pairs = self.pairs()
-        image, text = head_embeddings(pairs, self.given_head)
+        image, text = embeddings_under(pairs, self.given_head)
         return pairs.ids, image.numpy(), text.numpy()
 
     @property
@@ -146,9 +151,14 @@ class InfluenceResults:
         return Head(**{name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__})
 
     @property
-    def fitted_heads(self) -> list[Head]:
-        """The heads θ̂ that the scores were taken at: one, or one per half of the pairs when cross-fitted."""
-        return [self.given_head.replace(vector) for vector in self._tensors["fitted"]]
+    def fitted(self) -> torch.Tensor:
+        """θ̂ of the run's scope, (F, P): one fit, or one per half of the pairs when cross-fitted."""
+        return self._tensors["fitted"]
+
+    @property
+    def origin(self) -> torch.Tensor:
+        """θ0 of the run's scope, (P,)."""
+        return self._tensors["origin"] if "origin" in self._tensors else self.given_head.vector()
 
     @property
     def cross_fitted_heads(self) -> list[Head]:
@@ -165,7 +175,7 @@ class InfluenceResults:
         if len(pairs) != self.health["pairs"]:
             raise ValueError(
                 f"Run {self.run_key!r} scored {self.health['pairs']} pairs and {len(pairs)} of them are as they were: "
-                "the data set has changed since. Compute the run again."
+                "the data set has changed since. Compute the run again (overwrite=True): only what changed is embedded."
             )
         return pairs
 
@@ -196,13 +206,13 @@ class InfluenceResults:
         config = self.config
         if config.image_embeddings is not None:
             return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
-        rows = [row for row in self._rows(samples) if row.id not in skipped]
+        rows = [row for row in self.rows(samples) if row.id not in skipped]
         try:
             return FeatureStore(cache_folder("features"), config.model_fingerprint).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
 
-    def _rows(self, samples: SampleCollection) -> list[PairRow]:
+    def rows(self, samples: SampleCollection) -> list[PairRow]:
         """The collection's rows as the run saw them: with the texts from before later fixes."""
         config, info = self.config, self.dataset.get_run_info(self.run_key)
         then = texts_at(samples, config.text_field, info.timestamp)
@@ -244,7 +254,7 @@ class InfluenceResults:
         return RemovalStudy(self, view, as_progress(progress)).estimate(newton_steps)
 
     def verify_removal(self, view: SampleCollection, progress: bool | Callable | None = None) -> RemovalEffect:
-        """What removing pairs does to the target by really refitting the head, beside the prediction.
+        """What removing pairs does to the target by really refitting the scope, beside the prediction.
 
         Args:
             view: the samples to remove; those without a score in this run are ignored
@@ -261,7 +271,9 @@ class InfluenceResults:
     def edited_checkpoint(
         self, view: SampleCollection, path: str, newton_steps: int = 1, progress: bool | Callable | None = None
     ) -> str:
-        """Write an open_clip checkpoint whose head is fitted on the pairs and then freed of some, in closed form.
+        """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
+
+        What the run's scope holds differs from the given weights; adapters are folded into the weights they adapt.
 
         Args:
             view: the samples whose influence is removed
@@ -277,6 +289,68 @@ class InfluenceResults:
             ValueError: as :meth:`estimate_removal`, or if the run has no model to edit
         """
         return RemovalStudy(self, view, as_progress(progress)).write_checkpoint(path, newton_steps)
+
+    def trace(
+        self,
+        query: str | fo.Sample | SampleCollection | Query | list,
+        k: int = 100,
+        kind: str = "margin",
+        direction: str = "image_to_text",
+        right: Answer = None,
+        wrong: Answer = None,
+        key: str | None = None,
+        progress: bool | Callable | None = None,
+    ) -> Trace | list[Trace]:
+        """Which training pairs are to blame for a failing query (ECIF.md §6, §8).
+
+        The first trace of a run prepares what all share; each further one is a light pass over the pairs. The trace is
+        kept with the run.
+
+        Args:
+            query: a sample or its id; a view, for one joint trace of its failing samples; a
+                :class:`~fiftyone_ecif.curation.queries.Query` for an image or text from outside; or a list of these,
+                for a list of traces that share the pass
+            k: at most so many pairs
+            kind: of the query's loss: "margin" of the best wrong answer over the best right one, or "loss", the
+                contrastive loss against the candidates nearest to it
+            direction: for samples: "image_to_text" or "text_to_image"
+            right: for samples: the right label, caption or, for a text that looks for an image, sample id; None for
+                the sample's own
+            wrong: likewise the wrong answers to compare with; None for the nearest
+            key: to keep the trace under; None to number it
+            progress: as in ``compute_influence``
+
+        Returns:
+            a :class:`~fiftyone_ecif.curation.trace.Trace`, or a list of them for a list of queries
+
+        Raises:
+            ValueError: if the query does not fail, or cannot be asked about, or the data has changed since the run
+        """
+        return make_traces(self, query, k, kind, direction, right, wrong, key, progress)
+
+    def list_traces(self) -> list[str]:
+        """Keys of the traces that are kept with the run, oldest first."""
+        return list_traces(self)
+
+    def load_trace(self, key: str) -> Trace:
+        """Open a trace; raises a ValueError that names those there are if there is none of this key."""
+        return load_trace(self, key)
+
+    def delete_trace(self, key: str) -> None:
+        """Forget a trace; raises a ValueError that names those there are if there is none of this key."""
+        delete_trace(self, key)
+
+    def trace_study(self) -> TraceStudy:
+        """What the run's traces share, kept open as long as the data stays as it is."""
+        state = self.dataset.count(), self.dataset.last_modified_at, self.samples.max("last_modified_at")
+        if self._study is None or self._study[0] != state:
+            self._study = state, TraceStudy(self)
+        return self._study[1]
+
+    @property
+    def trace_folder(self) -> Path:
+        """Where the run's traces lie on this machine."""
+        return trace_folder(self.config)
 
     def _scored(self, name: str) -> fo.DatasetView:
         if not self.dataset.has_sample_field(name):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
-from fiftyone_ecif.curation.fields import METHOD, SCORE_FIELDS
+from fiftyone_ecif.curation.fields import FAILURE_FIELDS, METHOD, SCORE_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
+
+RUN_FIELDS = SCORE_FIELDS + FAILURE_FIELDS
+"""The sample fields that belong to a run: they are renamed and deleted with it."""
 
 
 def tensor_file(config: EcifConfig) -> Path:
@@ -16,6 +20,11 @@ def tensor_file(config: EcifConfig) -> Path:
     from fiftyone_ecif.features.cache import cache_folder  # brings torch, which the App's forms go without
 
     return cache_folder("runs") / f"{config.tensors}.safetensors"
+
+
+def trace_folder(config: EcifConfig) -> Path:
+    """Where what a run's traces share, and the traces themselves, lie on this machine."""
+    return tensor_file(config).with_suffix(".traces")
 
 
 class EcifConfig(RunConfig):
@@ -33,18 +42,19 @@ class Ecif(Run):
     def get_fields(self, samples, key):
         """Names of the run's fields that the collection has."""
         dataset = samples._dataset
-        return [name for name in (field.name(key) for field in SCORE_FIELDS) if dataset.has_sample_field(name)]
+        return [name for name in (field.name(key) for field in RUN_FIELDS) if dataset.has_sample_field(name)]
 
     def rename(self, samples, key, new_key):
         """Rename the run's fields with it."""
         present = set(self.get_fields(samples, key))
-        renamed = {field.name(key): field.name(new_key) for field in SCORE_FIELDS if field.name(key) in present}
+        renamed = {field.name(key): field.name(new_key) for field in RUN_FIELDS if field.name(key) in present}
         samples._dataset.rename_sample_fields(renamed)
 
     def cleanup(self, samples, key):
         """Delete the run's fields with it."""
         samples._dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
         tensor_file(self.config).unlink(missing_ok=True)
+        shutil.rmtree(trace_folder(self.config), ignore_errors=True)
 
 
 def list_runs(dataset: fo.Dataset) -> list[str]:

@@ -15,6 +15,9 @@ from fiftyone_ecif.models.scopes import chosen_parameters
 MICRO_BATCH = {"cpu": 32, "cuda": 128}
 """Images or texts in a tower at once with a graph."""
 
+ADAPTER_STEPS = 100
+"""Training steps of fresh adapters."""
+
 
 def check_scope(source: PairSource, scope: str) -> None:
     """Raise unless the source's model has the scope; cheap, before anything is embedded.
@@ -43,6 +46,7 @@ def attributed_scope(
     batch_size: int,
     seed: int,
     report: Progress,
+    training_steps: int | None = None,
 ) -> Attributed | None:
     """What a run attributes to in place of the head; None for the head itself.
 
@@ -56,6 +60,7 @@ def attributed_scope(
         batch_size: of the loss, for adapters that are trained
         seed: of fresh adapters
         report: called with the work done
+        training_steps: of fresh adapters; 0 where a run's own values replace theirs, None for as many as usual
 
     Returns:
         an :class:`~fiftyone_ecif.engine.Attributed`, or None
@@ -67,7 +72,10 @@ def attributed_scope(
     raw = _raw(source, samples, pairs)
     raw_target = None if target is None or target_pairs is None else _raw(source, target, target_pairs)
     if scope == "lora":
-        chosen = lora_scope(model, raw, batch_size=batch_size, seed=seed, micro_batch=micro_batch, progress=report)
+        steps = ADAPTER_STEPS if training_steps is None else training_steps
+        chosen = lora_scope(
+            model, raw, training_steps=steps, batch_size=batch_size, seed=seed, micro_batch=micro_batch, progress=report
+        )
     else:
         chosen = parameter_scope(model, scope, micro_batch)
     return Attributed(chosen, raw, raw_target)

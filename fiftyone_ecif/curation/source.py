@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import LOSSES, Head, Progress
+from fiftyone_ecif.core import LOSSES, Head, Pairs, Progress, Scope
+from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
-from fiftyone_ecif.models import ContrastiveModel
+from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
@@ -188,6 +190,23 @@ class EmbeddingSource:
         return Head.identity(pairs.image_dim, pairs.text_dim, best_logit_scale(pairs))
 
 
+def load_run_model(config: EcifConfig) -> ContrastiveModel:
+    """The model of a run, as it was given.
+
+    Raises:
+        ValueError: if its weights are not those any more
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the run has said it
+        model = load_model(config.model, config.pretrained, config.device)
+    if model.fingerprint != config.model_fingerprint:
+        raise ValueError(
+            f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "
+            "put the checkpoint back, or compute the run again."
+        )
+    return model
+
+
 def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
     """log τ, of those between 0 and log 100, at which a batch of the stored embeddings has the smallest loss.
 
@@ -210,7 +229,7 @@ def best_logit_scale(pairs: StoredPairs | ArrayPairs, seed: int = 0) -> float:
     return min(candidates, key=loss)
 
 
-def head_embeddings(pairs: StoredPairs | ArrayPairs, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
-    """u_n and v_n of all pairs under a head, (N, D) each, float32."""
-    parts = [head.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(4096)]
+def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
+    """u_n and v_n of all pairs under a head or another scope, (N, D) each; so many inputs are read together."""
+    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
     return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import (
-    LOSSES,
     Fit,
     Head,
     KroneckerCurvature,
@@ -25,11 +24,11 @@ from fiftyone_ecif.core import (
     influence,
     kronecker_curvature,
     largest_eigenvalue,
-    partitions,
     self_influence,
     self_influence_by_probes,
     silent,
 )
+from fiftyone_ecif.engine.losses import FITTED, HELD_OUT, TARGET, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
 
 RELATIVE_ANCHOR = 0.1
@@ -40,9 +39,6 @@ EIGENVALUE_BATCHES = 8
 
 FIT_TOLERANCE = 1e-3
 """Gradient at rest over gradient at the start that a fit aims for."""
-
-HEAD_FIT_STEPS = 30
-"""Newton steps that a fit of the head may take: on cached features they are cheap."""
 
 FOLDS = 2
 
@@ -112,7 +108,7 @@ def compute(
     folds = cross_fit_folds(len(pairs), settings.seed)
     index = [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
     scores = PairScores.empty(len(pairs))
-    of_head = Attributed(head, pairs, target, HEAD_FIT_STEPS, probes=0, preconditioned=True)
+    of_head = Attributed.of_head(head, pairs, target)
     halves = [run.fit(of_head, members, f"Fit half {number + 1}") for number, members in enumerate(index)]
     for fitted, held_out in zip(halves, reversed(halves), strict=True):
         run.held_out_loss(fitted.scope, held_out.members, scores)
@@ -168,7 +164,7 @@ class _Run:
     """One run's steps, their timings and what is to be said about them."""
 
     def __init__(self, loss: str, settings: Settings, progress: Progress) -> None:
-        self.loss, self.settings, self.progress = LOSSES[loss], settings, progress
+        self.loss, self.settings, self.progress = loss, settings, progress
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
@@ -177,7 +173,7 @@ class _Run:
         """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
         with self.timed("fit"):
-            plain = self.objective(members, settings.seed)
+            plain = mean_loss(members, self.loss, settings, FITTED)
             anchor = settings.anchor or RELATIVE_ANCHOR * self.largest_curvature(plain, scope)
             objective = replace(plain, anchor=anchor, origin=scope.vector())
             curvature = kronecker_curvature(
@@ -211,15 +207,15 @@ class _Run:
         """pos_n, mean over rounds, of pairs that the head was not fitted on, as they are and swapped on purpose."""
         own, swapped = torch.zeros(len(members)), torch.zeros(len(members))
         with self.timed("held-out loss"):
-            objective = self.objective(members, self.settings.seed + 1)
+            objective = mean_loss(members, self.loss, self.settings, HELD_OUT)
             partner = torch.cat([index.roll(-1) for index in objective.rounds[0]])
             scores.swap_partner[members.index[torch.cat(objective.rounds[0])]] = members.index[partner]
             for number, batches in enumerate(objective.rounds):
                 for index in batches:
                     similarity = head.linearize(*members.gather(index)).similarity()
-                    own[index] += self.loss.roles(similarity).positive.cpu()
+                    own[index] += objective.loss.roles(similarity).positive.cpu()
                     if number == 0:
-                        swapped[index] = self.loss.swap_losses(similarity).float().cpu()
+                        swapped[index] = objective.loss.swap_losses(similarity).float().cpu()
         scores.held_out_loss[members.index] = own / self.settings.rounds
         scores.swap_loss[members.index] = swapped
 
@@ -227,7 +223,7 @@ class _Run:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
         objective, scope, settings = fitted.objective, fitted.scope, self.settings
         with self.timed("solve"):
-            target_loss, gradient = self.objective(target, settings.seed + 2).value_and_gradient(scope)
+            target_loss, gradient = mean_loss(target, self.loss, settings, TARGET).value_and_gradient(scope)
             damped = replace(objective, anchor=objective.anchor + settings.damping)
             solution = conjugate_gradients(
                 lambda directions: damped.gauss_newton_product(scope, directions),
@@ -289,11 +285,6 @@ class _Run:
         """Add a warning unless it was said of another fit already."""
         if warning not in self.warnings:
             self.warnings.append(warning)
-
-    def objective(self, pairs: Pairs, seed: int) -> Objective:
-        """The mean batch loss of some pairs, without an anchor."""
-        rounds = partitions(len(pairs), min(self.settings.batch_size, len(pairs)), self.settings.rounds, seed)
-        return Objective(pairs, rounds, self.loss)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import (
-    LOSSES,
-    KroneckerCurvature,
     Objective,
-    Pairs,
     Progress,
     Scope,
     fit_to_rest,
     kronecker_curvature,
-    partitions,
     removal_step,
     silent,
 )
-from fiftyone_ecif.engine.settings import Settings
+from fiftyone_ecif.engine.local import FIT_TOLERANCE
+from fiftyone_ecif.engine.losses import FITTED, mean_loss
+from fiftyone_ecif.engine.settings import Attributed, Settings
 
 Evaluation = Callable[[Scope], dict[str, float]]
 """Figures of a target at some parameters."""
+
+REFIT_STEPS = 10
+"""Newton steps that a refit without a group may take; it starts near its end."""
 
 LARGE_GROUP = 0.2
 """Share of the pairs from which a closed-form removal deserves a warning."""
@@ -59,35 +60,49 @@ class FittedPairs:
     Args:
         objective: J
         scope: at θ̂
-        curvature: of J, the solver's preconditioner
+        preconditioner: an approximate inverse of J's curvature, for the solver
+        fit_steps: Newton steps towards rest at most
     """
 
     objective: Objective
     scope: Scope
-    curvature: KroneckerCurvature
+    preconditioner: Callable[[Tensor], Tensor]
+    fit_steps: int
 
     @classmethod
     def restore(
-        cls, pairs: Pairs, loss: str, scope: Scope, origin: Tensor, anchor: float, settings: Settings,
+        cls, attributed: Attributed, fitted: Tensor, loss: str, anchor: float, settings: Settings,
         progress: Progress = silent,
     ) -> FittedPairs:  # fmt: skip
         """What a run was fitted on, again.
 
         Args:
-            pairs: the run's pairs, in its order
+            attributed: the run's scope at θ0, and the pairs that it was fitted on, in their order
+            fitted: θ̂ (P,)
             loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
-            scope: at θ̂
-            origin: θ0 (P,)
             anchor: δ
             settings: the run's choices
             progress: called with each step's name
         """
-        rounds = partitions(len(pairs), min(settings.batch_size, len(pairs)), settings.rounds, settings.seed)
-        objective = Objective(pairs, rounds, LOSSES[loss], anchor, origin)
-        curvature = kronecker_curvature(
-            objective, scope, anchor + settings.damping, seed=settings.seed, progress=progress
+        mean = mean_loss(attributed.pairs, loss, settings, FITTED)
+        objective = replace(mean, anchor=anchor, origin=attributed.scope.vector())
+        scope = attributed.scope.replace(fitted)
+        preconditioner: Callable[[Tensor], Tensor] = torch.clone
+        if attributed.preconditioned:
+            damping = anchor + settings.damping
+            preconditioner = kronecker_curvature(objective, scope, damping, seed=settings.seed, progress=progress).solve
+        return cls(objective, scope, preconditioner, attributed.fit_steps)
+
+    def at_rest(self, progress: Progress = silent) -> FittedPairs:
+        """The same after as much more fitting as it takes to come to rest on all of its pairs."""
+        origin = self.objective.origin
+        scale = (
+            None if origin is None else self.objective.value_and_gradient(self.scope.replace(origin))[1].norm().item()
         )
-        return cls(objective, scope, curvature)
+        fit = fit_to_rest(
+            self.objective, self.scope, self.preconditioner, FIT_TOLERANCE, self.fit_steps, scale, progress
+        )
+        return replace(self, scope=fit.scope)
 
 
 def estimate_removal(
@@ -116,7 +131,7 @@ def estimate_removal(
         raise ValueError("There is nothing to remove: none of these samples has a score in this run.")
     start = time.perf_counter()
     change, solution = removal_step(
-        fitted.objective, fitted.scope, removed, fitted.curvature.solve, newton_steps, progress=progress
+        fitted.objective, fitted.scope, removed, fitted.preconditioner, newton_steps, progress=progress
     )
     moved = fitted.scope.replace(fitted.scope.vector() + change)
     effect = RemovalEffect(int(removed.sum()), evaluate(fitted.scope), evaluate(moved))
@@ -139,7 +154,6 @@ def verify_removal(
     removed: Tensor,
     evaluate: Evaluation,
     tolerance: float = 1e-3,
-    max_steps: int = 30,
     progress: Progress = silent,
 ) -> RemovalEffect:
     """The prediction beside what really refitting without the group gives.
@@ -151,7 +165,6 @@ def verify_removal(
         removed: bool (N,), the group
         evaluate: the target's figures
         tolerance: of the refits, relative to the gradient that the removal causes
-        max_steps: Newton steps of a refit at most
         progress: called with each step's name
 
     Returns:
@@ -165,10 +178,11 @@ def verify_removal(
     kept = fitted.objective.without(removed)
     scale = kept.value_and_gradient(fitted.scope)[1].norm().item()
     refit = fit_to_rest(
-        kept, fitted.scope, fitted.curvature.solve, tolerance, max_steps, scale, progress, "Refit without the group"
-    )
+        kept, fitted.scope, fitted.preconditioner, tolerance, REFIT_STEPS, scale, progress,
+        "Refit without the group",
+    )  # fmt: skip
     control = fit_to_rest(
-        fitted.objective, fitted.scope, fitted.curvature.solve, tolerance, max(refit.steps, 1), scale, progress,
+        fitted.objective, fitted.scope, fitted.preconditioner, tolerance, max(refit.steps, 1), scale, progress,
         "Refit with the group",
     )  # fmt: skip
     drifted = evaluate(control.scope)

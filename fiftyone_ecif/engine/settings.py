@@ -11,6 +11,9 @@ from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
 
+HEAD_FIT_STEPS = 30
+"""Newton steps that a fit of the head may take: on cached features they are cheap."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -69,6 +72,11 @@ class Attributed:
     fit_steps: int = 3
     probes: int = 32
     preconditioned: bool = False
+
+    @classmethod
+    def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
+        """The head on cached features."""
+        return cls(head, pairs, target, HEAD_FIT_STEPS, probes=0, preconditioned=True)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 
 from benchmarks import attribution, fidelity
 from benchmarks.fidelity import agreement, choose_groups, measure
-from benchmarks.removal_problem import NotAtRest, Regime, fitted_problem
+from benchmarks.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.statistics import rank_correlation, with_error
-from fiftyone_ecif.core import Head, TensorPairs
+from fiftyone_ecif.core import Head, RemovalForecast, TensorPairs
 
 PROMISED = {
     *(f"lds_{name}" for name in ("exact", "first_order", "positive_only", "kfac", "tracin", "trak", "random")),
@@ -19,6 +19,7 @@ PROMISED = {
     *("seconds_ecif", "seconds_retraining", "speedup", "cosine_exact", "cosine_first_order", "cosine_positive_only"),
 }
 PAIRS = 60
+REGIME = Regime(batch_size=20, anchor=2.0, subsets=12, singles=20, edits=3)
 
 
 def tiny_problem(regime, progress=True):
@@ -32,19 +33,17 @@ def tiny_problem(regime, progress=True):
     wrong[:10] = text[1:11]
     head = Head(*torch.randn(2, 4, 6, generator=generator, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
     pairs, target = TensorPairs(image[:PAIRS], wrong), TensorPairs(image[PAIRS:], text[PAIRS:])
-    return fitted_problem(regime, pairs, target, head, centers[1], labels[PAIRS:])
+    return fitted_problem(regime, pairs, target, head, Candidates(centers[1], labels[PAIRS:], 1))
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return tiny_problem(Regime(batch_size=20, anchor=2.0))
+    return tiny_problem(REGIME)
 
 
 @pytest.fixture(scope="module")
 def figures(problem):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attribution, "TRAK_DIMENSION", 16)
-        return measure(problem, 12, seed=0, progress=False)
+    return measure(problem, REGIME, progress=False)
 
 
 def test_every_promised_figure_comes_with_its_standard_error(figures):
@@ -76,7 +75,7 @@ def test_perfect_predictions_score_one_and_a_wrong_sign_fails(figures):
 def test_the_forecast_is_the_group_gradient_along_the_solution(problem):
     groups, _ = choose_groups(torch.linspace(-1, 1, PAIRS), 8, seed=0)
     solution = torch.randn(len(problem.scope.vector()), dtype=torch.float64)
-    forecast = attribution.RemovalForecast(problem.objective, problem.scope, solution)
+    forecast = RemovalForecast(problem.objective, problem.scope, solution)
     gradients = attribution.group_gradients(problem.objective, problem.scope, groups)
     full = problem.objective.value_and_gradient(problem.scope)[1]
     for group, exact, singles in zip(groups, gradients.exact, gradients.singles, strict=True):
@@ -89,7 +88,9 @@ def test_the_forecast_is_the_group_gradient_along_the_solution(problem):
 def test_trak_features_are_gradients_of_its_output_function(problem):
     scope, pairs = problem.scope, problem.objective.pairs
     theta = scope.vector()
-    features, _ = attribution._trak_features(scope, pairs, torch.eye(len(theta), dtype=theta.dtype), torch.Generator())
+    everything = torch.ones(len(theta), dtype=torch.bool)
+    whole = torch.eye(len(theta), dtype=theta.dtype)
+    features, _ = attribution._trak_features(scope, pairs, everything, whole, torch.Generator())
     others = scope.linearize(*pairs.gather(torch.arange(PAIRS)))
 
     def output(vector):
@@ -141,9 +142,7 @@ def test_a_fit_that_does_not_come_to_rest_is_refused(monkeypatch):
 
 def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fidelity.PROBLEMS, "head", tiny_problem)
-    monkeypatch.setattr(attribution, "TRAK_DIMENSION", 16)
-    monkeypatch.setattr(fidelity, "SINGLE_REMOVALS", 4)
-    monkeypatch.setattr(fidelity, "EDITS", 2)
+    monkeypatch.setitem(fidelity.REGIMES, "head", Regime(singles=4, edits=2))
     path = tmp_path / "figures.json"
     arguments = ["--batch-size", "16", "--logit-scale", "8", "--anchor", "0.3", "--subsets", "8", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["fidelity", *arguments])

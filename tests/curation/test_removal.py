@@ -1,4 +1,5 @@
 import warnings
+from functools import partial
 
 import numpy as np
 import open_clip
@@ -6,7 +7,19 @@ import pytest
 import torch
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.curation import scopes
+from fiftyone_ecif.engine import Attributed
 from fiftyone_ecif.models import load_model
+
+HEAD_NAMES = r"^visual\.proj$|^text_projection$"
+
+
+def saved_model(path, seed=0):
+    """A checkpoint of random weights."""
+    torch.manual_seed(seed)
+    load_model("ecif-tiny-vit").save_checkpoint(path)
+    return path
+
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -86,3 +99,50 @@ def test_the_edited_checkpoint_loads_in_plain_open_clip_and_differs(pair_dataset
     load_model("ecif-tiny").save_checkpoint(base)  # other weights under the same name
     with pytest.raises(ValueError, match="not those of the run"):
         results.edited_checkpoint(pair_dataset[:6], path, progress=False)
+
+
+@pytest.mark.parametrize("scope", ["lora", "full", HEAD_NAMES])
+def test_scopes_inside_the_towers_are_predicted_verified_and_written(pair_dataset, tmp_path, monkeypatch, scope):
+    """The prediction agrees with a refit, and the checkpoint written is the very model that was predicted."""
+    monkeypatch.setattr(scopes, "ADAPTER_STEPS", 5)
+    monkeypatch.setattr(scopes, "Attributed", partial(Attributed, fit_steps=15, probes=2))
+    base = saved_model(tmp_path / "base.pt")
+    view, target = pair_dataset[:16], pair_dataset[16:30]
+    results = ecif.compute_influence(
+        view, "caption", target=target, model="ecif-tiny-vit", pretrained=str(base), scope=scope, anchor=2.0, rounds=1,
+        batch_size=8, num_workers=0, progress=False,
+    )  # fmt: skip
+    effect = results.verify_removal(view[:2], progress=False)
+    predicted, measured = (
+        figures["target_loss"] - effect.before["target_loss"] for figures in (effect.predicted, effect.measured)
+    )
+    assert abs(measured) > 1e-5
+    assert predicted == pytest.approx(measured, rel=0.3)
+    path = results.edited_checkpoint(view[:2], str(tmp_path / "edited.pt"), progress=False)
+    edited = open_clip.create_model("ecif-tiny-vit", pretrained=path).eval()
+    given = open_clip.create_model("ecif-tiny-vit", pretrained=str(base)).eval()
+    assert edited.state_dict().keys() == given.state_dict().keys()
+    changed = {name for name, value in edited.state_dict().items() if not torch.equal(value, given.state_dict()[name])}
+    assert "logit_scale" in changed
+    assert any("mlp" in name for name in changed) == (scope != HEAD_NAMES)
+    again = ecif.compute_influence(
+        view, "caption", target=target, run_key="again", model="ecif-tiny-vit", pretrained=path, anchor=1e6, rounds=1,
+        batch_size=8, num_workers=0, progress=False,
+    )  # fmt: skip
+    assert again.health["target_loss"] == pytest.approx(effect.predicted["target_loss"], rel=2e-3)
+
+
+def test_a_cross_fitted_run_inside_the_towers_is_judged_half_by_half(pair_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(scopes, "Attributed", partial(Attributed, fit_steps=3, probes=1))
+    base = saved_model(tmp_path / "base.pt")
+    results = ecif.compute_influence(
+        pair_dataset[:16], "ground_truth", model="ecif-tiny-vit", pretrained=str(base), scope=HEAD_NAMES, anchor=2.0,
+        rounds=1, batch_size=8, num_workers=0, progress=False,
+    )  # fmt: skip
+    effect = results.estimate_removal(pair_dataset[:4], progress=False)
+    assert effect.removed == 4
+    assert set(effect.before) == {"target_loss", "zero_shot_accuracy"} == set(effect.predicted)
+    base.unlink()
+    saved_model(base, seed=1)
+    with pytest.raises(ValueError, match="not those of the run"):
+        results.estimate_removal(pair_dataset[:4], progress=False)

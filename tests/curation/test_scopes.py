@@ -9,7 +9,7 @@ import torch
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import scopes
 from fiftyone_ecif.engine import Attributed
-from fiftyone_ecif.models import load_model, lora_scope
+from fiftyone_ecif.models import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TINY = dict(model="ecif-tiny", rounds=1, batch_size=15, progress=False, num_workers=0)
@@ -17,7 +17,7 @@ TINY = dict(model="ecif-tiny", rounds=1, batch_size=15, progress=False, num_work
 
 @pytest.mark.parametrize("scope", ["lora", r"^visual\.attnpool\.c_proj|^text_projection$"])
 def test_a_deep_scope_gives_values_and_the_heads_misalignment(pair_dataset, monkeypatch, scope):
-    monkeypatch.setattr(scopes, "lora_scope", partial(lora_scope, training_steps=2))
+    monkeypatch.setattr(scopes, "ADAPTER_STEPS", 2)
     monkeypatch.setattr(scopes, "Attributed", partial(Attributed, fit_steps=6, probes=2))
     torch.manual_seed(0)
     view, target = pair_dataset[:16], pair_dataset[16:24]

@@ -1,0 +1,356 @@
+"""Traces: which pairs are to blame for a failing query, what they did, and what removing them would do."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fiftyone as fo
+import torch
+from fiftyone.core.collections import SampleCollection
+from fiftyone.core.sample import SampleView
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fiftyone_ecif.core.trace import KINDS
+from fiftyone_ecif.curation.progress import as_progress
+from fiftyone_ecif.curation.queries import Answer, Asked, Interpreter, Query
+from fiftyone_ecif.curation.tracing import Found
+from fiftyone_ecif.engine.questions import Question
+
+if TYPE_CHECKING:
+    from fiftyone_ecif.curation.results import InfluenceResults
+
+SHOWN = 3
+"""Reasons that a message names."""
+
+
+@dataclass(frozen=True)
+class TraceEffect:
+    """What removing the pairs that are most to blame does to the query.
+
+    The figures are the margin, the best right answer's similarity less the best wrong one's in nats, which is above 0
+    where the query is answered right; for traces of kind "loss" they are the query's loss in nats. Several queries,
+    and the two heads of a cross-fitted run, are averaged.
+
+    Attributes:
+        removed: number of pairs
+        before: with all pairs
+        predicted: without them, by the sum of their values
+        standard_error: of ``predicted``, from its spread over rounds of random batches; NaN with one round
+        measured: after really refitting without them, drift subtracted; None if it was not asked for
+    """
+
+    removed: int
+    before: float
+    predicted: float
+    standard_error: float
+    measured: float | None = None
+
+
+@dataclass
+class Trace:
+    """The pairs that are most to blame for a query, most first.
+
+    Attributes:
+        results: the run
+        key: under which the trace is kept with the run
+        query: in words
+        kind: "margin" or "loss"
+        ids: the pairs' sample ids, (k,)
+        value: predicted change of the query's loss (kind "margin": of its negative margin), in nats, if the pair were
+            removed. Negative: the pair harms the query
+        value_positive: the part that the pair has as a positive
+        value_negative: the part that it has as a negative of others
+        relative: ``value`` over the size of the step that removing the pair causes, which is what the order is by
+        target: the query's loss, or negative margin, with all pairs
+        notes: what the user should know, in plain words
+    """
+
+    results: InfluenceResults
+    key: str
+    query: str
+    kind: str
+    ids: list[str]
+    value: list[float]
+    value_positive: list[float]
+    value_negative: list[float]
+    relative: list[float]
+    target: float
+    notes: list[str] = field(default_factory=list)
+    _by_round: list[list[float]] = field(default_factory=list, repr=False)
+    _questions: list[Question] = field(default_factory=list, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def view(self, limit: int | None = None) -> fo.DatasetView:
+        """The pairs as a view, most to blame first; samples deleted since are left out."""
+        ids = self.ids if limit is None else self.ids[: _count(limit)]
+        return self.results.dataset.select(ids, ordered=True)
+
+    def table(self) -> list[dict]:
+        """One row per pair, most to blame first: id, text, value, both roles and relative influence."""
+        name = self.results.config.text_field
+        texts: dict[str, str | None] = {}
+        if name is not None:
+            view = self.view()
+            labelled = isinstance(view.get_field(name), fo.EmbeddedDocumentField)
+            texts = dict(zip(*view.values(["id", f"{name}.label" if labelled else name])))
+        return [
+            dict(
+                id=id, text=texts.get(id), value=value, value_positive=positive, value_negative=negative,
+                relative=relative,
+            )
+            for id, value, positive, negative, relative in zip(
+                self.ids, self.value, self.value_positive, self.value_negative, self.relative
+            )
+        ]  # fmt: skip
+
+    def predicted_effect(self, n: int) -> TraceEffect:
+        """What becomes of the query if the n pairs that are most to blame are removed: at once, without refitting."""
+        n = min(_count(n), len(self))
+        heads = len(self.results.fitted)
+        rounds = torch.tensor(self._by_round)[:, :n].sum(1) / heads
+        error = rounds.std().item() / math.sqrt(len(rounds)) if len(rounds) > 1 else math.nan
+        change = sum(self.value[:n]) / heads
+        return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error)
+
+    def verify(self, n: int, progress: bool | Callable | None = None) -> TraceEffect:
+        """The same, and what really refitting the head without them gives.
+
+        Raises:
+            ValueError: if the data has changed since the run
+        """
+        effect = self.predicted_effect(n)
+        report = as_progress(progress)
+        study = self.results.trace_study()
+        removed = torch.zeros(len(study.pairs), dtype=torch.bool)
+        removed[[study.row[id] for id in self.ids[: effect.removed]]] = True
+        target = study.measured(self._questions, self.kind, removed, report)
+        return TraceEffect(effect.removed, effect.before, effect.predicted, effect.standard_error, self._shown(target))
+
+    def _shown(self, target: float) -> float:
+        return -target if self.kind == "margin" else target
+
+    def save(self) -> None:
+        """Keep the trace with its run; done by ``InfluenceResults.trace``."""
+        record = {
+            name: getattr(self, name)
+            for name in (
+                "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "target", "notes",
+                "_by_round",
+            )
+        }  # fmt: skip
+        record["asks"] = [question.asks for question in self._questions]
+        tensors: dict[str, Tensor] = {}
+        for number, question in enumerate(self._questions):
+            tensors |= {
+                f"{number}.{name}": getattr(question, name).contiguous() for name in ("feature", "rows", "right")
+            }
+        path = trace_file(self.results, self.key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file(tensors, part, metadata={"trace": json.dumps(record)})
+        part.replace(path)
+
+
+def make_traces(
+    results: InfluenceResults,
+    query: str | fo.Sample | SampleCollection | Query | list,
+    k: int,
+    kind: str,
+    direction: str,
+    right: Answer,
+    wrong: Answer,
+    key: str | None,
+    progress: bool | Callable | None,
+) -> Trace | list[Trace]:
+    """See ``InfluenceResults.trace``."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+    _count(k, "k")
+    report = as_progress(progress)
+    interpreter = Interpreter(results.trace_study(), report)
+    several = isinstance(query, list)
+    groups, names, notes = [], [], []
+    for one in query if isinstance(query, list) else [query]:
+        asked, name, said = _asked(results, interpreter, one, direction, right, wrong)
+        groups.append(asked)
+        names.append(name)
+        notes.append(said)
+    study = results.trace_study()
+    single = [group[0] for group in groups if len(group) == 1]
+    found = iter(
+        study.trace([one.question for one in single], kind, k, [one.own for one in single], False, report)
+        if single
+        else []
+    )
+    traces = []
+    for group, name, said in zip(groups, names, notes):
+        questions = [one.question for one in group]
+        if len(group) == 1:
+            result = next(found)
+        else:
+            result = study.trace(questions, kind, k, [one.own for one in group], True, report)[0]
+        traces.append(_trace(results, key if not several else None, name, kind, result, said, questions))
+        traces[-1].save()
+    return traces if several else traces[0]
+
+
+def _asked(
+    results: InfluenceResults, interpreter: Interpreter, query, direction: str, right: Answer, wrong: Answer
+) -> tuple[list[Asked], str, list[str]]:
+    """The failing questions of one query, the query in words, and what is to be said about it."""
+    reasons: dict[str, str] = {}
+    if isinstance(query, Query):
+        asked, name = [interpreter.outside(query)], ""
+    else:
+        samples = _as_view(results, query)
+        asked, reasons = interpreter.samples(samples, direction, right, wrong)
+        name = f"{len(samples)} samples"
+        if len(samples) == 1 and reasons:
+            raise ValueError(f"Sample {samples.first().id} cannot be traced: {next(iter(reasons.values()))}")
+    failing = [one for one in asked if one.margin < 0 or (wrong is not None or getattr(query, "wrong", None))]
+    notes = []
+    if not failing:
+        if len(asked) == 1:
+            raise ValueError(
+                f"The {asked[0].name} does not fail: its right answer leads by {asked[0].margin:.2f}. To compare it "
+                "with a given answer all the same, pass that one as wrong=."
+            )
+        why = f"; {len(reasons)} cannot be asked about: {_some(reasons)}" if reasons else ""
+        raise ValueError(f"None of these {len(asked) + len(reasons)} samples fails{why}.")
+    if len(failing) < len(asked):
+        notes.append(f"{len(asked) - len(failing)} of {len(asked)} samples are answered right and were left out.")
+    if reasons:
+        notes.append(f"{len(reasons)} samples were left out: {_some(reasons)}")
+    own = set().union(*(one.own for one in failing))
+    if own:
+        notes.append(
+            "The query is itself a training pair: it is left out of its own trace."
+            if len(failing) == 1
+            else f"{len(own)} of the queries are themselves training pairs: they are left out of the trace."
+        )
+    return failing, name if len(failing) > 1 else failing[0].name, notes
+
+
+def _some(reasons: dict[str, str]) -> str:
+    """A few of the reasons, each once."""
+    return "; ".join(sorted(set(reasons.values()))[:SHOWN])
+
+
+def _as_view(results: InfluenceResults, query) -> SampleCollection:
+    """A sample, its id or a collection, as a collection."""
+    if isinstance(query, SampleCollection):
+        if len(query) == 0:
+            raise ValueError("The view to trace is empty: there is no failing query in it.")
+        return query
+    is_sample = isinstance(query, (fo.Sample, SampleView))
+    id = query.id if is_sample else query
+    if not isinstance(id, str):
+        raise ValueError(f"A query is a sample, its id, a view or a Query, not {type(query).__name__}.")
+    dataset = query.dataset if is_sample and query.in_dataset else results.dataset
+    try:
+        view = dataset.select(id)
+        found = len(view)
+    except Exception:  # FiftyOne hands on whatever the database says of a string that is no id
+        found = 0
+    if not found:
+        raise ValueError(
+            f"There is no sample {id!r} in dataset {results.dataset.name!r}: it was deleted, or is of another dataset."
+        )
+    return view
+
+
+def _trace(
+    results: InfluenceResults,
+    key: str | None,
+    name: str,
+    kind: str,
+    found: Found,
+    notes: list[str],
+    questions: list[Question],
+) -> Trace:
+    ids = results.trace_study().pairs.ids
+    return Trace(
+        results,
+        key or _free_key(results),
+        name,
+        kind,
+        [ids[row] for row in found.rows.tolist()],
+        found.value.tolist(),
+        found.positive.tolist(),
+        found.negative.tolist(),
+        found.relative.tolist(),
+        found.target,
+        notes,
+        found.by_round.tolist(),
+        questions,
+    )
+
+
+def trace_file(results: InfluenceResults, key: str) -> Path:
+    """Where a trace of a run is kept."""
+    if not key.replace("-", "_").isidentifier():
+        raise ValueError(f"Trace key {key!r} cannot be used: take letters, digits, dashes and underscores.")
+    return results.trace_folder / "kept" / f"{key}.safetensors"
+
+
+def list_traces(results: InfluenceResults) -> list[str]:
+    """Keys of the traces that are kept with a run, oldest first."""
+    files = (results.trace_folder / "kept").glob("*.safetensors")
+    return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
+
+
+def load_trace(results: InfluenceResults, key: str) -> Trace:
+    """Open a trace.
+
+    Raises:
+        ValueError: if the run has none of this key
+    """
+    path = _existing(results, key)
+    with safe_open(path, framework="pt") as file:
+        record = json.loads(file.metadata()["trace"])
+        questions = [
+            Question(**{name: file.get_tensor(f"{number}.{name}") for name in ("feature", "rows", "right")}, asks=asks)
+            for number, asks in enumerate(record.pop("asks"))
+        ]
+    return Trace(results, key, _questions=questions, **record)
+
+
+def delete_trace(results: InfluenceResults, key: str) -> None:
+    """Forget a trace.
+
+    Raises:
+        ValueError: if the run has none of this key
+    """
+    _existing(results, key).unlink()
+
+
+def _existing(results: InfluenceResults, key: str) -> Path:
+    path = trace_file(results, key)
+    if not path.exists():
+        keys = list_traces(results)
+        there = f"its traces are {', '.join(keys)}" if keys else "it has none"
+        raise ValueError(f"Run {results.run_key!r} has no trace {key!r}: {there}.")
+    return path
+
+
+def _free_key(results: InfluenceResults) -> str:
+    taken = set(list_traces(results))
+    number = len(taken) + 1
+    while f"trace-{number}" in taken:
+        number += 1
+    return f"trace-{number}"
+
+
+def _count(number: int, name: str = "n") -> int:
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, not {number}.")
+    return number
