@@ -50,12 +50,7 @@ class EcifPanel(foo.Panel):
 
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
-        state = ctx.panel.state
-        kept = ctx.store(STORE).get("choices") or {}
-        state.set(
-            {"tab": "suspects", "threshold": review.SUSPECTED, "truth": panel_layout.UNKNOWN, "remove": 0, "page": 0}
-            | kept
-        )
+        self._begin(ctx)
         self._show(ctx)
 
     def on_change_dataset(self, ctx: foo.ExecutionContext) -> None:
@@ -226,9 +221,22 @@ class EcifPanel(foo.Panel):
 
     # What the tabs show
 
+    def _begin(self, ctx: foo.ExecutionContext) -> None:
+        """Set the state that the events stand on."""
+        first = {
+            "tab": "suspects",
+            "threshold": review.SUSPECTED,
+            "truth": panel_layout.UNKNOWN,
+            "remove": 0,
+            "page": 0,
+        }
+        ctx.panel.state.set(first | (ctx.store(STORE).get("choices") or {}))
+
     def _show(self, ctx: foo.ExecutionContext) -> None:
         """Compute what the chosen tab shows, or say why there is nothing to see."""
         state = ctx.panel.state
+        if state.tab is None:  # the App may send an event before the state of loading has come back to it
+            self._begin(ctx)
         state.jobs = [{"id": job.id, "title": job.title, "label": job.label} for job in running_jobs(ctx)]
         state.problem = panel_layout.problem(ctx)
         runs = ecif.list_runs(ctx.dataset)

@@ -112,8 +112,8 @@ def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) 
         notice(inputs, "skipped_rest", types.Notice, rest)
     settings = {name: value for name, value in info.config.serialize().items() if name not in UNSHOWN_SETTINGS}
     health = {name: value for name, value in results.health.items() if name != "skip_reasons"}
-    _table(inputs, "settings", "Settings", {"computed": f"{info.timestamp:%Y-%m-%d %H:%M:%S}", **settings})
     _table(inputs, "health", "Health", health)
+    _table(inputs, "settings", "Settings", {"computed": f"{info.timestamp:%Y-%m-%d %H:%M:%S}", **settings})
     _table(inputs, "timings", "Seconds per step", results.timings)
 
 

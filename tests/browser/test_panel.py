@@ -96,3 +96,26 @@ def test_selected_samples_are_repaired_from_the_form(open_page, scored_dataset, 
     expect(page.get_by_text("Suggestions:")).to_be_visible()
     scored_dataset.reload()
     assert scored_dataset.exists("caption_fixes").count() == scored_dataset.count("first_suggestion.label")
+
+
+def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dataset):
+    page = open_page(scored_dataset, width=1280, height=800)
+    form = OperatorForm(page, "ECIF: compute influence")
+    form.choose_radio("Embeddings stored in fields")
+    form.fill("Run key", "long")
+    form.dialog.get_by_text("Advanced settings").locator("xpath=following::input[1]").check(force=True)
+    form.settle()
+    form.fill("Rounds", "2000")
+    form.button("Compute").click()
+    output = page.get_by_test_id("operators-prompt-view-modal")
+    expect(output.get_by_text(" of ")).to_be_visible(timeout=60_000)
+
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_test_id("looker").first.wait_for(timeout=60_000)
+    panel = PanelPage(other)
+    panel.button("Cancel").click(timeout=60_000)
+    expect(output.get_by_text("Nothing was changed.")).to_be_visible(timeout=60_000)
+    scored_dataset.reload()
+    assert scored_dataset.list_runs() == ["first"]
+    assert not scored_dataset.has_field("long_value")

@@ -107,6 +107,12 @@ def test_the_panel_follows_a_view_of_the_user(scored_dataset):
     assert panel.event("on_change_view").state["suspects"]["scored"] == 1
 
 
+def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
+    panel = Panel(scored_dataset)
+    panel.state = {}
+    assert panel.event("on_change_view").state["suspects"]["scored"] == 60
+
+
 def test_lassoed_pairs_are_shown(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="influence")
     ids = panel.data["roles"][0]["ids"][:5]
