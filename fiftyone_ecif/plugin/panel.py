@@ -6,12 +6,12 @@ What a tab shows is computed by ``_show_…`` when it is needed and kept in the 
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+import numpy as np
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
@@ -314,9 +314,5 @@ class EcifPanel(foo.Panel):
         state.remove = min(state.remove or -(-harmful // FIRST_REMOVED), harmful)
         traces, state.removal = figures.removal_figure(counts, changes, state.remove)
         ctx.panel.set_data("removal", traces)
-        state.influence = _influence_facts(len(columns["id"]), counts, changes, state.remove)
-
-
-def _influence_facts(drawn: int, counts: Any, changes: Any, remove: int) -> dict[str, Any]:
-    change = float(changes[counts.searchsorted(remove)]) if remove else 0.0
-    return {"drawn": drawn, "harmful": int(counts[-1]), "change": change}
+        change = float(np.interp(state.remove, counts, changes))
+        state.influence = {"drawn": len(columns["id"]), "harmful": harmful, "change": change}

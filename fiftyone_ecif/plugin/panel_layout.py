@@ -217,7 +217,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
     row.btn(
         "estimate",
-        label="Estimate for the view",
+        label="Estimate",
         icon="calculate",
         on_click="@ecif/ecif/estimate_removal",
         prompt=True,

@@ -129,7 +129,7 @@ def _table(inputs: types.Object, name: str, label: str, values: Mapping[str, Any
 
 def _written(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_written(each)}" for key, each in value.items())
     if isinstance(value, (list, tuple)):

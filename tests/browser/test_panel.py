@@ -103,7 +103,7 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     form = OperatorForm(page, "ECIF: compute influence")
     form.choose_radio("Embeddings stored in fields")
     form.fill("Run key", "long")
-    form.dialog.get_by_text("Advanced settings").locator("xpath=following::input[1]").check(force=True)
+    form.dialog.locator(".MuiSwitch-root").first.click()
     form.settle()
     form.fill("Rounds", "2000")
     form.button("Compute").click()

@@ -162,6 +162,7 @@ def test_measured_precision_and_the_removal_curve(scored_dataset):
     curve = panel.data["removal"][0]
     assert curve["y"][1:] == pytest.approx(harmful.cumsum()[np.array(curve["x"][1:]) - 1])
     panel.event("choose_remove", value=7)
+    assert panel.state["influence"]["change"] == pytest.approx(harmful[:7].sum())
     assert panel.event("show_harmful").samples.values("first_value") == harmful[:7].tolist()
 
 
