@@ -16,6 +16,13 @@ from tests.conftest import REPOSITORY
 PANEL = "@ecif/ecif/ecif_panel"
 
 
+def as_in_javascript(value):
+    """What comes back from the App, which writes 1.0 as 1."""
+    return json.loads(
+        json.dumps(value), parse_float=lambda text: int(text[:-2]) if text.endswith(".0") else float(text)
+    )
+
+
 class Panel:
     """The App's side of a panel: its state, and what it was last told to show.
 
@@ -33,7 +40,7 @@ class Panel:
         result = foo.execute_operator(PANEL, {kind: self.samples, "params": params})
         result.raise_exceptions()
         self.requests = {}
-        for request in json.loads(json.dumps(result.executor.to_json()["requests"])):
+        for request in as_in_javascript(result.executor.to_json()["requests"]):
             name, given = request["operator_uri"], request["params"]
             self.requests[name] = given
             if name == "patch_panel_state":
