@@ -18,7 +18,7 @@ from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Query
 from fiftyone_ecif.curation.removal import RemovalStudy
-from fiftyone_ecif.curation.runs import EcifConfig, check_run, trace_folder
+from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results, trace_folder
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.trace import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -46,10 +46,7 @@ class InfluenceResults:
 
     @cached_property
     def _stored(self):
-        stored = self.dataset.load_run_results(self.run_key, cache=False, load_view=False)
-        if stored is None:
-            raise ValueError(f"Run {self.run_key!r} has no results: it did not end. Delete it and run it again.")
-        return stored
+        return stored_results(self.dataset, self.run_key)
 
     @cached_property
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -222,13 +219,13 @@ class InfluenceResults:
         config = self.config
         if config.image_embeddings is not None:
             return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
-        rows = [row for row in self._rows(samples) if row.id not in skipped]
+        rows = [row for row in self.rows(samples) if row.id not in skipped]
         try:
             return FeatureStore(cache_folder("features"), str(fingerprint)).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
 
-    def _rows(self, samples: SampleCollection) -> list[PairRow]:
+    def rows(self, samples: SampleCollection) -> list[PairRow]:
         """The collection's rows as the run saw them: with the texts from before later fixes."""
         config, info = self.config, self.dataset.get_run_info(self.run_key)
         then = texts_at(samples, config.text_field, info.timestamp)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import fiftyone as fo
-from fiftyone.core.runs import Run, RunConfig
+from fiftyone.core.runs import Run, RunConfig, RunResults
 
 from fiftyone_ecif.curation.fields import FAILURE_FIELDS, METHOD, SCORE_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
@@ -106,3 +106,22 @@ def delete_run(dataset: fo.Dataset, run_key: str) -> None:
     """
     check_run(dataset, run_key)
     dataset.delete_run(run_key)
+
+
+def stored_results(dataset: fo.Dataset, run_key: str) -> RunResults:
+    """What a run keeps in the database: health, timings, warnings, skipped pairs.
+
+    Args:
+        dataset: the dataset
+        run_key: the run's key
+
+    Returns:
+        FiftyOne's results, with these as attributes
+
+    Raises:
+        ValueError: if the run did not end
+    """
+    stored = dataset.load_run_results(run_key, cache=False, load_view=False)
+    if stored is None:
+        raise ValueError(f"Run {run_key!r} has no results: it did not end. Delete it and run it again.")
+    return stored

@@ -15,6 +15,7 @@ from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, Veri
 from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.runs import ManageRuns
 from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
+from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery
 
 NAME = "@ecif/ecif"
 OPERATORS = (
@@ -24,6 +25,8 @@ OPERATORS = (
     ShowValuable,
     EstimateRemoval,
     VerifyRemoval,
+    FindFailures,
+    TraceQuery,
     TagMisaligned,
     ApplySuggestions,
     MarkAsFine,

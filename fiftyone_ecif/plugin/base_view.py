@@ -50,4 +50,13 @@ def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
 
 def _digest(stages: list[dict]) -> str:
     plain = [[stage["_cls"], stage["kwargs"]] for stage in stages]  # without the stages' own ids
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_as_in_javascript(plain), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _as_in_javascript(value: Any) -> Any:
+    """The value as it comes back from the App, where 1.0 is written 1."""
+    if isinstance(value, dict):
+        return {key: _as_in_javascript(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_in_javascript(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

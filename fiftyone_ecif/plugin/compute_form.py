@@ -9,9 +9,10 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.curation import validation
 from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice, passes, refuse
-from fiftyone_ecif.plugin.model_form import choose_features, devices
+from fiftyone_ecif.plugin.model_form import choose_features, default_model, devices
 
 FEW_PAIRS = 200
+DEVICES = ("auto", "cpu")  # for which the cost is known beforehand
 
 
 def compute_form(ctx: foo.ExecutionContext) -> types.Property:
@@ -26,6 +27,7 @@ def compute_form(ctx: foo.ExecutionContext) -> types.Property:
         choose_features(ctx, inputs)
         _choose_run_key(ctx, inputs)
         _choose_advanced(ctx, inputs)
+        _estimate(ctx, inputs, samples)
     view = types.PromptView(label="Compute influence", submit_button_label="Compute")
     return types.Property(inputs, view=view)
 
@@ -175,3 +177,28 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.int("seed", default=0, min=0, label="Seed", description="Of everything random", view=half)
     choices = ["auto", *devices()]
     inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))
+
+
+def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
+    """Say what embedding will cost, where that is known."""
+    from fiftyone_ecif.curation.cost import embedding_cost
+
+    model = ctx.params.get("model") or default_model()[0]
+    if ctx.params.get("features") == "embeddings" or ":" in model or ctx.params.get("device", "auto") not in DEVICES:
+        return
+    cost = embedding_cost(len(samples), model)
+    if cost is None or (ctx.params.get("device", "auto") == "auto" and len(devices()) > 1):
+        return  # on a GPU nothing was measured
+    label = f"About {_duration(cost.seconds)} to embed {len(samples):,} pairs on this machine's CPU"
+    memory = f"{(cost.model_bytes + cost.feature_bytes) / 1e9:.1f} GB"
+    rest = (
+        f"Less if they were embedded before. The scoring comes on top. About {memory} of memory for model and features."
+    )
+    notice(inputs, "cost", types.Notice, label, rest)
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"

@@ -45,8 +45,8 @@ class ExportCleaned(EcifOperator):
             format: "csv", "folders" or "fiftyone"
             text_field: captions or labels
             copy_images: whether the images are copied, or named by their present paths
-            run_key: with ``threshold``: a run whose suspects are left out too
-            threshold: the least misalignment of a suspect
+            run_key: a run whose suspects are left out too
+            threshold: the least misalignment of a suspect; None: 0.5
             delegate: whether to queue it for a worker
 
         Returns:
@@ -59,7 +59,7 @@ class ExportCleaned(EcifOperator):
             format=format,
             text_field=text_field,
             copy_images=copy_images,
-            suspects=None if threshold is None else run_key,
+            run_key=run_key,
             threshold=threshold,
         )
 
@@ -94,8 +94,8 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
     """Add what to leave out, and say how many samples are left."""
     runs = {"": "Only what is tagged “misaligned”"}
     runs |= {key: f"What is tagged, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
-    inputs.enum("suspects", list(runs), default="", label="Leave out", view=dropdown(runs))
-    run_key, threshold = ctx.params.get("suspects") or None, None
+    inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
+    run_key, threshold = ctx.params.get("run_key") or None, None
     if run_key:
         threshold = ctx.params.get("threshold", 0.5)
         field = inputs.float("threshold", default=0.5, label="Least probability of being misaligned")
@@ -118,6 +118,6 @@ def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
         "text_field": ctx.params.get("text_field") or (fields[0] if fields else None),
         "copy_images": ctx.params.get("copy_images", True),
     }
-    if ctx.params.get("suspects"):
-        arguments |= {"run_key": ctx.params["suspects"], "threshold": ctx.params.get("threshold", 0.5)}
+    if ctx.params.get("run_key"):
+        arguments |= {"run_key": ctx.params["run_key"], "threshold": ctx.params.get("threshold", 0.5)}
     return arguments

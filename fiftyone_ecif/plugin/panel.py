@@ -6,17 +6,17 @@ What a tab shows is computed by ``_show_…`` when it is needed and kept in the 
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+import numpy as np
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import fixes, review, summary
-from fiftyone_ecif.curation.fields import FIELDS
+from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.plugin import figures, panel_layout
 from fiftyone_ecif.plugin.base_view import base_view, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
@@ -24,6 +24,7 @@ from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 
 CARDS = 4
 SCATTERED = 3000
+FIRST_REMOVED = 10  # at first, a tenth of the harmful pairs is thought away
 STORE = "ecif_panel"
 KEPT = ("run_key", "tab", "threshold", "truth", "remove")
 """What a reload of the page brings back."""
@@ -49,12 +50,7 @@ class EcifPanel(foo.Panel):
 
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
-        state = ctx.panel.state
-        kept = ctx.store(STORE).get("choices") or {}
-        state.set(
-            {"tab": "suspects", "threshold": review.SUSPECTED, "truth": panel_layout.UNKNOWN, "remove": 0, "page": 0}
-            | kept
-        )
+        self._begin(ctx)
         self._show(ctx)
 
     def on_change_dataset(self, ctx: foo.ExecutionContext) -> None:
@@ -150,7 +146,7 @@ class EcifPanel(foo.Panel):
         """Show the pairs that are thought away, the most harmful first."""
         state, base = ctx.panel.state, base_view(ctx)
         name = FIELDS["value"].name(state.run_key)
-        chosen = base.match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
+        chosen = base.exists(name).match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
         select(ctx, chosen, base, {"harmful": state.remove})
         show_fields(ctx, state.run_key, "value")
 
@@ -225,9 +221,22 @@ class EcifPanel(foo.Panel):
 
     # What the tabs show
 
+    def _begin(self, ctx: foo.ExecutionContext) -> None:
+        """Set the state that the events stand on."""
+        first = {
+            "tab": "suspects",
+            "threshold": review.SUSPECTED,
+            "truth": panel_layout.UNKNOWN,
+            "remove": 0,
+            "page": 0,
+        }
+        ctx.panel.state.set(first | (ctx.store(STORE).get("choices") or {}))
+
     def _show(self, ctx: foo.ExecutionContext) -> None:
         """Compute what the chosen tab shows, or say why there is nothing to see."""
         state = ctx.panel.state
+        if state.tab is None:  # the App may send an event before the state of loading has come back to it
+            self._begin(ctx)
         state.jobs = [{"id": job.id, "title": job.title, "label": job.label} for job in running_jobs(ctx)]
         state.problem = panel_layout.problem(ctx)
         runs = ecif.list_runs(ctx.dataset)
@@ -235,7 +244,7 @@ class EcifPanel(foo.Panel):
             state.run_key = runs[-1] if runs else None
         if state.problem or not state.run_key:
             return
-        fields = ecif.load_results(ctx.dataset, state.run_key).fields.values()
+        fields = [field.name(state.run_key) for field in SCORE_FIELDS]
         gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
         if gone:
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
@@ -301,12 +310,9 @@ class EcifPanel(foo.Panel):
         traces, state.roles = figures.roles_figure(columns)
         ctx.panel.set_data("roles", traces)
         counts, changes = summary.removal_curve(base, state.run_key)
-        state.remove = min(state.remove or 0, int(counts[-1]))
+        harmful = int(counts[-1])
+        state.remove = min(state.remove or -(-harmful // FIRST_REMOVED), harmful)
         traces, state.removal = figures.removal_figure(counts, changes, state.remove)
         ctx.panel.set_data("removal", traces)
-        state.influence = _influence_facts(len(columns["id"]), counts, changes, state.remove)
-
-
-def _influence_facts(drawn: int, counts: Any, changes: Any, remove: int) -> dict[str, Any]:
-    change = float(changes[counts.searchsorted(remove)]) if remove else 0.0
-    return {"drawn": drawn, "harmful": int(counts[-1]), "change": change}
+        change = float(np.interp(state.remove, counts, changes))
+        state.influence = {"drawn": len(columns["id"]), "harmful": harmful, "change": change}

@@ -27,6 +27,7 @@ HELP = """Scores of a run of **ECIF: compute influence**.
 *Health*: whether to trust the numbers."""
 COMPUTE = "@ecif/ecif/compute_influence"
 MILLISECONDS_BETWEEN_LOOKS = 2000
+PLOT = {"displayModeBar": False}  # it would cover the legend; a double click resets the axes
 
 
 def problem(ctx: foo.ExecutionContext) -> str | None:
@@ -52,7 +53,7 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
         return types.Property(root)
     _menu(panel, root, ctx, runs)
     if state.problem:
-        notice(root, "problem", types.Warning, state.problem)
+        notice(root, "problem_words", types.Warning, state.problem)
         return types.Property(root)
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
@@ -76,7 +77,7 @@ def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
 def _empty(root: types.Object, state: Any) -> None:
     """No run: why, or how to begin."""
     if state.problem:
-        notice(root, "problem", types.Warning, state.problem)
+        notice(root, "problem_words", types.Warning, state.problem)
         return
     root.md(
         "### No run yet\nCompute influence, and see here which captions are probably wrong, which pairs harm the "
@@ -113,7 +114,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     root.plot(
         "histogram",
         layout=state.histogram,
-        config={"displaylogo": False},
+        config=PLOT,
         height=HEIGHT,
         on_selected=panel.select_bars,
         on_click=panel.click_bar,
@@ -134,8 +135,8 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
         )
     if state.measured:
         text = f"Measured on {state.measured['wrong']:,} wrong pairs: average precision {state.measured['average']:.3f}"
-        root.md(text, name="measured")
-        root.plot("precision", layout=state.precision, config={"displaylogo": False}, height=HEIGHT)
+        root.md(text, name="measured_words")
+        root.plot("precision", layout=state.precision, config=PLOT, height=HEIGHT)
 
 
 def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -201,9 +202,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
         f"{facts['drawn']:,} pairs are drawn; lasso some to see them.",
         name="judged",
     )
-    root.plot(
-        "roles", layout=state.roles, config={"displaylogo": False}, height=HEIGHT, on_selected=panel.select_points
-    )
+    root.plot("roles", layout=state.roles, config=PLOT, height=HEIGHT, on_selected=panel.select_points)
     if not facts["harmful"]:
         notice(root, "harmless", types.Notice, "No pair in view harms.")
         return
@@ -212,13 +211,13 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
         f"loss would change by **{facts['change']:.3g} nats**, to first order.",
         name="what_if",
     )
-    root.plot("removal", layout=state.removal, config={"displaylogo": False}, height=HEIGHT, on_click=panel.click_curve)
+    root.plot("removal", layout=state.removal, config=PLOT, height=HEIGHT, on_click=panel.click_curve)
     row = root.h_stack("actions", gap=2, align_y="center")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
     row.btn(
         "estimate",
-        label="Estimate for the view",
+        label="Estimate",
         icon="calculate",
         on_click="@ecif/ecif/estimate_removal",
         prompt=True,

@@ -74,11 +74,8 @@ class RemovalOperator(EcifOperator):
 
 def _count(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
     name = FIELDS["value"].name(run_key)
-    scope = ctx.dataset.get_run_info(run_key).config.scope
     scored, removed = ctx.dataset.count(name), samples.count(name)
-    if scope != "head":
-        refuse(inputs, "count", f"Removal is predicted for runs of scope “head”; this one's is “{scope}”.")
-    elif removed == 0:
+    if removed == 0:
         refuse(inputs, "count", "None of these samples was scored in this run.")
     elif removed == scored:
         refuse(inputs, "count", "These are all the pairs of the run.", "Select some of them, or open a view of some.")

@@ -168,7 +168,7 @@ def _preview(
         for before, after, sure in zip(texts, labels, sureness, strict=True)
     ]
     table = types.TableView(read_only=True)
-    for key, label in (("before", "Now"), ("after", "Suggestion"), ("confidence", "Confidence")):
+    for key, label in (("before", "Now"), ("after", "Suggestion"), ("confidence", "Conf.")):
         table.add_column(key, label=label)
     notice(inputs, "count", types.Notice, f"{count:,} samples will change", "ECIF: undo fixes puts them back.")
     inputs.list("changes", types.Object(), default=rows, view=table)

@@ -12,6 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import validation
+from fiftyone_ecif.curation.runs import stored_results
 from fiftyone_ecif.plugin.forms import choose_run, chosen_run, invalidate, notice, passes, show_fields
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
@@ -100,7 +101,7 @@ def _choose_new_name(ctx: foo.ExecutionContext, inputs: types.Object, run_key: s
 
 def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
     """What the user should know of the run, then tables of its settings, health and timings."""
-    info, results = ctx.dataset.get_run_info(run_key), ecif.load_results(ctx.dataset, run_key)
+    info, results = ctx.dataset.get_run_info(run_key), stored_results(ctx.dataset, run_key)
     for number, warning in enumerate(results.warnings):
         notice(inputs, f"warning_{number}", types.Warning, warning)
     reasons = Counter(results.skipped.values()).most_common()
@@ -111,8 +112,8 @@ def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) 
         notice(inputs, "skipped_rest", types.Notice, rest)
     settings = {name: value for name, value in info.config.serialize().items() if name not in UNSHOWN_SETTINGS}
     health = {name: value for name, value in results.health.items() if name != "skip_reasons"}
-    _table(inputs, "settings", "Settings", {"computed": f"{info.timestamp:%Y-%m-%d %H:%M:%S}", **settings})
     _table(inputs, "health", "Health", health)
+    _table(inputs, "settings", "Settings", {"computed": f"{info.timestamp:%Y-%m-%d %H:%M:%S}", **settings})
     _table(inputs, "timings", "Seconds per step", results.timings)
 
 
@@ -128,7 +129,7 @@ def _table(inputs: types.Object, name: str, label: str, values: Mapping[str, Any
 
 def _written(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_written(each)}" for key, each in value.items())
     if isinstance(value, (list, tuple)):

@@ -46,6 +46,12 @@ def test_compute_form_offers_the_tags_of_the_chosen_model(resolve_form, pair_dat
     assert "pretrained" not in resolve_form(COMPUTE, pair_dataset, model="hf-hub:somebody/some-model")
 
 
+def test_compute_form_says_what_embedding_will_cost(resolve_form, pair_dataset):
+    assert "to embed 60 pairs" in resolve_form(COMPUTE, pair_dataset, device="cpu")["cost"].view.label
+    assert "cost" not in resolve_form(COMPUTE, pair_dataset, model="RN50", pretrained="yfcc15m", device="cpu")
+    assert "cost" not in resolve_form(COMPUTE, pair_dataset, device="cuda")
+
+
 def test_compute_form_accepts_a_checkpoint_and_warns_of_random_weights(resolve_form, pair_dataset, tmp_path):
     checkpoint = tmp_path / "weights.safetensors"
     checkpoint.touch()
@@ -147,11 +153,9 @@ def test_runs_form_checks_the_new_name(resolve_form, scored_dataset):
 
 
 def test_words_from_the_data_are_never_markup(resolve_form, scored_dataset, monkeypatch):
-    import fiftyone_ecif as ecif
-
     reason = "**bold** <b>x</b> [a](b)"
     results = SimpleNamespace(skipped={"a": reason, "b": reason}, warnings=[reason], health={}, timings={})
-    monkeypatch.setattr(ecif, "load_results", lambda dataset, run_key: results, raising=False)
+    monkeypatch.setattr("fiftyone_ecif.plugin.runs.stored_results", lambda dataset, run_key: results)
     inputs = resolve_form(RUNS, scored_dataset)
     escaped = r"\*\*bold\*\* \<b\>x\<\/b\> \[a\]\(b\)"
     assert inputs["warning_0"].view.label == escaped

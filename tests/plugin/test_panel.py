@@ -1,6 +1,8 @@
 """The panel's events without a browser: what it shows, what it tells the App, and what it leaves in the data."""
 
 import json
+import subprocess
+import sys
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -9,8 +11,16 @@ import pytest
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
+from tests.conftest import REPOSITORY
 
 PANEL = "@ecif/ecif/ecif_panel"
+
+
+def as_in_javascript(value):
+    """What comes back from the App, which writes 1.0 as 1."""
+    return json.loads(
+        json.dumps(value), parse_float=lambda text: int(text[:-2]) if text.endswith(".0") else float(text)
+    )
 
 
 class Panel:
@@ -30,7 +40,7 @@ class Panel:
         result = foo.execute_operator(PANEL, {kind: self.samples, "params": params})
         result.raise_exceptions()
         self.requests = {}
-        for request in json.loads(json.dumps(result.executor.to_json()["requests"])):
+        for request in as_in_javascript(result.executor.to_json()["requests"]):
             name, given = request["operator_uri"], request["params"]
             self.requests[name] = given
             if name == "patch_panel_state":
@@ -70,7 +80,7 @@ def test_datasets_that_cannot_be_scored_are_told_why(pair_rows, make, words):
     if sample.has_field("group"):
         dataset.add_group_field("group", default="left")
     dataset.add_sample(sample)
-    assert words in Panel(dataset).words("problem")
+    assert words in Panel(dataset).words("problem_words")
     dataset.delete()
 
 
@@ -102,6 +112,12 @@ def test_the_panel_follows_a_view_of_the_user(scored_dataset):
     assert set(panel.samples.values("id")) <= set(scored_dataset.limit(12).values("id"))
     panel.samples = panel.samples.limit(1)  # the user adds a stage of their own
     assert panel.event("on_change_view").state["suspects"]["scored"] == 1
+
+
+def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
+    panel = Panel(scored_dataset)
+    panel.state = {}
+    assert panel.event("on_change_view").state["suspects"]["scored"] == 60
 
 
 def test_lassoed_pairs_are_shown(scored_dataset):
@@ -146,11 +162,14 @@ def test_measured_precision_and_the_removal_curve(scored_dataset):
     planted, score = scored_dataset.values(["planted", "first_misalignment"])
     expected = average_precision_score(planted, np.floor(np.array(score) * 200))
     assert panel.state["measured"] == {"average": pytest.approx(expected), "wrong": 12}
+    unscored = scored_dataset.limit(5)
+    unscored.set_field("first_value", None).save()
     panel.event("choose_tab", value="influence")
-    harmful = np.sort([value for value in scored_dataset.values("first_value") if value < 0])
+    harmful = np.sort([value for value in scored_dataset.values("first_value") if value is not None and value < 0])
     curve = panel.data["removal"][0]
     assert curve["y"][1:] == pytest.approx(harmful.cumsum()[np.array(curve["x"][1:]) - 1])
     panel.event("choose_remove", value=7)
+    assert panel.state["influence"]["change"] == pytest.approx(harmful[:7].sum())
     assert panel.event("show_harmful").samples.values("first_value") == harmful[:7].tolist()
 
 
@@ -168,3 +187,16 @@ def test_the_health_of_a_run_is_shown(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="health")
     assert {"settings", "health", "timings"} <= set(panel.shown)
     assert len(scored_dataset.match(F("tags").length() > 0)) == 0  # looking changes nothing
+
+
+def test_opening_the_panel_leaves_torch_out(scored_dataset):
+    """Importing it takes seconds, which is not the time to open a panel in."""
+    scored_dataset.persistent = True  # the other process deletes what is not, when it ends
+    program = (
+        "import sys, fiftyone as fo; from tests.plugin.test_panel import Panel; "
+        f"panel = Panel(fo.load_dataset({scored_dataset.name!r})); "
+        "[panel.event('choose_tab', value=tab) for tab in ('review', 'influence', 'health')]; "
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "False"

@@ -8,14 +8,16 @@ import fiftyone.plugins as fop
 import pytest
 from fiftyone.operators import OperatorRegistry
 
-from fiftyone_ecif.plugin import NAME, OPERATORS
+from fiftyone_ecif.plugin import NAME, OPERATORS, PANELS
 from tests.conftest import REPOSITORY
 
 
 def test_every_operator_is_listed_in_the_definition_and_registered():
-    names = [operator().config.name for operator in OPERATORS]
-    assert fop.get_plugin(NAME).operators == names
-    assert {operator.uri for operator in foo.list_operators(builtin=False)} == {f"{NAME}/{name}" for name in names}
+    names, panels = ([each().config.name for each in kind] for kind in (OPERATORS, PANELS))
+    definition = fop.get_plugin(NAME)
+    assert definition.operators == names + panels  # FiftyOne counts panels among them
+    uris = {f"{NAME}/{name}" for name in names + panels}
+    assert {operator.uri for operator in foo.list_operators(builtin=False)} == uris
     assert OperatorRegistry().list_errors() == []
 
 
