@@ -29,9 +29,9 @@ from benchmarks.data.pairs import PairTable
 from fiftyone_ecif.core.scope import embeddings_under
 from fiftyone_ecif.curation.detection import find_misaligned
 from fiftyone_ecif.detect import clip_score
-from fiftyone_ecif.engine import Settings, compute
+from fiftyone_ecif.engine import Settings
 from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import load_model
+from fiftyone_ecif.models import ViewAveraged, load_model
 
 VERDICTS = ("wrong", "empty", "right", "unclear")
 COLUMNS = ("number", "name", "caption", "method", "rank", "verdict")
@@ -75,11 +75,14 @@ def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
     model = load_model(*regime_checkpoint(DATA, table, "pretrained", SEED))
     train = np.flatnonzero(table.split == "train")
     rows = [PairRow(str(row), table.filepaths[row], table.captions[row]) for row in train]
-    pairs, head = embed_pairs(model, rows, cache_folder("features"), skip_failures=False), model.head()
-    outcome = compute(pairs, None, head, model.loss, Settings(seed=SEED))
+    pairs, views = (
+        embed_pairs(towers, rows, cache_folder("features"), skip_failures=False)
+        for towers in (model, ViewAveraged(model))
+    )
+    head = model.head()
     image, text = (part.numpy() for part in embeddings_under(pairs, head))
     scores = {
-        "misalignment": find_misaligned(pairs, head, outcome).probability,
+        "misalignment": find_misaligned(pairs, views, head, model.loss, Settings(seed=SEED))[0].probability,
         "clip_score": clip_score(image, text),
     }
     suspects = {method: train[np.argsort(-np.asarray(score))[:SUSPECTS]].tolist() for method, score in scores.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.attribution import TRAK_DIMENSION, _trak_features
+from benchmarks.attribution import TRAK_DIMENSION, trak_features
 from benchmarks.removal_problem import DATA
 from benchmarks.statistics import mean_with_error, rank_correlation
 from benchmarks.trace_problem import TraceProblem, planted_problem
@@ -32,7 +32,7 @@ from fiftyone_ecif.core import (
     self_influence,
 )
 from fiftyone_ecif.core.trace import OuterProducts
-from fiftyone_ecif.engine.local import RELATIVE_ANCHOR
+from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.engine.questions import NEAR_WRONG, Question
 from fiftyone_ecif.engine.trace import TraceTables
 
@@ -153,7 +153,7 @@ def rankings(
     dimension = min(TRAK_DIMENSION, len(objective.pairs) // 2)
     projection = torch.randn(dense.shape[1], dimension, generator=generator) / dimension**0.5
     moved = torch.ones(dense.shape[1], dtype=torch.bool)
-    features, weights = _trak_features(head, objective.pairs, moved, projection, generator)
+    features, weights = trak_features(head, objective.pairs, moved, projection, generator)
     trak = weights * (-(dense @ projection) @ torch.linalg.solve(features.T @ features, features.T))
     image = torch.cat(
         [head.linearize(*objective.pairs.gather(rows)).image for rows in torch.arange(len(own)).split(4096)]

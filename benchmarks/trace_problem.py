@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.data.noise import CONFUSABLE_FASHION
 from benchmarks.data.pairs import PairTable
 from benchmarks.removal_problem import DATA, TRAINING_SAMPLES
-from benchmarks.training import trained_checkpoint
+from benchmarks.training import Recipe, trained_checkpoint
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
@@ -108,7 +108,8 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     """
     table = DATA[data](train=pairs, heldout=min(HELDOUT, pairs // 2), seed=seed, progress=progress)
     train, heldout = (table.select(table.split == part) for part in ("train", "heldout"))
-    checkpoint = trained_checkpoint(MODEL, train, epochs=-(-TRAINING_SAMPLES // pairs), seed=seed, progress=progress)
+    recipe = Recipe(epochs=-(-TRAINING_SAMPLES // pairs))
+    checkpoint = trained_checkpoint(MODEL, train, recipe, seed, progress=progress)
     model = load_model(MODEL, str(checkpoint))
     clean, _ = _features(model, train)
     planted, causes, kinds, said = plant(train, clean, seed)

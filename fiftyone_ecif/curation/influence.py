@@ -14,6 +14,7 @@ import torch
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.curation.detection import find_misaligned, suggest_texts
+from fiftyone_ecif.curation.fields import TRUSTED_TAG
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.review import SUSPECTED
@@ -138,7 +139,9 @@ def compute_influence(
     timings.update(outcome.timings)
 
     start = time.perf_counter()
-    found, judges = find_misaligned(pairs, views, head, source.loss, settings, device, report)
+    marked = set(samples.match_tags(TRUSTED_TAG).values("id"))
+    trusted = torch.tensor([id in marked for id in pairs.ids])
+    found, judges = find_misaligned(pairs, views, head, source.loss, settings, device, report, trusted)
     texts = _texts(samples, text_field, pairs.ids)
     suggestions = {}
     if texts is not None:

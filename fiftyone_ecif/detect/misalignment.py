@@ -56,9 +56,9 @@ def misalignment(
     towers have not learnt the pairs by heart, which no head can mend.
 
     The same evidence is taken for pairings drawn from the head's own beliefs. With c their density and g that of the
-    pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise it
-    is, and 1 − ρ is the largest share for which (1 − ρ) c fits under g (mixture proportion estimation: Blanchard et al.,
-    JMLR 2010).
+    pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise
+    it is, and 1 − ρ is the largest share for which (1 − ρ) c fits under g (mixture proportion estimation: Blanchard et
+    al., JMLR 2010).
 
     Args:
         image: (N, D) unit vectors by the given head

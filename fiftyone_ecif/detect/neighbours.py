@@ -80,7 +80,7 @@ def neighbour_disagreement(
 def neighbour_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_scale: float, k: int) -> Tensor:
     """How much rarer the like of a pair's text is near its image than elsewhere.
 
-    −log [mean over the k nearest images j of K(y, y_j) / mean over all j of K(y, y_j)] with K(y, y') = exp(τ (v·v' − 1)):
+    −log [mean over the k nearest images j of K(y, y_j) / mean over all j of K(y, y_j)], K(y, y') = exp(τ (v·v' − 1)):
     the ratio of two kernel estimates of a text's density, with a little of the second added to the first. Neighbours
     that belong to either half of the pair are left out.
 

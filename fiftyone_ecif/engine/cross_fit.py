@@ -111,12 +111,12 @@ def cross_fit(
 def surprise(batch: Linearization, partner: Tensor) -> Tensor:
     """How much less a head expects each image's text than any text of the batch, synonyms counted together.
 
-    −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the likeness
-    of text j to the image's. Captions that say the same in other words would else count as its rivals.
+    −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the
+    likeness of text j to the image's. Captions that say the same in other words would else count as its rivals.
 
     Args:
         batch: B pairs under a head
-        partner: int64 (B,), whose text each image is asked about; its own text is out of the batch where that is another
+        partner: int64 (B,), whose text each image is asked about; where that is another's, its own is left out
 
     Returns:
         (B,), nats, about 0 where the head knows nothing

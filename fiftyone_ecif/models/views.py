@@ -42,8 +42,8 @@ VIEWS = (lambda images: shifted(images, 1), lambda images: shifted(images, -1), 
 class ViewAveraged(ContrastiveModel):
     """A model whose image features are the mean over mild views of the image; texts as they are.
 
-    Where a model has learnt wrong captions by heart, it knows them by the very pixels: moved or shrunk a little, an image
-    gets a caption that belongs to it (docs/detection.md).
+    Where a model has learnt wrong captions by heart, it knows them by the very pixels: moved or shrunk a little, an
+    image gets a caption that belongs to it (docs/detection.md).
 
     Args:
         base: the model

@@ -3,8 +3,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from fiftyone_ecif.core import Head
 from fiftyone_ecif.detect import batch_loss, clip_score, misalignment, suggest
-from fiftyone_ecif.detect.neighbours import nearest, neighbour_disagreement
+from fiftyone_ecif.detect.neighbours import BACKGROUND, nearest, neighbour_disagreement, neighbour_surprise
+from fiftyone_ecif.engine.cross_fit import surprise
 
 
 def unit(rows):
@@ -23,19 +25,36 @@ def make_pairs(pairs=1500, classes=12, rate=0.2, seed=0, dim=16):
     return unit(centres[label] + noise[0]), unit(centres[said] + noise[1]), wrong.numpy()
 
 
-def evidence(image, text, scale=10.0):
-    """Held-out losses in one batch of everything, and those of pairs swapped with the next."""
-    from fiftyone_ecif.core import LOSSES
+def texts_of_the_same_class(rate, pairs=1500, classes=12, seed=0):
+    """For each image of ``make_pairs`` a pair whose text is right for it: what a head with true beliefs would draw."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.randn(classes, 16, generator=generator)
+    label = torch.randint(classes, (pairs,), generator=generator)
+    wrong = torch.rand(pairs, generator=generator) < rate
+    said = torch.where(wrong, (label + torch.randint(1, classes, (pairs,), generator=generator)) % classes, label)
+    choice = torch.rand(pairs, pairs, generator=generator) * (said[None, :] == label[:, None])
+    return choice.argmax(1)
 
-    similarity = scale * image @ text.T
-    partner = torch.arange(len(image)).roll(-1)
-    return LOSSES["clip"].roles(similarity).positive, LOSSES["clip"].swap_losses(similarity), partner
+
+SCALE = 10.0
+
+
+def judge(image, text, memorised=0.0, trusted=None, drawn=None):
+    """By the surprise of a head that knows the pairs' space, in one batch of everything."""
+    head = Head(torch.eye(image.shape[1]), torch.eye(image.shape[1]), torch.tensor(SCALE).log())
+    batch = head.linearize(image, text)
+    own = torch.arange(len(image))
+    if drawn is None:
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.multinomial(batch.similarity().softmax(1), 1, generator=generator).squeeze(1)
+    trusted = torch.zeros(len(image), dtype=torch.bool) if trusted is None else trusted
+    return misalignment(image, text, SCALE, surprise(batch, own), drawn, surprise(batch, drawn), memorised, trusted)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
 def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
     image, text, wrong = make_pairs(rate=rate)
-    found = misalignment(image, text, *evidence(image, text))
+    found = judge(image, text, drawn=texts_of_the_same_class(rate))
     assert roc_auc_score(wrong, found.probability) >= roc_auc_score(wrong, clip_score(image.numpy(), text.numpy()))
     assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.07)
     assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.07)
@@ -46,7 +65,7 @@ def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
 
 def test_the_order_is_strict_so_that_views_do_not_tie():
     image, text, _ = make_pairs()
-    found = misalignment(image, text, *evidence(image, text))
+    found = judge(image, text)
     assert len(np.unique(found.probability)) == len(found.probability)
 
 
@@ -59,10 +78,39 @@ def test_hopeless_data_stay_finite_and_in_range(case):
         image, text = image[:1].expand_as(image).contiguous(), text[:1].expand_as(text).contiguous()
     elif case == "four pairs":
         image, text = image[:4], text[:4]
-    found = misalignment(image, text, *evidence(image, text))
+    found = judge(image, text)
     assert np.isfinite(found.probability).all()
     assert (found.probability >= 0).all() and (found.probability <= 1).all()
     assert 0 <= found.noise_rate <= 1
+
+
+def test_trusted_pairs_are_not_suspected_and_the_evidence_is_told():
+    image, text, wrong = make_pairs()
+    trusted = torch.from_numpy(wrong) & (torch.arange(len(wrong)) < 200)
+    found = judge(image, text, trusted=trusted)
+    assert (found.probability[trusted.numpy()] < 0.01).all()
+    assert (
+        roc_auc_score(wrong, found.evidence["head"]) > 0.8 and roc_auc_score(wrong, found.evidence["neighbours"]) > 0.8
+    )
+
+
+def test_only_neighbours_count_where_everything_was_learnt_by_heart():
+    image, text, _ = make_pairs()
+    found = judge(image, text, memorised=1.0)
+    assert (np.diff(found.probability[found.evidence["neighbours"].argsort()]) >= 0).all()
+
+
+def test_neighbour_surprise_is_its_definition():
+    image, text, _ = make_pairs(pairs=60)
+    partner = torch.arange(60).roll(7)
+    found = neighbour_surprise(image, text, partner, SCALE, 5)
+    near = nearest(image, 5)
+    for n in range(60):
+        foreign = {n, partner[n].item()}
+        likeness = torch.exp(SCALE * (text @ text[partner[n]] - 1))
+        here = torch.stack([likeness[j] for j in near[n].tolist() if j not in foreign]).mean()
+        anywhere = torch.stack([likeness[j] for j in range(60) if j not in foreign]).mean()
+        torch.testing.assert_close(found[n], -torch.log(here / anywhere + BACKGROUND), rtol=1e-4, atol=1e-4)
 
 
 def test_neighbours_leave_the_row_itself_out_even_among_duplicates():

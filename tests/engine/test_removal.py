@@ -24,7 +24,7 @@ def head():
 
 
 def restored(pairs, head, settings=SETTINGS):
-    outcome = compute(pairs, pairs, head, "clip", settings)
+    outcome = compute(Attributed.of_head(head, pairs, pairs), "clip", settings)
     attributed = Attributed.of_head(head, pairs, None)
     vector = outcome.scopes[0].vector()
     return outcome, FittedPairs.restore(attributed, vector, "clip", outcome.reports[0].anchor, settings)
@@ -52,7 +52,7 @@ def test_a_whole_batch_can_be_removed_and_everything_cannot(pairs, head):
 
 def test_what_did_not_converge_is_named_with_what_to_do(pairs, head):
     short = Settings(rounds=1, batch_size=10, anchor=1e-4, max_iterations=1, tolerance=1e-9)
-    warnings = " ".join(compute(pairs, pairs, head, "clip", short).warnings)
+    warnings = " ".join(compute(Attributed.of_head(head, pairs, pairs), "clip", short).warnings)
     assert "The solver stopped at a relative residual of" in warnings and "Set a firmer anchor" in warnings
 
 
