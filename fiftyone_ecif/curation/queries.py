@@ -13,7 +13,7 @@ from fiftyone.core.collections import SampleCollection
 from torch import Tensor
 
 from fiftyone_ecif.core import Progress
-from fiftyone_ecif.curation.source import EmbeddingSource, TowerSource, load_run_model, pair_rows
+from fiftyone_ecif.curation.source import EmbeddingSource, TowerSource, load_run_model
 from fiftyone_ecif.curation.tracing import TraceStudy
 from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine.questions import Question, nearest
@@ -147,9 +147,7 @@ class Interpreter:
         name = self.config.text_field
         if name is None:
             return list(self.study.pairs.ids)
-        captions = {
-            row.id: str(row.caption) for row in pair_rows(self.study.results.samples, name, self.config.templates)
-        }
+        captions = {row.id: str(row.caption) for row in self.study.results.rows(self.study.results.samples)}
         return [captions[id] for id in self.study.pairs.ids]
 
     @cached_property

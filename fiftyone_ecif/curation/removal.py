@@ -15,7 +15,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.curation.scopes import attributed_scope
-from fiftyone_ecif.curation.source import TowerSource, pair_rows
+from fiftyone_ecif.curation.source import TowerSource
 from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine import (
     Attributed,
@@ -165,7 +165,7 @@ class RemovalStudy:
         name = self.config.text_field
         if name is None:
             return list(ids), None
-        captions = {row.id: row.caption for row in pair_rows(samples, name, self.config.templates)}
+        captions = {row.id: row.caption for row in self.results.rows(samples)}
         if not is_classification_field(samples, name):
             return [captions[id] for id in ids], None
         label = dict(zip(*samples.values(["id", f"{name}.label"]), strict=True))
