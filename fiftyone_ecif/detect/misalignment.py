@@ -1,4 +1,4 @@
-"""The misalignment probability: two kinds of evidence, calibrated against pairings that a model finds plausible."""
+"""The misalignment probability: kinds of evidence, calibrated against pairings that a model finds plausible."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from fiftyone_ecif.detect.neighbours import neighbour_surprise
+from fiftyone_ecif.detect.repeated import repeated_text_surprise
 
 NEIGHBOURS = 30
 """k of LEMoN's fixed setting (docs/detection.md)."""
 
 HEAD_WEIGHT = 2.0
 """Weight of a held-out head's surprise against the neighbours', where the model has learnt nothing by heart."""
+
+CLASSIFIER_WEIGHT = 3.0
+"""Weight of a classifier's surprise where the model has learnt everything by heart, its head included."""
+
+LEAST_MEMORISED = 0.1
+"""Below it the classifier's word would weigh little, and is not worth its time."""
 
 LEAST_SHARE = 0.6
 """Share of the plausible pairings that must lie below a threshold for it to say something of the noise rate."""
@@ -53,7 +60,8 @@ def misalignment(
 
     The evidence is the surprise of a head that was not fitted on the pair, and that of the pair's nearest images. The
     head counts twice the neighbours, since neighbours mislead where the noise is systematic; but only as far as the
-    towers have not learnt the pairs by heart, which no head can mend.
+    towers have not learnt the pairs by heart, which no such head can mend: as far as they have, a classifier that is
+    trained from nothing takes its place where texts repeat.
 
     The same evidence is taken for pairings drawn from the head's own beliefs. With c their density and g that of the
     pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise
@@ -77,13 +85,17 @@ def misalignment(
     k = min(NEIGHBOURS, len(image) - 2)
 
     def gather(of_head: Tensor, partner: Tensor) -> Tensor:
-        return torch.stack([of_head.float(), neighbour_surprise(image, text, partner, logit_scale, k)])
+        by_neighbours, by_classifier = neighbour_surprise(image, text, partner, logit_scale, k), torch.zeros(len(image))
+        if memorised >= LEAST_MEMORISED:
+            by_classifier = repeated_text_surprise(image, text, partner, logit_scale)
+        return torch.stack([of_head.float(), by_neighbours, by_classifier])
 
     observed, expected = gather(surprise, torch.arange(len(image))), gather(plausible_surprise, plausible)
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
-    evidence = dict(zip(("head", "neighbours"), observed.numpy(), strict=True))
-    weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), 1.0]) * (spread.squeeze(1) > 1e-6)
+    evidence = dict(zip(("head", "neighbours", "classifier"), observed.numpy(), strict=True))
+    weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), 1.0, CLASSIFIER_WEIGHT * memorised], dtype=torch.float32)
+    weights = weights * (spread.squeeze(1) > 1e-6)
     score = weights @ observed
     if score.std() < 1e-6:
         return Misalignment(np.full(len(image), 0.5), 0.5, evidence)

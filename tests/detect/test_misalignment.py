@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.detect import batch_loss, clip_score, misalignment, suggest
 from fiftyone_ecif.detect.neighbours import BACKGROUND, nearest, neighbour_disagreement, neighbour_surprise
+from fiftyone_ecif.detect.repeated import repeated_text_surprise
 from fiftyone_ecif.engine.cross_fit import surprise
 
 
@@ -94,10 +95,27 @@ def test_trusted_pairs_are_not_suspected_and_the_evidence_is_told():
     )
 
 
-def test_only_neighbours_count_where_everything_was_learnt_by_heart():
+def test_the_head_has_no_say_where_everything_was_learnt_by_heart():
     image, text, _ = make_pairs()
     found = judge(image, text, memorised=1.0)
+    assert (found.evidence["classifier"] == 0).all()  # no text repeats
     assert (np.diff(found.probability[found.evidence["neighbours"].argsort()]) >= 0).all()
+
+
+def test_where_texts_repeat_a_classifier_that_has_not_seen_the_pair_finds_the_wrong_ones():
+    generator = torch.Generator().manual_seed(3)
+    centres = unit(torch.randn(6, 16, generator=generator))
+    label = torch.randint(6, (600,), generator=generator)
+    wrong = torch.rand(600, generator=generator) < 0.2
+    said = torch.where(wrong, (label + 1) % 6, label)
+    image = unit(centres[label] + 0.2 * torch.randn(600, 16, generator=generator))
+    found = repeated_text_surprise(image, centres[said], torch.arange(600), SCALE)
+    assert roc_auc_score(wrong, found) > 0.95
+    right = (said[None, :] == label[:, None]).float().argmax(1)  # with a right text in its place, no pair surprises
+    assert repeated_text_surprise(image, centres[said], right, SCALE)[wrong].mean() < found[wrong].mean() - 1
+    assert judge(image, centres[said], memorised=0.8).evidence["classifier"].std() > 0.5
+    rare = unit(torch.randn(600, 16, generator=generator))
+    assert (repeated_text_surprise(image, rare, torch.arange(600), SCALE) == 0).all()
 
 
 def test_neighbour_surprise_is_its_definition():
