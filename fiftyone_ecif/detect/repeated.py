@@ -26,8 +26,8 @@ LEAST_PROBABILITY = 1e-4
 def repeated_text_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
     """How much less a classifier that has not seen the pair expects its text than texts are expected on the whole.
 
-    −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the distinct texts c, with p_n the out-of-fold class probabilities
-    of a logistic regression on image embeddings (as in confident learning: Northcutt et al., JAIR 2021), p(c) the texts'
+    −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the distinct texts c, with p_n the out-of-fold probabilities of a
+    logistic regression on image embeddings (as in confident learning: Northcutt et al., JAIR 2021), p(c) the texts'
     shares and K(y, c) = exp(3τ (v·v_c − 1)), so that templates of one class are no rivals.
 
     Args:
