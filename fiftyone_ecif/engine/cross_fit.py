@@ -15,6 +15,9 @@ from fiftyone_ecif.engine.settings import Settings
 BELIEVED = 0.5
 """Share of a half that a head is fitted on: what surprises the given head least. The rest may be wrong."""
 
+LEAST_BELIEVED = 64
+"""Pairs that a head is fitted on where there are so many: with fewer, it errs more by what it never saw."""
+
 FIT_TOLERANCE = 1e-2
 """Gradient at the end of a fit over the one at its start; surprises no longer change visibly below it."""
 
@@ -150,7 +153,7 @@ def held_out_rounds(pairs: Pairs, settings: Settings) -> list[list[Tensor]]:
 
 def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings: Settings) -> Head:
     """The given head fitted on the pairs of least doubt, in one round."""
-    count = max(2, round(BELIEVED * len(pairs)))
+    count = min(len(pairs), max(LEAST_BELIEVED, round(BELIEVED * len(pairs))))
     believed = Subset(pairs, doubt.topk(count, largest=False).indices.sort().values)
     once = replace(settings, rounds=1)
     objective = anchored(mean_loss(believed, loss, once, FITTED), given, once)

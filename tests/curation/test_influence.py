@@ -36,7 +36,7 @@ def test_swapped_captions_come_first_and_get_their_own_back(embedded_dataset, st
     suggestions = suspects.match(F("planted")).values("ecif_suggestion")
     shapes = suspects.match(F("planted")).values("ground_truth.label")
     right = [s is not None and shape in s.label for s, shape in zip(suggestions, shapes, strict=True)]
-    assert np.mean(right) >= 0.6  # heads that are fitted on fifteen pairs each; by chance it would be a third
+    assert np.mean(right) >= 0.8
     assert all(0 <= s.confidence <= 1 for s in suggestions if s)
 
 

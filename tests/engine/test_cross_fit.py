@@ -10,7 +10,7 @@ from fiftyone_ecif.engine.local import Subset
 SETTINGS = Settings(rounds=2, batch_size=40, anchor=0.05)
 
 
-def make_pairs(pairs=240, classes=6, dim=8, wrong_share=0.25, seed=0):
+def make_pairs(pairs=320, classes=6, dim=8, wrong_share=0.25, seed=0):
     """Features around class centres, a share of the texts from another class; a head that sees half of each feature."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(classes, dim, generator=generator)
@@ -54,11 +54,11 @@ def test_a_pair_is_judged_by_the_head_that_did_not_see_it_and_wrong_ones_surpris
 
 
 def test_the_least_believed_half_has_no_say_in_a_head():
-    pairs, head, _ = make_pairs(60)
-    doubt = torch.randn(60, generator=torch.Generator().manual_seed(1))
+    pairs, head, _ = make_pairs(160)
+    doubt = torch.randn(160, generator=torch.Generator().manual_seed(1))
     out = doubt > doubt.median()
     other = TensorPairs(pairs.image, torch.where(out[:, None], -pairs.text, pairs.text))
-    everything = torch.arange(60)
+    everything = torch.arange(160)
     mine, theirs = (_fit_believed(Subset(part, everything), doubt, head, "clip", SETTINGS) for part in (pairs, other))
     assert torch.equal(mine.vector(), theirs.vector())
     assert not torch.equal(mine.vector(), head.vector())
