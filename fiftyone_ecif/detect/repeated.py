@@ -8,6 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor
 
+from fiftyone_ecif.core.likeness import likeness, surprise_at
+
 FOLDS = 5
 
 MOST_TEXTS = 200
@@ -15,12 +17,6 @@ MOST_TEXTS = 200
 
 LEAST_COVERED = 0.9
 """Share of the pairs whose text must occur often enough to be learnt."""
-
-SAME_MEANING = 3.0
-"""By how much sharper than the logits the likeness of two texts is taken, as in the cross-fit."""
-
-LEAST_PROBABILITY = 1e-4
-"""Added to a ratio of probabilities before its logarithm is taken."""
 
 
 def repeated_text_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
@@ -56,8 +52,8 @@ def repeated_text_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_s
         LogisticRegression(max_iter=300), image[learnt].numpy(), number[own[learnt]].numpy(), cv=folds,
         method="predict_proba",
     )  # fmt: skip
-    likeness = torch.exp(SAME_MEANING * logit_scale * (text[partner[learnt]] @ classes.T - 1.0))
+    same = likeness(text[partner[learnt]], classes, logit_scale)
     share = counts[frequent] / counts[frequent].sum()
-    ratio = (torch.from_numpy(np.asarray(expected)).float() * likeness).sum(1) / (share * likeness).sum(1)
-    silent[learnt] = -torch.log(ratio + LEAST_PROBABILITY)
+    ratio = (torch.from_numpy(np.asarray(expected)).float() * same).sum(1) / (share * same).sum(1)
+    silent[learnt] = surprise_at(ratio)
     return silent

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, fit_to_rest, partitions, silent
+from fiftyone_ecif.core.likeness import likeness, surprise_at
 from fiftyone_ecif.engine.local import FOLDS, Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, HELD_OUT, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Settings
@@ -22,12 +23,6 @@ FIT_TOLERANCE = 1e-2
 """Gradient at the end of a fit over the one at its start; surprises no longer change visibly below it."""
 
 FIT_STEPS = 15
-
-SAME_MEANING = 3.0
-"""By how much sharper than the logits the likeness of two texts is taken: synonyms count as one, classes do not."""
-
-LEAST_PROBABILITY = 1e-4
-"""Added to a ratio of probabilities before its logarithm is taken."""
 
 SOUND_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
 """By how much the logits are scaled where texts are drawn by a head's beliefs: a head is a little too sure of pairs
@@ -129,11 +124,10 @@ def surprise(batch: Linearization, partner: Tensor) -> Tensor:
     elsewhere = partner != own
     similarity = similarity.clone()
     similarity[own[elsewhere], own[elsewhere]] = -torch.inf
-    scale = SAME_MEANING * batch.logit_scale.exp()
-    likeness = torch.exp(scale * (batch.text[partner] @ batch.text.T - 1.0))
-    likeness[own[elsewhere], own[elsewhere]] = 0.0
-    expected = likeness.sum(1) / (len(own) - elsewhere.to(likeness))
-    return -torch.log((similarity.softmax(1) * likeness).sum(1) / expected + LEAST_PROBABILITY)
+    same = likeness(batch.text[partner], batch.text, batch.logit_scale.exp())
+    same[own[elsewhere], own[elsewhere]] = 0.0
+    expected = same.sum(1) / (len(own) - elsewhere.to(same))
+    return surprise_at((similarity.softmax(1) * same).sum(1) / expected)
 
 
 def mean_surprise(pairs: Pairs, head: Head, settings: Settings) -> Tensor:

@@ -3,8 +3,9 @@ import torch
 from torch.nn import functional as F
 
 from fiftyone_ecif.core import Head, TensorPairs
+from fiftyone_ecif.core.likeness import LEAST_PROBABILITY
 from fiftyone_ecif.engine import Settings, cross_fit
-from fiftyone_ecif.engine.cross_fit import LEAST_PROBABILITY, _fit_believed, mean_surprise, surprise
+from fiftyone_ecif.engine.cross_fit import _fit_believed, mean_surprise, surprise
 from fiftyone_ecif.engine.local import Subset
 
 SETTINGS = Settings(rounds=2, batch_size=40, anchor=0.05)
