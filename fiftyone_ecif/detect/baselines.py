@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fiftyone_ecif.core import LOSSES, partitions
-from fiftyone_ecif.detect.neighbours import neighbour_disagreement
+from fiftyone_ecif.detect.nearest import nearest
+from fiftyone_ecif.detect.neighbours import CHUNK
+
+NEIGHBOUR_DECAY, PAIR_DECAY = 0.1, 5.0
+"""LEMoN's τ1 and τ2."""
 
 
 def clip_score(image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -54,6 +59,9 @@ def batch_loss(
 def lemon(image: np.ndarray, text: np.ndarray, neighbours: int = 30, weight: float = 5.0) -> np.ndarray:
     """LEMoN with its fixed setting (Zhang et al., ICML 2025, arXiv 2407.18941): d_mm + β s_n + γ s_m.
 
+    s_n = mean over the k nearest images j of d(y, y_j) e^{−τ1 d(x, x_j)} e^{−τ2 d(x_j, y_j)}; s_m likewise over the
+    nearest texts, with the images' distance.
+
     Args:
         image: (N, D) unit vectors
         text: (N, D) unit vectors
@@ -64,5 +72,16 @@ def lemon(image: np.ndarray, text: np.ndarray, neighbours: int = 30, weight: flo
         (N,); the reference set is the pairs themselves, each without itself
     """
     u, v = torch.as_tensor(image), torch.as_tensor(text)
-    s_n, s_m = neighbour_disagreement(u, v, torch.arange(len(u)), min(neighbours, len(u) - 1))
-    return clip_score(image, text) + weight * (s_n + s_m).numpy()
+    agreement = torch.exp(-PAIR_DECAY * (1.0 - (u * v).sum(1)))
+    k = min(neighbours, len(u) - 1)
+
+    def disagreement(same: Tensor, other: Tensor) -> Tensor:
+        near, result = nearest(same, k), torch.empty(len(same))
+        for rows in torch.arange(len(same)).split(CHUNK):
+            index = near[rows]
+            distance = 1.0 - torch.einsum("nd,nkd->nk", other[rows], other[index])
+            closeness = 1.0 - torch.einsum("nd,nkd->nk", same[rows], same[index])
+            result[rows] = (distance * torch.exp(-NEIGHBOUR_DECAY * closeness) * agreement[index]).mean(1)
+        return result
+
+    return clip_score(image, text) + weight * (disagreement(u, v) + disagreement(v, u)).numpy()

@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from fiftyone_ecif.detect.neighbours import nearest
+from fiftyone_ecif.detect.nearest import nearest
 
 
 def clip_logits(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray, temperature: float = 0.01) -> np.ndarray:

@@ -9,7 +9,8 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from fiftyone_ecif.detect.neighbours import neighbour_surprise
+from fiftyone_ecif.detect.nearest import nearest
+from fiftyone_ecif.detect.neighbours import neighbour_surprise, text_density
 from fiftyone_ecif.detect.repeated import repeated_text_surprise
 
 NEIGHBOURS = 30
@@ -82,10 +83,11 @@ def misalignment(
         a :class:`Misalignment`; with no evidence to go on (all texts alike, say) the probability is ½
     """
     image, text = image.float().cpu(), text.float().cpu()
-    k = min(NEIGHBOURS, len(image) - 2)
+    near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
 
     def gather(of_head: Tensor, partner: Tensor) -> Tensor:
-        by_neighbours, by_classifier = neighbour_surprise(image, text, partner, logit_scale, k), torch.zeros(len(image))
+        by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
+        by_classifier = torch.zeros(len(image))
         if memorised >= LEAST_MEMORISED:
             by_classifier = repeated_text_surprise(image, text, partner, logit_scale)
         return torch.stack([of_head.float(), by_neighbours, by_classifier])

@@ -5,7 +5,8 @@ from sklearn.metrics import roc_auc_score
 
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.detect import batch_loss, clip_score, misalignment, suggest
-from fiftyone_ecif.detect.neighbours import BACKGROUND, nearest, neighbour_disagreement, neighbour_surprise
+from fiftyone_ecif.detect.nearest import nearest
+from fiftyone_ecif.detect.neighbours import BACKGROUND, neighbour_surprise, text_density
 from fiftyone_ecif.detect.repeated import repeated_text_surprise
 from fiftyone_ecif.engine.cross_fit import surprise
 
@@ -121,49 +122,13 @@ def test_where_texts_repeat_a_classifier_that_has_not_seen_the_pair_finds_the_wr
 def test_neighbour_surprise_is_its_definition():
     image, text, _ = make_pairs(pairs=60)
     partner = torch.arange(60).roll(7)
-    found = neighbour_surprise(image, text, partner, SCALE, 5)
     near = nearest(image, 5)
+    found = neighbour_surprise(near, text, partner, SCALE, text_density(text, SCALE))
     for n in range(60):
-        foreign = {n, partner[n].item()}
         likeness = torch.exp(SCALE * (text @ text[partner[n]] - 1))
-        here = torch.stack([likeness[j] for j in near[n].tolist() if j not in foreign]).mean()
-        anywhere = torch.stack([likeness[j] for j in range(60) if j not in foreign]).mean()
+        here = torch.stack([likeness[j] for j in near[n].tolist() if j != partner[n]]).mean()
+        anywhere = torch.stack([likeness[j] for j in range(60) if j != partner[n]]).mean()
         torch.testing.assert_close(found[n], -torch.log(here / anywhere + BACKGROUND), rtol=1e-4, atol=1e-4)
-
-
-def test_neighbours_leave_the_row_itself_out_even_among_duplicates():
-    rows = unit(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)))
-    rows[10:30] = rows[0]
-    found = nearest(rows, 5)
-    assert not (found == torch.arange(40)[:, None]).any()
-    similarity = rows @ rows.T
-    similarity.fill_diagonal_(-2)
-    expected = similarity.topk(5, dim=1).values
-    torch.testing.assert_close(similarity.gather(1, found), expected, rtol=0, atol=1e-5)
-
-
-def test_neighbour_disagreement_matches_the_formula_in_loops():
-    image, text, _ = make_pairs(pairs=60)
-    partner = torch.arange(60).roll(-3)
-    s_n, s_m = neighbour_disagreement(image, text, partner, k=7)
-    near_image, near_text = nearest(image, 7), nearest(text, 7)
-
-    def distance(a, b):
-        return 1 - (a @ b).item()
-
-    for n in range(60):
-        m = partner[n].item()
-        expected = {"n": [], "m": []}
-        for name, near, same, x, other, y in (
-            ("n", near_image[n], image, image[n], text, text[m]),
-            ("m", near_text[m], text, text[m], image, image[n]),
-        ):
-            for j in near.tolist():
-                if j not in (n, m):
-                    weight = np.exp(-0.1 * distance(x, same[j])) * np.exp(-5 * distance(image[j], text[j]))
-                    expected[name].append(distance(y, other[j]) * weight)
-        assert s_n[n].item() == pytest.approx(np.mean(expected["n"]), rel=1e-4)
-        assert s_m[n].item() == pytest.approx(np.mean(expected["m"]), rel=1e-4)
 
 
 def test_baselines_are_their_definitions():
