@@ -92,6 +92,19 @@ SCORE_FIELDS = [
         embedded=fo.Classification,
     ),
 ]
+EVIDENCE_FIELDS = {
+    kind: ScoreField(
+        f"evidence_{kind}", fo.FloatField, f"{what}, in standard deviations over the run's pairs. High: suspicious."
+    )
+    for kind, what in {
+        "head": "How surprising the caption is to a head that was not fitted on the pair",
+        "neighbours": "How much rarer the like of the caption is near the image than elsewhere",
+        "classifier": "How surprising the caption is to a classifier of images that has not seen the pair; "
+        "0 where captions do not repeat or nothing was learnt by heart",
+    }.items()
+}
+"""What ``compute_influence(evidence=True)`` writes, by the names of ``Misalignment.evidence``."""
+
 FAILURE_FIELDS = [
     ScoreField(
         "failed",
@@ -109,5 +122,8 @@ FAILURE_FIELDS = [
     ),
 ]
 """What ``find_failures`` writes."""
+
+RUN_FIELDS = [*SCORE_FIELDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
+"""The sample fields that belong to a run: they are renamed and deleted with it."""
 
 FIELDS = {field.suffix: field for field in SCORE_FIELDS}

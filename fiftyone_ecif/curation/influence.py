@@ -17,14 +17,14 @@ from fiftyone_ecif.curation.detection import find_misaligned, suggest_texts
 from fiftyone_ecif.curation.fields import TRUSTED_TAG
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
-from fiftyone_ecif.curation.review import SUSPECTED
+from fiftyone_ecif.curation.review import SUGGESTED_PRECISION, SUSPECTED
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
 from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
 from fiftyone_ecif.curation.suggesting import suggestion_labels
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
-from fiftyone_ecif.detect import Misalignment
+from fiftyone_ecif.detect import Misalignment, threshold_for
 from fiftyone_ecif.engine import Attributed, CrossFit, InfluenceOutcome, Settings, compute
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
@@ -58,6 +58,7 @@ def compute_influence(
     anchor: float | None = None,
     image_embeddings: str | None = None,
     text_embeddings: str | None = None,
+    evidence: bool = False,
 ) -> InfluenceResults:
     """Score every image-text pair by what removing it would do to a target loss, and by how likely it is misaligned.
 
@@ -92,6 +93,8 @@ def compute_influence(
         anchor: δ, the pull towards the given weights; None to choose by the curvature
         image_embeddings: field with image embeddings to use in place of a model
         text_embeddings: field with text embeddings, likewise
+        evidence: whether to write the kinds of evidence that misalignment stands on, too
+            (:data:`~fiftyone_ecif.curation.fields.EVIDENCE_FIELDS`)
 
     Returns:
         :class:`~fiftyone_ecif.curation.results.InfluenceResults`
@@ -150,7 +153,7 @@ def compute_influence(
         suggestions = suggestion_labels(suggested, pairs.ids, texts)
     timings["misalignment"] = time.perf_counter() - start
 
-    notes = [str(item.message) for item in caught] + _notes(pairs, outcome, judges, settings, texts)
+    notes = [str(item.message) for item in caught] + _notes(pairs, outcome, found, judges, settings, texts)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     config = EcifConfig(
@@ -167,12 +170,13 @@ def compute_influence(
         loss=source.loss,
         engine=engine,
         device=device,
+        evidence=evidence,
         **asdict(settings),
         versions=_versions(),
     )
     start = time.perf_counter()
     report("Write", 0, 1)
-    columns = score_columns(outcome, found, pairs.ids, suggestions)
+    columns = score_columns(outcome, found, pairs.ids, suggestions, evidence)
     timings["total"] = time.perf_counter() - started
     stored = dict(
         health=_health(pairs, target_pairs, outcome, found, judges),
@@ -243,11 +247,14 @@ def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment,
         anchor=[report.anchor for report in reports],
         ranking_stability=min(report.ranking_stability for report in reports),
         noise_rate=found.noise_rate,
+        suggested_threshold=threshold_for(found.probability, SUGGESTED_PRECISION),
         memorised=judges.memorised,
     )
 
 
-def _notes(pairs, outcome: InfluenceOutcome, judges: CrossFit, settings: Settings, texts) -> list[str]:
+def _notes(
+    pairs, outcome: InfluenceOutcome, found: Misalignment, judges: CrossFit, settings: Settings, texts
+) -> list[str]:
     """What the user should know about this run, in plain words."""
     notes = list(outcome.warnings)
     if pairs.skipped:
@@ -255,6 +262,16 @@ def _notes(pairs, outcome: InfluenceOutcome, judges: CrossFit, settings: Setting
         notes.append(f"{len(pairs.skipped)} pairs were skipped and have no scores: {reasons}.")
     if pairs.truncated:
         notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
+    if found.probability.min() == found.probability.max():
+        notes.append(
+            f"Misalignment is {found.probability[0]:g} for every pair, which says nothing: all images or all captions "
+            "are alike, or there are too few pairs to compare."
+        )
+    elif threshold_for(found.probability, SUGGESTED_PRECISION) is None:
+        notes.append(
+            f"No threshold is expected to single out pairs of which {SUGGESTED_PRECISION:.0%} are wrong: "
+            "look through the most suspicious ones."
+        )
     if judges.memorised > MEMORISED:
         notes.append(
             "The model has learnt many of these pairs by heart: misalignment rests on mild changes of the images and "

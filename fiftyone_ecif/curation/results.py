@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +14,19 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head, embeddings_under
-from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Query
 from fiftyone_ecif.curation.removal import RemovalStudy
+from fiftyone_ecif.curation.review import SUGGESTED_PRECISION
 from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results, trace_folder
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.trace import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.curation.tracing import TraceStudy
 from fiftyone_ecif.curation.writing import load_tensors
+from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.engine import RemovalEffect
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, cache_folder
 
@@ -68,7 +71,8 @@ class InfluenceResults:
     @property
     def fields(self) -> dict[str, str]:
         """The run's field names, by what they hold."""
-        return {field.suffix: field.name(self.run_key) for field in SCORE_FIELDS}
+        written = [*SCORE_FIELDS, *(EVIDENCE_FIELDS.values() if self.config.evidence else ())]
+        return {field.suffix: field.name(self.run_key) for field in written}
 
     @property
     def health(self) -> dict:
@@ -90,23 +94,53 @@ class InfluenceResults:
         """Reason by sample id, for the pairs that have no scores."""
         return self._stored.skipped
 
-    def misaligned(self, threshold: float | None = None, limit: int | None = None) -> fo.DatasetView:
+    def misaligned(
+        self, threshold: float | None = None, limit: int | None = None, *, precision: float | None = None
+    ) -> fo.DatasetView:
         """The pairs, most suspicious first.
 
         Args:
             threshold: only pairs of at least this misalignment, 0 to 1
             limit: at most so many
+            precision: in place of a threshold: as many pairs as there can be with this share of them wrong, by
+                :meth:`suggested_threshold`
 
         Returns:
-            a view sorted by misalignment, falling
+            a view sorted by misalignment, falling; empty, with a warning, where no threshold reaches the precision
         """
+        if threshold is not None and precision is not None:
+            raise ValueError("Pass a threshold or a precision, not both.")
         if threshold is not None and not 0.0 <= threshold <= 1.0:
             raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
         name = self.fields["misalignment"]
         view = self._scored(name)
+        if precision is not None:
+            threshold = self.suggested_threshold(precision)
+            if threshold is None:
+                warnings.warn(
+                    f"No threshold is expected to reach a precision of {precision:.0%}: the most suspicious pair is "
+                    f"wrong with a probability of {view.max(name) or 0:.0%}.",
+                    stacklevel=2,
+                )
+                return view.select([])
         if threshold is not None:
             view = view.match(F(name) >= threshold)
         return self._limited(view.sort_by(name, reverse=True), limit)
+
+    def suggested_threshold(self, precision: float = SUGGESTED_PRECISION) -> float | None:
+        """The smallest misalignment at or above which a share of the pairs is expected to be wrong.
+
+        The expected share is the mean of their misalignment. It is as good as these probabilities are calibrated
+        (docs/detection.md).
+
+        Args:
+            precision: the least share, above 0 and up to 1
+
+        Returns:
+            a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
+        """
+        name = self.fields["misalignment"]
+        return threshold_for(np.array(self._scored(name).values(name), dtype=float), precision)
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.

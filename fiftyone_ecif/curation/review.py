@@ -13,6 +13,9 @@ from fiftyone_ecif.curation.runs import check_run
 SUSPECTED = 0.5
 """Misalignment from which a wrong text is likelier than a right one."""
 
+SUGGESTED_PRECISION = 0.9
+"""Share of the suspects that should be wrong, for which a run suggests a threshold."""
+
 
 def tag_misaligned(
     samples: SampleCollection, run_key: str, threshold: float = SUSPECTED, tag: str = MISALIGNED_TAG

@@ -8,11 +8,8 @@ from pathlib import Path
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
-from fiftyone_ecif.curation.fields import FAILURE_FIELDS, METHOD, SCORE_FIELDS
+from fiftyone_ecif.curation.fields import METHOD, RUN_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
-
-RUN_FIELDS = SCORE_FIELDS + FAILURE_FIELDS
-"""The sample fields that belong to a run: they are renamed and deleted with it."""
 
 
 def tensor_file(config: EcifConfig) -> Path:
@@ -29,6 +26,8 @@ def trace_folder(config: EcifConfig) -> Path:
 
 class EcifConfig(RunConfig):
     """What a run was asked for; the arguments of ``compute_influence`` and the versions it ran with."""
+
+    evidence = False  # of runs from before it could be asked for
 
     @property
     def method(self):

@@ -7,7 +7,7 @@ import difflib
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.fields import METHOD, SCORE_FIELDS
+from fiftyone_ecif.curation.fields import METHOD, RUN_FIELDS
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
 _NEVER_TEXT = ("id", "filepath")
@@ -23,7 +23,7 @@ def text_fields(collection: SampleCollection) -> list[str]:
         field names; empty if there is none
     """
     schema = collection.get_field_schema()
-    of_runs = {field.name(key) for key in collection.list_runs() for field in SCORE_FIELDS}
+    of_runs = {field.name(key) for key in collection.list_runs() for field in RUN_FIELDS}
     names = [
         name
         for name, field in schema.items()
@@ -71,7 +71,7 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
                 f"Run key {run_key!r} is in use: choose another, or pass overwrite=True to replace the run."
             )
         return
-    taken = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
+    taken = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
     if taken:
         raise ValueError(
             f"The dataset already has a field {taken[0]!r} that no run {run_key!r} owns: choose another run key."

@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.fields import EVIDENCE_FIELDS, RUN_FIELDS
 from fiftyone_ecif.curation.runs import EcifConfig, tensor_file
 from fiftyone_ecif.detect import Misalignment
 from fiftyone_ecif.engine import InfluenceOutcome
@@ -26,6 +26,7 @@ def score_columns(
     found: Misalignment,
     ids: list[str],
     suggestions: dict[str, fo.Classification],
+    evidence: bool = False,
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -34,19 +35,19 @@ def score_columns(
         found: misalignment, likewise
         ids: sample ids
         suggestions: by sample id
+        evidence: whether each kind of evidence gets a field
 
     Returns:
         :data:`Columns`
     """
-    columns: Columns = {}
     scores = asdict(outcome.scores) | {"misalignment": torch.from_numpy(found.probability)}
-    for field in SCORE_FIELDS:
-        if field.ftype is fo.FloatField:
-            values = scores[field.suffix].double().tolist()
-            columns[field.suffix] = {
-                id: value if np.isfinite(value) else None for id, value in zip(ids, values, strict=True)
-            }
-    columns["suggestion"] = dict(suggestions)
+    if evidence:
+        scores |= {EVIDENCE_FIELDS[kind].suffix: torch.from_numpy(part) for kind, part in found.evidence.items()}
+    columns: Columns = {"suggestion": dict(suggestions)}
+    for suffix, values in scores.items():
+        columns[suffix] = {
+            id: value if np.isfinite(value) else None for id, value in zip(ids, values.double().tolist(), strict=True)
+        }
     return columns
 
 
@@ -79,7 +80,9 @@ def write_run(
         part = tensor_file(config).with_suffix(".part")
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
         part.replace(tensor_file(config))
-        for field in SCORE_FIELDS:
+        for field in RUN_FIELDS:
+            if field.suffix not in columns:
+                continue
             field.add_to(dataset, key)
             if columns[field.suffix]:
                 dataset.set_values(field.name(key), columns[field.suffix], key_field="id")
@@ -88,7 +91,7 @@ def write_run(
     except BaseException:
         if key in dataset.list_runs():
             dataset.delete_run(key)
-        leftover = [name for field in SCORE_FIELDS if dataset.has_sample_field(name := field.name(key))]
+        leftover = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(key))]
         dataset.delete_sample_fields(leftover)
         tensor_file(config).unlink(missing_ok=True)
         raise

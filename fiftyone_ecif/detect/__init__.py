@@ -3,5 +3,6 @@
 from fiftyone_ecif.detect.baselines import batch_loss, clip_score
 from fiftyone_ecif.detect.misalignment import Misalignment, misalignment
 from fiftyone_ecif.detect.suggestions import Suggestions, suggest
+from fiftyone_ecif.detect.threshold import threshold_for
 
-__all__ = ["Misalignment", "Suggestions", "batch_loss", "clip_score", "misalignment", "suggest"]
+__all__ = ["Misalignment", "Suggestions", "batch_loss", "clip_score", "misalignment", "suggest", "threshold_for"]

@@ -44,6 +44,7 @@ class ComputeInfluence(EcifOperator):
         damping: float | None = None,
         seed: int | None = None,
         device: str | None = None,
+        evidence: bool | None = None,
         overwrite: bool | None = None,
         delegate: bool = False,
     ) -> foo.ExecutionResult:
@@ -66,6 +67,7 @@ class ComputeInfluence(EcifOperator):
             damping: damping of the curvature
             seed: of the batches
             device: "cpu", "cuda", ...; None: the best there is
+            evidence: whether to write what each kind of evidence for misalignment says
             overwrite: whether to replace a run of this name
             delegate: whether to queue the run for a worker
 
@@ -91,6 +93,7 @@ class ComputeInfluence(EcifOperator):
             damping=damping,
             seed=seed,
             device=device,
+            evidence=evidence,
             overwrite=overwrite,
         )
 
@@ -117,7 +120,7 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     given = {name: value for name, value in ctx.params.items() if value not in (None, "")}
     given.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
     given.setdefault("run_key", proposed_run_key(ctx.dataset))
-    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "overwrite"]
+    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "evidence", "overwrite"]
     if given.get("features") == "embeddings":
         names += ["image_embeddings", "text_embeddings"]
     else:

@@ -177,6 +177,12 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.int("seed", default=0, min=0, label="Seed", description="Of everything random", view=half)
     choices = ["auto", *devices()]
     inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))
+    inputs.bool(
+        "evidence",
+        default=False,
+        label="Write what each kind of evidence for misalignment says",
+        view=types.CheckboxView(),
+    )
 
 
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:

@@ -5,7 +5,7 @@ from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import influence
-from fiftyone_ecif.curation.fields import SCORE_FIELDS
+from fiftyone_ecif.curation.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import tensor_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -27,6 +27,40 @@ def test_every_pair_gets_finite_scores_with_described_fields(embedded_dataset, s
     assert (probability >= 0).all() and (probability <= 1).all()
     assert {"ecif_value", "ecif_misalignment"} <= set(embedded_dataset.get_index_information())
     assert results.health["cg_relative_residual"] <= 1e-3
+
+
+def test_evidence_is_written_when_asked_for_and_lives_with_its_run(embedded_dataset, stored):
+    plain = ecif.compute_influence(embedded_dataset, run_key="plain", **stored)
+    results = ecif.compute_influence(embedded_dataset, evidence=True, **stored)
+    names = [field.name("ecif") for field in EVIDENCE_FIELDS.values()]
+    assert not [name for name in plain.fields if name.startswith("evidence")]
+    assert [name for name in results.fields.values() if "evidence" in name] == names
+    schema = embedded_dataset.get_field_schema()
+    for field in EVIDENCE_FIELDS.values():
+        assert schema[field.name("ecif")].description == field.description
+        values = np.array(embedded_dataset.values(field.name("ecif")))
+        assert np.isfinite(values).all() and abs(values.mean()) < 1e-4
+        assert values.std(ddof=1) == pytest.approx(1, abs=1e-3) or (values == 0).all()
+    planted = np.array(embedded_dataset.values("planted"))
+    head = np.array(embedded_dataset.values("ecif_evidence_head"))
+    assert head[planted].mean() > head[~planted].mean() + 1
+    ecif.rename_run(embedded_dataset, "ecif", "other")
+    assert embedded_dataset.has_sample_field("other_evidence_head")
+    ecif.delete_run(embedded_dataset, "other")
+    assert not [name for name in embedded_dataset.get_field_schema() if "evidence" in name]
+
+
+def test_a_precision_is_turned_into_the_threshold_that_is_expected_to_reach_it(embedded_dataset, stored):
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    assert results.health["suggested_threshold"] == results.suggested_threshold()
+    name = results.fields["misalignment"]
+    embedded_dataset.set_values(name, [0.95, 0.9, 0.7, 0.3] + [0.01] * 56)
+    assert results.suggested_threshold(0.8) == 0.7
+    assert results.misaligned(precision=0.8).values(name) == [0.95, 0.9, 0.7]
+    with pytest.warns(UserWarning, match="most suspicious pair is wrong with a probability of 95%"):
+        assert len(results.misaligned(precision=0.99)) == 0
+    with pytest.raises(ValueError, match="not both"):
+        results.misaligned(threshold=0.5, precision=0.8)
 
 
 def test_swapped_captions_come_first_and_get_their_own_back(embedded_dataset, stored):

@@ -73,10 +73,11 @@ def test_compute_hands_the_form_on_to_the_sdk(embedded_dataset, monkeypatch):
     assert {name: arguments[name] for name in STORED_FIELDS} == STORED_FIELDS
     assert not {"model", "templates"} & set(arguments)
 
-    compute(embedded_dataset, "caption", model="ecif-tiny", target="cross_fitted", damping=0.1, batch_size=8)
+    rest = dict(damping=0.1, batch_size=8, evidence=True)
+    compute(embedded_dataset, "caption", model="ecif-tiny", target="cross_fitted", **rest)
     _, arguments = calls.pop()
     assert (arguments["model"], arguments["target"]) == ("ecif-tiny", None)
-    assert (arguments["damping"], arguments["batch_size"]) == (0.1, 8)
+    assert {name: arguments[name] for name in rest} == rest
 
 
 def test_compute_with_a_model_reads_the_images(pair_dataset):
