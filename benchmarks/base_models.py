@@ -47,7 +47,7 @@ DATA = {
         lambda: "ecif-tiny",
         pairs=2_000,
         base=6_000,
-        heldout=500,
+        heldout=3_000,
         pretraining=Recipe(epochs=8),
         finetuning=Recipe(epochs=4, learning_rate=5e-4),
         memorising=Recipe(epochs=20, learning_rate=2e-3, shift=0, flip=False),

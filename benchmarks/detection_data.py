@@ -133,13 +133,9 @@ def embedded(
     """
     classes = None
     if noisy.class_names:
-        templates = noisy.templates or TEMPLATES
-        prompts = [[template.format(name) for template in templates] for name in noisy.class_names]
-        named = {caption: number for number, captions in enumerate(prompts) for caption in captions}
+        named = {caption: number for number, captions in enumerate(class_prompts(noisy)) for caption in captions}
         given = noisy.labels if true is None else np.array([named[caption] for caption in noisy.captions])
-        with torch.no_grad():
-            features = torch.stack([model.text_features(model.tokenize(captions)) for captions in prompts])
-        classes = Classes(noisy.class_names, given, true, features.cpu())
+        classes = classes_of(model, noisy, given, true)
     return Cell(
         pairs=features_of(model, noisy),
         head=model.head(),
@@ -151,6 +147,18 @@ def embedded(
         trusted=marked_pairs(planted, len(noisy), settings.trusted, settings.seed),
         settings=asdict(settings),
     )
+
+
+def class_prompts(table: PairTable) -> list[list[str]]:
+    """For each class of the table its name in every template."""
+    return [[template.format(name) for template in table.templates or TEMPLATES] for name in table.class_names]
+
+
+def classes_of(model: ContrastiveModel, table: PairTable, given: np.ndarray, true: np.ndarray | None) -> Classes:
+    """The table's classes, with the prompts' features by a model."""
+    with torch.no_grad():
+        features = torch.stack([model.text_features(model.tokenize(prompts)) for prompts in class_prompts(table)])
+    return Classes(table.class_names, given, true, features.cpu())
 
 
 def marked_pairs(planted: np.ndarray | None, count: int, trusted: int, seed: int) -> np.ndarray:

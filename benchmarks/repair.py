@@ -18,9 +18,10 @@ from benchmarks.base_models import DATA, REGIMES, regime_checkpoint
 from benchmarks.data.noise import KINDS
 from benchmarks.data.pairs import PairTable
 from benchmarks.detection import write_json
-from benchmarks.detection_data import CellSettings, embedded, make_cell, noisy_pairs
+from benchmarks.detection_data import CellSettings, classes_of, features_of, make_cell, noisy_pairs
 from benchmarks.detection_methods import ALL_METHODS, evidence
 from benchmarks.statistics import mean_with_error
+from fiftyone_ecif.core import embeddings_under
 from fiftyone_ecif.engine import Settings, recall
 from fiftyone_ecif.models import load_model
 
@@ -104,14 +105,15 @@ def heldout_quality(settings: CellSettings, table: PairTable) -> float:
     """Train as the regime says on the table's training pairs; zero-shot accuracy or recall@10 held out, in percent."""
     name, checkpoint = regime_checkpoint(settings.data, table, settings.regime, settings.seed, progress=False)
     heldout = table.select(table.split == "heldout")
-    labels = heldout.labels if heldout.class_names else None
-    cell = embedded(settings, heldout, None, labels, load_model(name, checkpoint))
-    image, text = cell.embeddings()
-    if cell.classes:
-        predicted = (image @ cell.classes.embeddings(cell.head).T).argmax(1)
+    model = load_model(name, checkpoint)
+    head = model.head()
+    image, text = embeddings_under(features_of(model, heldout), head)
+    if heldout.class_names:
+        classes = classes_of(model, heldout, heldout.labels, heldout.labels)
+        predicted = (image.numpy() @ classes.embeddings(head).T).argmax(1)
         return 100.0 * float((predicted == heldout.labels).mean())
     _, first, own = np.unique(heldout.captions, return_index=True, return_inverse=True)
-    found = recall(torch.from_numpy(image), torch.from_numpy(own), torch.from_numpy(text[first]), (RETRIEVED,))
+    found = recall(image, torch.from_numpy(own), text[torch.from_numpy(first)], (RETRIEVED,))
     return 100.0 * found[f"recall_at_{RETRIEVED}"]
 
 

@@ -30,6 +30,9 @@ from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
+FEW_PAIRS = 30
+"""Pairs up to which everyone is everyone's neighbour."""
+
 MEMORISED = 0.5
 """How much of the order of losses may be owed to learning by heart before the user should know."""
 
@@ -267,6 +270,8 @@ def _notes(
             f"Misalignment is {found.probability[0]:g} for every pair, which says nothing: all images or all captions "
             "are alike, or there are too few pairs to compare."
         )
+    elif len(pairs) <= FEW_PAIRS:
+        notes.append(f"Only {len(pairs)} pairs: misalignment of so few is an order at best, and no probability.")
     elif threshold_for(found.probability, SUGGESTED_PRECISION) is None:
         notes.append(
             f"No threshold is expected to single out pairs of which {SUGGESTED_PRECISION:.0%} are wrong: "

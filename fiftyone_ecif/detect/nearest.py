@@ -18,8 +18,11 @@ TIE_BREAK = 1e-3
 
 TIE_BREAK_WIDTH = 4
 
-LINKS, BUILD_BREADTH, SEARCH_BREADTH = 16, 40, 64
-"""M, efConstruction and efSearch of the index: nine tenths and more of the true neighbours (docs/detection.md)."""
+CELLS, PROBED = 4, 16
+"""Cells of the index over √N, and how many of them are looked through for a row."""
+
+TRAINING_STEPS, TRAINING_ROWS = 10, 64
+"""Of the k-means that lays the cells out; rows for each cell."""
 
 
 def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
@@ -53,8 +56,11 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
             stacklevel=2,
         )
         return _compared(queries, keys, everyone, k)
-    index = faiss.IndexHNSWFlat(keys.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_BREADTH, max(SEARCH_BREADTH, 2 * k)
+    width, metric = keys.shape[1], faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, round(CELLS * len(rows) ** 0.5), metric)
+    index.nprobe = PROBED
+    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = TRAINING_STEPS, TRAINING_ROWS, seed
+    index.train(keys.numpy())
     index.add(keys.numpy())
     found = torch.from_numpy(index.search(queries.numpy(), k + 1)[1])
     # Without the row itself; where it was not found, without the last.

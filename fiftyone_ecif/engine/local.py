@@ -81,7 +81,7 @@ def compute(
         raise ValueError(
             f"There are {count} usable pairs"
             + ("" if target is None else f" and {len(target)} usable target pairs")
-            + f"; at least {minimum} and 2 are needed to compare pairs with one another."
+            + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
         )
     run = _Run(loss, settings, progress)
     scored = replace(attributed, scope=attributed.scope.to(device))

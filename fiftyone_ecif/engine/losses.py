@@ -12,6 +12,9 @@ from fiftyone_ecif.engine.settings import Settings
 RELATIVE_ANCHOR = 0.1
 """Anchor over largest curvature when the caller sets none: firm enough for a fit to come to rest (docs/fidelity.md)."""
 
+LEAST_ANCHOR = 1e-3
+"""Where all images or all captions are alike nothing curves but by rounding; real pairs have fifty times as much."""
+
 EIGENVALUE_BATCHES = 8
 """Batches from which the largest curvature is estimated."""
 
@@ -53,5 +56,6 @@ def anchored(objective: Objective, scope: Scope, settings: Settings) -> Objectiv
         batches = objective.rounds[0][:EIGENVALUE_BATCHES]
         sample = replace(objective, rounds=[batches], divisor=sum(map(len, batches)))
         start = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(settings.seed)).to(theta)
-        anchor = RELATIVE_ANCHOR * largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start)
+        largest = largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start)
+        anchor = max(LEAST_ANCHOR, RELATIVE_ANCHOR * largest)
     return replace(objective, anchor=anchor, origin=theta)
