@@ -12,7 +12,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from benchmarks.detection_cell import Cell, Classes
 from benchmarks.self_influence import positive_only, tracin, trak
-from fiftyone_ecif.curation.detection import SuggestedTexts, find_misaligned, suggest_texts
+from fiftyone_ecif.core import Pairs
+from fiftyone_ecif.curation.detection import LabelledPairs, SuggestedTexts, find_misaligned, suggest_texts
 from fiftyone_ecif.detect import Misalignment, batch_loss, clip_score
 from fiftyone_ecif.detect.baselines import lemon
 from fiftyone_ecif.detect.class_baselines import clip_logits, confident_learning, deep_knn, text_clusters
@@ -36,12 +37,17 @@ class Judgement:
 
 def ecif(cell: Cell, settings: Settings) -> Judgement:
     """The package's own way from features to misalignment and suggestions, as ``compute_influence`` goes it."""
+    pairs: Pairs = cell.pairs
+    views: Pairs | None = cell.views
+    texts = cell.captions
+    if cell.classes:  # as a run does whose text field holds labels
+        texts = [cell.classes.names[number] for number in cell.classes.given]
+        pairs, views = LabelledPairs(pairs, texts), None if views is None else LabelledPairs(views, texts)
     found, judges = find_misaligned(
-        cell.pairs, cell.views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
+        pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
     )
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    judged = cell.views or cell.pairs
-    suggested = suggest_texts(judged, judges.heads, judges.half, found.probability, cell.captions, suspected)
+    suggested = suggest_texts(views or pairs, judges.heads, judges.half, found.probability, texts, suspected)
     return Judgement(found, suggested)
 
 
@@ -202,9 +208,8 @@ def suggestion_accuracy(cell: Cell, suggestions: SuggestedTexts) -> float | None
     """Share of the suspected planted pairs whose suggestion names the right class; None where there is none to ask."""
     if cell.classes is None or cell.classes.true is None or cell.planted is None:
         return None
-    class_of = dict(zip(cell.captions, cell.classes.given))
     right = [
-        class_of[text] == cell.classes.true[row]
+        text == cell.classes.names[cell.classes.true[row]]
         for row, text in zip(suggestions.rows, suggestions.texts)
         if cell.planted[row]
     ]

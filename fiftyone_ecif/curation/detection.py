@@ -16,6 +16,12 @@ from fiftyone_ecif.engine import CrossFit, Settings, cross_fit
 TRUSTED = 0.5
 """Misalignment below which a pair's text may be suggested for others."""
 
+LABEL_CONFIDENCE = 1.0
+"""By how much the logits are scaled where labels are drawn by a head's beliefs: it is about as sure as it may be."""
+
+CHUNK = 4096
+"""Pairs whose features are read together."""
+
 
 @dataclass(frozen=True)
 class SuggestedTexts:
@@ -32,6 +38,36 @@ class SuggestedTexts:
     confidence: np.ndarray
 
 
+class LabelledPairs:
+    """Pairs of images and labels: a text's features are the mean over the texts of its label.
+
+    A label put into templates says the same in many words. Their mean is what it says, as in zero-shot classification
+    by an ensemble of prompts (Radford et al., ICML 2021, §3.1.4), and pairs of one label are no rivals of each other.
+    Implements :class:`~fiftyone_ecif.core.scope.Pairs`.
+
+    Args:
+        pairs: N pairs
+        labels: N, the label in each one's text
+    """
+
+    def __init__(self, pairs: Pairs, labels: Sequence[str]) -> None:
+        self.pairs = pairs
+        distinct, number = np.unique(np.asarray(labels, dtype=object).astype(str), return_inverse=True)
+        self.label = torch.from_numpy(number)
+        text_dim = pairs.gather(torch.arange(1))[1].shape[1]
+        total = torch.zeros(len(distinct), text_dim)
+        for index in torch.arange(len(pairs)).split(CHUNK):
+            total.index_add_(0, self.label[index], pairs.gather(index)[1])
+        self.text = total / torch.bincount(self.label)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the pairs ``index`` (int64, (B,)), in that order."""
+        return self.pairs.gather(index)[0], self.text[self.label[index.cpu()]]
+
+
 def find_misaligned(
     pairs: Pairs,
     views: Pairs | None,
@@ -45,7 +81,7 @@ def find_misaligned(
     """How likely each pair is misaligned.
 
     Args:
-        pairs: the features of the N pairs
+        pairs: the features of the N pairs; of labels as :class:`LabelledPairs`
         views: the same with each image's mean over mild views; None without a model
         head: the given weights
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
@@ -59,7 +95,8 @@ def find_misaligned(
     """
     if trusted is None:
         trusted = torch.zeros(len(pairs), dtype=torch.bool)
-    fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted)
+    confidence = LABEL_CONFIDENCE if isinstance(pairs, LabelledPairs) else None
+    fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted, confidence)
     image, text = embeddings_under(views or pairs, head)
     found = misalignment(
         image,

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.detection import find_misaligned, suggest_texts
+from fiftyone_ecif.core import Pairs
+from fiftyone_ecif.curation.detection import LabelledPairs, find_misaligned, suggest_texts
 from fiftyone_ecif.curation.fields import TRUSTED_TAG
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.results import InfluenceResults, load_results
@@ -147,12 +148,19 @@ def compute_influence(
     start = time.perf_counter()
     marked = set(samples.match_tags(TRUSTED_TAG).values("id"))
     trusted = torch.tensor([id in marked for id in pairs.ids])
-    found, judges = find_misaligned(pairs, views, head, source.loss, settings, device, report, trusted)
     texts = _texts(samples, text_field, pairs.ids)
+    judged: Pairs = pairs
+    judged_views: Pairs | None = views
+    if texts is not None and is_classification_field(samples, str(text_field)):
+        judged = LabelledPairs(pairs, texts)
+        judged_views = None if views is None else LabelledPairs(views, texts)
+    found, judges = find_misaligned(judged, judged_views, head, source.loss, settings, device, report, trusted)
     suggestions = {}
     if texts is not None:
         suspected = np.flatnonzero(found.probability >= SUSPECTED)
-        suggested = suggest_texts(views or pairs, judges.heads, judges.half, found.probability, texts, suspected)
+        suggested = suggest_texts(
+            judged_views or judged, judges.heads, judges.half, found.probability, texts, suspected
+        )
         suggestions = suggestion_labels(suggested, pairs.ids, texts)
     timings["misalignment"] = time.perf_counter() - start
 

@@ -9,8 +9,9 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.detection import SuggestedTexts, suggest_texts
+from fiftyone_ecif.curation.detection import LabelledPairs, SuggestedTexts, suggest_texts
 from fiftyone_ecif.curation.fixes import texts_at
+from fiftyone_ecif.curation.validation import is_classification_field
 from fiftyone_ecif.engine.local import cross_fit_folds
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def suggest_again(results: InfluenceResults, view: SampleCollection) -> dict[str
         scores = dict(zip(*results.samples.values(["id", results.fields["misalignment"]]), strict=True))
         texts = [str(then[id]) for id in pairs.ids]
         suggested = suggest_texts(
-            pairs,
+            LabelledPairs(pairs, texts) if is_classification_field(dataset, config.text_field) else pairs,
             results.cross_fitted_heads,
             cross_fit_folds(len(pairs), config.seed),
             np.array([scores[id] for id in pairs.ids], dtype=float),

@@ -10,14 +10,17 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from fiftyone_ecif.detect.nearest import nearest
-from fiftyone_ecif.detect.neighbours import neighbour_surprise, text_density
-from fiftyone_ecif.detect.repeated import repeated_text_surprise
+from fiftyone_ecif.detect.neighbours import BACKGROUND, neighbour_surprise, text_density
+from fiftyone_ecif.detect.repeated import RepeatedTexts
 
 NEIGHBOURS = 30
 """k of LEMoN's fixed setting (docs/detection.md)."""
 
 HEAD_WEIGHT = 2.0
 """Weight of a held-out head's surprise against the neighbours', where the model has learnt nothing by heart."""
+
+REPEATED_NEIGHBOUR_WEIGHT = 0.25
+"""Weight of the neighbours where texts repeat and nothing was learnt by heart: noise with a system misleads them."""
 
 CLASSIFIER_WEIGHT = 3.0
 """Weight of a classifier's surprise where the model has learnt everything by heart, its head included."""
@@ -26,7 +29,7 @@ LEAST_MEMORISED = 0.1
 """Below it the classifier's word would weigh little, and is not worth its time."""
 
 LEAST_SHARE = 0.6
-"""Share of the plausible pairings that must lie below a threshold for it to say something of the noise rate."""
+"""Share of the plausible pairings below which a score says nothing: such pairs are told apart by their order alone."""
 
 _TIE_BREAK = 1e-3
 """Share of the probability that follows the rank alone, so that a calibrated plateau keeps its order."""
@@ -60,9 +63,9 @@ def misalignment(
     """Probability that a pair's text does not belong to its image.
 
     The evidence is the surprise of a head that was not fitted on the pair, and that of the pair's nearest images. The
-    head counts twice the neighbours, since neighbours mislead where the noise is systematic; but only as far as the
-    towers have not learnt the pairs by heart, which no such head can mend: as far as they have, a classifier that is
-    trained from nothing takes its place where texts repeat.
+    head counts twice the neighbours, since neighbours mislead where the noise is systematic, and eight times where
+    texts repeat; but only as far as the towers have not learnt the pairs by heart, which no such head can mend: as far
+    as they have, neighbours count fully, and a classifier that is trained from nothing where texts repeat.
 
     The same evidence is taken for pairings drawn from the head's own beliefs. With c their density and g that of the
     pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise
@@ -84,19 +87,24 @@ def misalignment(
     """
     image, text = image.float().cpu(), text.float().cpu()
     near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
+    repeated = RepeatedTexts.find(text)
+    learnt = repeated.expected(image) if repeated and memorised >= LEAST_MEMORISED else None
 
     def gather(of_head: Tensor, partner: Tensor) -> Tensor:
         by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
         by_classifier = torch.zeros(len(image))
-        if memorised >= LEAST_MEMORISED:
-            by_classifier = repeated_text_surprise(image, text, partner, logit_scale)
-        return torch.stack([of_head.float(), by_neighbours, by_classifier])
+        if repeated and learnt is not None:
+            by_classifier = repeated.surprise(learnt, text, partner, logit_scale)
+        # Among free captions how unlikely a text is says no more than that it is unlikely, as with the neighbours.
+        by_head = of_head.float() if repeated else -torch.log(torch.exp(-of_head.float()) + BACKGROUND)
+        return torch.stack([by_head, by_neighbours, by_classifier])
 
     observed, expected = gather(surprise, torch.arange(len(image))), gather(plausible_surprise, plausible)
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
     evidence = dict(zip(("head", "neighbours", "classifier"), observed.numpy(), strict=True))
-    weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), 1.0, CLASSIFIER_WEIGHT * memorised], dtype=torch.float32)
+    neighbour_weight = min(1.0, REPEATED_NEIGHBOUR_WEIGHT + memorised) if repeated else 1.0
+    weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), neighbour_weight, CLASSIFIER_WEIGHT * memorised])
     weights = weights * (spread.squeeze(1) > 1e-6)
     score = weights @ observed
     if score.std() < 1e-6:
@@ -109,9 +117,11 @@ def misalignment(
 def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, float]:
     """p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), never falling in s, and ρ."""
     noise_rate = _noise_rate(score, plausible)
-    values = np.concatenate([plausible, score])
+    # Of pairs that surprise nobody, c and g differ by trifles, which a monotone fit would take for evidence.
+    least = np.quantile(plausible, LEAST_SHARE)
+    values = np.maximum(np.concatenate([plausible, score]), least)
     is_observed = np.concatenate([np.zeros(len(plausible)), np.ones(len(score))])
-    share = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, is_observed).predict(score)
+    share = IsotonicRegression(y_min=0.0, y_max=1.0).fit(values, is_observed).predict(values[len(plausible) :])
     ratio = (1.0 - share) / np.maximum(share, 1e-9)  # c/g
     probability = np.clip(1.0 - (1.0 - noise_rate) * ratio, 0.0, 1.0)
     rank = score.argsort().argsort() / max(len(score) - 1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -19,41 +21,66 @@ LEAST_COVERED = 0.9
 """Share of the pairs whose text must occur often enough to be learnt."""
 
 
-def repeated_text_surprise(image: Tensor, text: Tensor, partner: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
-    """How much less a classifier that has not seen the pair expects its text than texts are expected on the whole.
+@dataclass(frozen=True)
+class RepeatedTexts:
+    """The C texts that occur often enough to be learnt as classes.
 
-    −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the distinct texts c, with p_n the out-of-fold probabilities of a
-    logistic regression on image embeddings (as in confident learning: Northcutt et al., JAIR 2021), p(c) the texts'
-    shares and K(y, c) = exp(3τ (v·v_c − 1)), so that templates of one class are no rivals.
-
-    Args:
-        image: (N, D) unit vectors
-        text: (N, D) unit vectors; equal rows are one text
-        partner: int64 (N,), whose text each image is paired with; its own for the pairs as they are
-        logit_scale: τ
-        seed: of the folds
-
-    Returns:
-        (N,), nats, higher = more suspicious; 0 where a text is too rare, and everywhere where most texts are
+    Attributes:
+        text: (C, D) unit vectors
+        own: int64 (N,), which of them each pair has; −1 where its text is too rare
+        share: (C,), how many of those pairs have it, in 0..1
     """
-    silent = torch.zeros(len(image))
-    # The same text may differ in its last digits, by the batch that it was projected in.
-    rounded = np.round(text.numpy(), 5)
-    _, *found = np.unique(rounded, axis=0, return_index=True, return_inverse=True, return_counts=True)
-    first, own, counts = (torch.from_numpy(part.reshape(-1)) for part in found)
-    frequent = counts >= FOLDS
-    learnt = frequent[own]
-    if not 2 <= int(frequent.sum()) <= MOST_TEXTS or learnt.float().mean() < LEAST_COVERED:
-        return silent
-    classes = text[first[frequent]]
-    number = torch.cumsum(frequent, 0) - 1
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    expected = cross_val_predict(
-        LogisticRegression(max_iter=300), image[learnt].numpy(), number[own[learnt]].numpy(), cv=folds,
-        method="predict_proba",
-    )  # fmt: skip
-    same = likeness(text[partner[learnt]], classes, logit_scale)
-    share = counts[frequent] / counts[frequent].sum()
-    ratio = (torch.from_numpy(np.asarray(expected)).float() * same).sum(1) / (share * same).sum(1)
-    silent[learnt] = surprise_at(ratio)
-    return silent
+
+    text: Tensor
+    own: Tensor
+    share: Tensor
+
+    @classmethod
+    def find(cls, text: Tensor) -> RepeatedTexts | None:
+        """The repeated texts among (N, D) unit vectors, equal rows being one text; None where most texts are rare."""
+        # The same text may differ in its last digits, by the batch that it was projected in.
+        rounded = np.round(text.numpy(), 5)
+        _, *found = np.unique(rounded, axis=0, return_index=True, return_inverse=True, return_counts=True)
+        first, own, counts = (torch.from_numpy(part.reshape(-1)) for part in found)
+        frequent = counts >= FOLDS
+        if not 2 <= int(frequent.sum()) <= MOST_TEXTS or frequent[own].float().mean() < LEAST_COVERED:
+            return None
+        number = torch.where(frequent, torch.cumsum(frequent, 0) - 1, -1)
+        return cls(text[first[frequent]], number[own], counts[frequent] / counts[frequent].sum())
+
+    def expected(self, image: Tensor, seed: int = 0) -> Tensor:
+        """Out-of-fold probabilities of the texts by a logistic regression on images, (N, C), 0 where the text is rare.
+
+        As in confident learning (Northcutt et al., JAIR 2021).
+
+        Args:
+            image: (N, D) unit vectors
+            seed: of the folds
+        """
+        learnt = self.own >= 0
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+        model = LogisticRegression(max_iter=300)
+        result = torch.zeros(len(image), len(self.text))
+        result[learnt] = torch.from_numpy(
+            cross_val_predict(model, image[learnt].numpy(), self.own[learnt].numpy(), cv=folds, method="predict_proba")
+        ).float()
+        return result
+
+    def surprise(self, expected: Tensor, text: Tensor, partner: Tensor, logit_scale: float) -> Tensor:
+        """How much less a classifier that has not seen the pair expects its text than texts are expected on the whole.
+
+        −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the repeated texts c, with p(c) their shares and
+        K(y, c) = exp(3τ (v·v_c − 1)), so that templates of one class are no rivals.
+
+        Args:
+            expected: (N, C), p_n(c)
+            text: (N, D) unit vectors, all texts
+            partner: int64 (N,), whose text each image is paired with; its own for the pairs as they are
+            logit_scale: τ
+
+        Returns:
+            (N,), nats, higher = more suspicious; 0 where the pair's own text is too rare
+        """
+        same = likeness(text[partner], self.text, logit_scale)
+        found = surprise_at((expected * same).sum(1) / (self.share * same).sum(1).clamp_min(1e-12))
+        return torch.where(self.own >= 0, found, 0.0)

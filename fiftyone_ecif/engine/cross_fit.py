@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,9 +26,12 @@ FIT_TOLERANCE = 1e-2
 
 FIT_STEPS = 15
 
-SOUND_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
-"""By how much the logits are scaled where texts are drawn by a head's beliefs: a head is a little too sure of pairs
-that it was not fitted on, and far too sure where the towers have learnt them by heart (docs/detection.md)."""
+CONFIDENCES = tuple(step / 10 for step in range(2, 11))
+"""By how much the logits may be scaled where texts are drawn by a head's beliefs."""
+
+USUAL_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
+"""What it is for most heads, which are a little too sure of pairs that they were not fitted on, and for heads on towers
+that have learnt the pairs by heart (docs/detection.md)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def cross_fit(
     device: str = "cpu",
     progress: Progress = silent,
     trusted: Tensor | None = None,
+    confidence: float | None = None,
 ) -> CrossFit:
     """Fit a head on each half of the pairs, without those that look wrong, and judge the other half by it.
 
@@ -72,6 +78,7 @@ def cross_fit(
         device: where to compute
         progress: called with each step's name
         trusted: bool (N,), pairs known to be right, which a head is always fitted on
+        confidence: by how much the logits are scaled where texts are drawn; None to judge by the pairs
 
     Returns:
         a :class:`CrossFit`
@@ -95,10 +102,12 @@ def cross_fit(
         for part in members:
             plain[part.index] = mean_surprise(Subset(pairs, part.index), given, settings)
         memorised = 1.0 - max(0.0, rank_correlation(plain, doubt))
-    confidence = SOUND_CONFIDENCE + memorised * (MEMORISED_CONFIDENCE - SOUND_CONFIDENCE)
+    judges = list(zip(members, reversed(heads), strict=True))
+    if confidence is None:
+        confidence = _confidence(judges, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
     generator = torch.Generator().manual_seed(settings.seed)
     found, at_drawn, plausible = torch.zeros(len(pairs)), torch.zeros(len(pairs)), torch.arange(len(pairs))
-    for part, other in zip(members, reversed(heads), strict=True):
+    for part, other in judges:
         found[part.index] = mean_surprise(part, other, settings)
         drawn, at_drawn[part.index] = _draw_plausible(part, other, confidence, settings, generator)
         plausible[part.index] = part.index[drawn]
@@ -106,7 +115,7 @@ def cross_fit(
     return CrossFit([fitted.to("cpu") for fitted in heads], half, found, plausible, at_drawn, memorised)
 
 
-def surprise(batch: Linearization, partner: Tensor) -> Tensor:
+def surprise(batch: Linearization, partner: Tensor, confidence: float = 1.0) -> Tensor:
     """How much less a head expects each image's text than any text of the batch, synonyms counted together.
 
     −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the
@@ -115,14 +124,14 @@ def surprise(batch: Linearization, partner: Tensor) -> Tensor:
     Args:
         batch: B pairs under a head
         partner: int64 (B,), whose text each image is asked about; where that is another's, its own is left out
+        confidence: scale of the logits
 
     Returns:
         (B,), nats, about 0 where the head knows nothing
     """
-    similarity = batch.similarity()
+    similarity = confidence * batch.similarity()
     own = torch.arange(len(similarity), device=similarity.device)
     elsewhere = partner != own
-    similarity = similarity.clone()
     similarity[own[elsewhere], own[elsewhere]] = -torch.inf
     same = likeness(batch.text[partner], batch.text, batch.logit_scale.exp())
     same[own[elsewhere], own[elsewhere]] = 0.0
@@ -154,6 +163,24 @@ def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings
     # Kronecker factors would take longer to estimate than they save here.
     fitted = fit_to_rest(objective, given, torch.clone, FIT_TOLERANCE, FIT_STEPS).scope
     return given.replace(fitted.vector())
+
+
+def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
+    """How sure a head may be of pairs that it was not fitted on: half-way from the usual to the likeliest a.
+
+    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−surprise) at logits scaled
+    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt, hence but half-way.
+    """
+    ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in judges))
+    for part, head in judges:
+        for index in held_out_rounds(part, settings)[0]:
+            batch = head.linearize(*part.gather(index))
+            own = torch.arange(len(index), device=batch.image.device)
+            for row, scale in enumerate(CONFIDENCES):
+                ratio[row, part.index[index]] = (-surprise(batch, own, scale)).exp().float().cpu()
+    shares = torch.linspace(0.0, 0.8, 41)[:, None]
+    likelihood = torch.stack([((1.0 - shares) * row + shares).log().mean(1).max() for row in ratio])
+    return math.sqrt(USUAL_CONFIDENCE * CONFIDENCES[int(likelihood.argmax())])
 
 
 def _draw_plausible(

@@ -7,7 +7,7 @@ from fiftyone_ecif.core import Head
 from fiftyone_ecif.detect import batch_loss, clip_score, misalignment, suggest
 from fiftyone_ecif.detect.nearest import nearest
 from fiftyone_ecif.detect.neighbours import BACKGROUND, neighbour_surprise, text_density
-from fiftyone_ecif.detect.repeated import repeated_text_surprise
+from fiftyone_ecif.detect.repeated import RepeatedTexts
 from fiftyone_ecif.engine.cross_fit import surprise
 
 
@@ -110,13 +110,15 @@ def test_where_texts_repeat_a_classifier_that_has_not_seen_the_pair_finds_the_wr
     wrong = torch.rand(600, generator=generator) < 0.2
     said = torch.where(wrong, (label + 1) % 6, label)
     image = unit(centres[label] + 0.2 * torch.randn(600, 16, generator=generator))
-    found = repeated_text_surprise(image, centres[said], torch.arange(600), SCALE)
+    repeated = RepeatedTexts.find(centres[said])
+    expected = repeated.expected(image)
+    found = repeated.surprise(expected, centres[said], torch.arange(600), SCALE)
     assert roc_auc_score(wrong, found) > 0.95
     right = (said[None, :] == label[:, None]).float().argmax(1)  # with a right text in its place, no pair surprises
-    assert repeated_text_surprise(image, centres[said], right, SCALE)[wrong].mean() < found[wrong].mean() - 1
+    assert repeated.surprise(expected, centres[said], right, SCALE)[wrong].mean() < found[wrong].mean() - 1
     assert judge(image, centres[said], memorised=0.8).evidence["classifier"].std() > 0.5
     rare = unit(torch.randn(600, 16, generator=generator))
-    assert (repeated_text_surprise(image, rare, torch.arange(600), SCALE) == 0).all()
+    assert RepeatedTexts.find(rare) is None
 
 
 def test_neighbour_surprise_is_its_definition():

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from fiftyone_ecif.core import Head, TensorPairs
 from fiftyone_ecif.core.likeness import LEAST_PROBABILITY
 from fiftyone_ecif.engine import Settings, cross_fit
-from fiftyone_ecif.engine.cross_fit import _fit_believed, mean_surprise, surprise
+from fiftyone_ecif.engine.cross_fit import _confidence, _fit_believed, mean_surprise, surprise
 from fiftyone_ecif.engine.local import Subset
 
 SETTINGS = Settings(rounds=2, batch_size=40, anchor=0.05)
@@ -90,3 +90,16 @@ def test_the_order_of_the_pairs_within_a_batch_and_the_device_do_not_matter():
     mine, theirs = mean_surprise(pairs, head, whole), mean_surprise(TensorPairs(*pairs.gather(turned)), head, whole)
     torch.testing.assert_close(mine, theirs.flip(0), rtol=1e-4, atol=1e-4)
     assert F.cosine_similarity(mine, theirs.flip(0), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("sure", [False, True])
+def test_a_head_that_is_too_sure_is_believed_less(sure):
+    tau = 5.0 if sure else 1.0
+    texts = torch.randn(64, 8, generator=torch.Generator().manual_seed(2))
+    image = texts.repeat(5, 1)
+    logits = F.normalize(image, dim=1) @ F.normalize(texts, dim=1).T * 10.0
+    said = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(3)).squeeze(1)
+    part = Subset(TensorPairs(image, texts[said]), torch.arange(320))
+    judge = Head(torch.eye(8), torch.eye(8), torch.tensor(10.0 * tau).log())
+    found = _confidence([(part, judge)], SETTINGS)
+    assert found == pytest.approx((0.8 / tau) ** 0.5, rel=0.2)
