@@ -46,10 +46,16 @@ def main() -> None:
     for seed in range(options.seeds):
         cell = CellSettings(options.data, options.noise, options.rate, options.regime, seed)
         per_seed.append(repaired(cell, options.methods))
+    print(f"{'repair':<24}{'held out, %':>15}{'over random':>23}")
     figures: dict[str, Any] = {name: getattr(options, name) for name in ("data", "noise", "rate", "regime", "seeds")}
     for name in per_seed[0]:
+        gain = name.replace("heldout", "gain")  # over as many pairs removed at random: what all methods share is gone
         figures |= mean_with_error(name, np.array([found[name] for found in per_seed]))
-        print(f"{name:<34}{figures[name]:>8.2f} ± {figures[f'{name}_se']:.2f}")
+        figures |= mean_with_error(gain, np.array([found[name] - found["heldout.random"] for found in per_seed]))
+        print(
+            f"{name.removeprefix('heldout.'):<24}{figures[name]:>8.2f} ± {figures[f'{name}_se']:.2f}"
+            f"{figures[gain]:>+16.2f} ± {figures[f'{gain}_se']:.2f}"
+        )
     if options.json:
         write_json(options.json, figures)
 
