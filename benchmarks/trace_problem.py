@@ -23,6 +23,7 @@ from fiftyone_ecif.core import (
     largest_eigenvalue,
     partitions,
 )
+from fiftyone_ecif.engine import Settings, cross_fit
 from fiftyone_ecif.engine.questions import Question, nearest
 from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import load_model
@@ -46,6 +47,7 @@ class TraceProblem:
         objective: J
         head: at θ̂
         curvature: Kronecker-factored at θ̂
+        doubt: (N,), d_n, by heads that were fitted on the other half of the pairs each (ECIF.md §6)
         causes: bool (G, N), the planted groups
         kinds: the kind of each group
         heldout: (M, F_image) features of held-out images
@@ -57,6 +59,7 @@ class TraceProblem:
     objective: Objective
     head: Head
     curvature: KroneckerCurvature
+    doubt: Tensor
     causes: Tensor
     kinds: list[str]
     heldout: Tensor
@@ -124,10 +127,11 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     curvature = kronecker_curvature(objective, head, objective.anchor, seed=seed)
     fit = fit_to_rest(objective, head, curvature.solve, REST, 60)
     assert isinstance(fit.scope, Head)
+    judges = cross_fit(objective.pairs, None, head, "clip", Settings(batch_size=BATCH_SIZE, rounds=ROUNDS, seed=seed))
     first = np.unique(planted.captions, return_index=True)[1]
     return TraceProblem(
-        objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed), causes, kinds,
-        heldout_image, torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
+        objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed),
+        judges.surprise.sigmoid(), causes, kinds, heldout_image, torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
 
 

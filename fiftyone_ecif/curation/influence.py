@@ -192,6 +192,7 @@ def compute_influence(
     artifacts = dict(
         fitted=torch.stack([scope.vector() for scope in outcome.scopes]),
         halves=torch.stack([head.vector() for head in judges.heads]),
+        surprise=judges.surprise,
         solutions=outcome.solutions,
         **({} if attributed is None else {"origin": attributed.scope.vector()}),
         **{f"given.{name}": value for name, value in vars(head).items() if value is not None},

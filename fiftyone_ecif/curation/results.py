@@ -199,6 +199,17 @@ class InfluenceResults:
         """The heads fitted on each half of the pairs, for judging pairs of the other half."""
         return [self.given_head.replace(vector) for vector in self._tensors["halves"]]
 
+    @property
+    def surprise(self) -> torch.Tensor:
+        """How surprising each scored pair is to the head that was fitted on the other half, nats, (N,).
+
+        Raises:
+            ValueError: if the run is from before this was kept
+        """
+        if "surprise" not in self._tensors:
+            raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
+        return self._tensors["surprise"]
+
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
 
@@ -342,6 +353,7 @@ class InfluenceResults:
         query: str | fo.Sample | SampleCollection | Query | list,
         k: int = 100,
         kind: str = "margin",
+        order: str = "blame",
         direction: str = "image_to_text",
         right: Answer = None,
         wrong: Answer = None,
@@ -360,6 +372,8 @@ class InfluenceResults:
             k: at most so many pairs
             kind: of the query's loss: "margin" of the best wrong answer over the best right one, or "loss", the
                 contrastive loss against the candidates nearest to it
+            order: what the order is by, and which pairs are named: "blame", the relative influence weighted by how
+                likely the pair's text is wrong; "relative", without that weight; or "value", the predicted change
             direction: for samples: "image_to_text" or "text_to_image"
             right: for samples: the right label, caption or, for a text that looks for an image, sample id; None for
                 the sample's own
@@ -373,7 +387,7 @@ class InfluenceResults:
         Raises:
             ValueError: if the query does not fail, or cannot be asked about, or the data has changed since the run
         """
-        return make_traces(self, query, k, kind, direction, right, wrong, key, progress)
+        return make_traces(self, query, k, kind, order, direction, right, wrong, key, progress)
 
     def list_traces(self) -> list[str]:
         """Keys of the traces that are kept with the run, oldest first."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.core import Head, Objective, Progress, embeddings_under
 from fiftyone_ecif.core.trace import OuterProducts
+from fiftyone_ecif.curation.fields import TRUSTED_TAG
 from fiftyone_ecif.curation.runs import trace_folder
 from fiftyone_ecif.engine import Attributed, FittedPairs, Settings
 from fiftyone_ecif.engine.local import Subset, cross_fit_folds
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 SMALLEST_STEP = 1e-3
 """Floor of a pair's self-influence, over the median: below it, rounding would decide the relative influence."""
+
+
+ORDERS = ("blame", "relative", "value")
+"""What the pairs of a trace can be ordered by: relative influence × doubt, relative influence, or value."""
 
 
 class Fit(NamedTuple):
@@ -46,6 +51,7 @@ class Found(NamedTuple):
     positive: Tensor
     negative: Tensor
     relative: Tensor
+    doubt: Tensor
     by_round: Tensor  # (rounds, k)
     target: float
 
@@ -115,7 +121,14 @@ class TraceStudy:
         return total
 
     def trace(
-        self, questions: list[Question], kind: str, k: int, excluded: list[set[int]], joint: bool, progress: Progress
+        self,
+        questions: list[Question],
+        kind: str,
+        k: int,
+        order: str,
+        excluded: list[set[int]],
+        joint: bool,
+        progress: Progress,
     ) -> list[Found]:
         """The k pairs that are most to blame for each question, or for their mean if ``joint``.
 
@@ -123,6 +136,7 @@ class TraceStudy:
             questions: the queries
             kind: of target
             k: pairs at most
+            order: one of :data:`ORDERS`
             excluded: for each question, the rows that are not to be named
             joint: one trace for all
             progress: called with each step's name
@@ -141,17 +155,18 @@ class TraceStudy:
             found = self._tables(fit, progress).values(gradients.mean() if joint else gradients, progress)
             values[:, fit.members] = found.value
             traced.append(found)
-        relative = values * self.relative_scale
+        weight = {"blame": self.relative_scale * self.doubt, "relative": self.relative_scale, "value": 1.0}[order]
+        ranked = values * weight
         for row, out in enumerate(excluded):
-            relative[row, list(out)] = torch.nan
+            ranked[row, list(out)] = torch.nan
         return [
-            self._most_to_blame(traced, number, relative[number], k, target.item())
+            self._most_to_blame(traced, number, ranked[number], k, target.item())
             for number, target in enumerate(targets)
         ]
 
-    def _most_to_blame(self, traced: list, number: int, relative: Tensor, k: int, target: float) -> Found:
-        blamed = int((relative < 0).sum())
-        rows = relative.nan_to_num(torch.inf).topk(min(k, blamed), largest=False).indices
+    def _most_to_blame(self, traced: list, number: int, ranked: Tensor, k: int, target: float) -> Found:
+        blamed = int((ranked < 0).sum())
+        rows = ranked.nan_to_num(torch.inf).topk(min(k, blamed), largest=False).indices
         rounds = self.settings.rounds
         value, positive, negative = (torch.zeros(len(rows)) for _ in range(3))
         by_round = torch.zeros(rounds, len(rows))
@@ -159,10 +174,22 @@ class TraceStudy:
             place = torch.full((len(self.pairs),), -1)
             place[fit.members] = torch.arange(len(fit.members))
             mine = place[rows] >= 0
-            blame = found.blame(number, place[rows[mine]])
-            for part, values in zip((value, positive, negative, by_round), blame):
+            effects = found.effects(number, place[rows[mine]])
+            for part, values in zip((value, positive, negative, by_round), effects):
                 part[..., mine] = values
-        return Found(rows, value, positive, negative, relative[rows], by_round, target)
+        relative = value * self.relative_scale[rows]
+        return Found(rows, value, positive, negative, relative, self.doubt[rows], by_round, target)
+
+    @cached_property
+    def doubt(self) -> Tensor:
+        """How likely each pair's text is wrong, 1/(1 + e^(−s_n)) with s_n its held-out surprise, (N,)  (ECIF.md §6).
+
+        What somebody has found right since is not doubted. The neighbours' evidence, which misalignment also stands
+        on, is left out: wrong pairs that make a query fail come in clusters, and confirm each other.
+        """
+        fine = set(self.results.dataset.match_tags(TRUSTED_TAG).values("id"))
+        trusted = torch.tensor([id in fine for id in self.pairs.ids])
+        return self.results.surprise.sigmoid().masked_fill(trusted, 0.0)
 
     @cached_property
     def relative_scale(self) -> Tensor:

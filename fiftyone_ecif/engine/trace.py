@@ -30,7 +30,7 @@ _PER_PAIR = ("image", "text", "image_input", "text_input")
 _ARRAYS = (*_PER_PAIR, "products", "first", "along", "positive_along")
 
 
-class Blame(NamedTuple):
+class Effects(NamedTuple):
     """What removing each of some pairs does to one query's target, (k,) each but the last, in nats."""
 
     value: Tensor
@@ -186,7 +186,7 @@ class TracedQueries:
     base: Tensor
     value: Tensor
 
-    def blame(self, query: int, pairs: Tensor) -> Blame:
+    def effects(self, query: int, pairs: Tensor) -> Effects:
         """The values of some pairs (int64, (k,)) by role and by round."""
         tables, inverse = self.tables, self.tables.inverse
         rows, count = self.place[pairs].numpy(), tables.objective.divisor
@@ -195,7 +195,7 @@ class TracedQueries:
         positive = (positive + tables._float("positive_along", rows) @ weights) / count
         value = self.value[query, pairs]
         spread = tables._float("along", (slice(None), rows)) @ weights / count
-        return Blame(value, positive, value - positive, value + spread - spread.mean(0))
+        return Effects(value, positive, value - positive, value + spread - spread.mean(0))
 
 
 def _over_batches(work: Callable[[int], None], count: int, progress: Progress) -> None:

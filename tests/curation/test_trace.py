@@ -58,7 +58,8 @@ def test_failures_are_marked_with_rank_and_margin(results, failing):
 def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results, failing):
     trace = results.trace(failing.first(), k=20, progress=False)
     assert trace.view().values("id") == trace.ids and 0 < len(trace) <= 20
-    assert trace.relative == sorted(trace.relative) and trace.relative[-1] < 0
+    blame = [relative * doubt for relative, doubt in zip(trace.relative, trace.doubt)]
+    assert blame == sorted(blame) and blame[-1] < 0 and min(trace.doubt) > 0
     assert [row["id"] for row in trace.table()] == trace.ids
     assert all(isinstance(row["text"], str) for row in trace.table())
     for value, positive, negative in zip(trace.value, trace.value_positive, trace.value_negative):
@@ -68,6 +69,19 @@ def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results
     assert effect.predicted > effect.before and effect.measured > effect.before
     assert effect.predicted - effect.before == pytest.approx(effect.measured - effect.before, rel=0.5)
     assert effect.predicted == trace.predicted_effect(3).predicted and effect.standard_error >= 0
+
+
+def test_other_orders_can_be_asked_for_and_pairs_marked_as_fine_are_not_blamed(own_results):
+    dataset = own_results.dataset
+    failing = ecif.find_failures(dataset, "ecif", progress=False).first().id
+    for order in ("relative", "value"):
+        trace = own_results.trace(failing, order=order, progress=False)
+        assert getattr(trace, order) == sorted(getattr(trace, order)) and getattr(trace, order)[-1] < 0
+    first = own_results.trace(failing, progress=False)
+    assert set(first.ids) == set(trace.ids)
+    ecif.mark_as_fine(dataset.select(first.ids[0]))
+    assert own_results.trace(failing, progress=False).ids == first.ids[1:]
+    assert first.ids[0] in own_results.trace(failing, order="value", progress=False).ids
 
 
 def test_a_training_pair_is_left_out_of_its_own_trace_and_that_is_said(results, failing):
@@ -134,6 +148,8 @@ def test_what_cannot_be_traced_is_said(results, failing):
         results.trace(results.dataset.limit(0), progress=False)
     with pytest.raises(ValueError, match="kind"):
         results.trace(right, kind="other", progress=False)
+    with pytest.raises(ValueError, match="order"):
+        results.trace(right, order="other", progress=False)
 
 
 def test_changed_data_deleted_samples_and_other_scopes_are_said(own_results):

@@ -55,11 +55,11 @@ def test_at_full_rank_values_roles_and_rounds_are_the_solved_ones(problem, remov
     close = dict(rtol=0, atol=3e-3 * scale)  # the tables hold half precision
     torch.testing.assert_close(traced.value, expected.value(removal).mean(0), **close)
     pairs = torch.tensor([3, 41, 7])
-    blame = traced.blame(1, pairs)
-    torch.testing.assert_close(blame.positive, expected.positive.mean(0)[1, pairs], **close)
-    torch.testing.assert_close(blame.negative, expected.negative(removal).mean(0)[1, pairs], **close)
-    torch.testing.assert_close(blame.value, traced.value[1, pairs])
-    torch.testing.assert_close(blame.by_round, expected.value(removal)[:, 1, pairs], **close)
+    effects = traced.effects(1, pairs)
+    torch.testing.assert_close(effects.positive, expected.positive.mean(0)[1, pairs], **close)
+    torch.testing.assert_close(effects.negative, expected.negative(removal).mean(0)[1, pairs], **close)
+    torch.testing.assert_close(effects.value, traced.value[1, pairs])
+    torch.testing.assert_close(effects.by_round, expected.value(removal)[:, 1, pairs], **close)
 
 
 def test_a_query_s_trace_does_not_depend_on_the_queries_beside_it_or_on_reopening(problem, tmp_path):
