@@ -131,7 +131,8 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     first = np.unique(planted.captions, return_index=True)[1]
     return TraceProblem(
         objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed),
-        judges.surprise.sigmoid(), causes, kinds, heldout_image, torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
+        judges.surprise.sigmoid(), causes, kinds, heldout_image,
+        torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
 
 
