@@ -190,12 +190,8 @@ def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:
     for number, note in enumerate(found.notes):
         notice(outputs, f"note_{number}", types.Warning, note)
     table = types.TableView(read_only=True)
-    for key, label in (
-        ("text", "Pair"),
-        ("value", "Value (nats)"),
-        ("roles", "Positive, negative"),
-        ("doubt", "Doubt"),
-    ):
+    labels = {"text": "Pair", "value": "Value (nats)", "roles": "Positive, negative", "doubt": "Doubt"}
+    for key, label in labels.items():
         table.add_column(key, label=label)
     rows = [
         {
