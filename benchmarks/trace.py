@@ -251,7 +251,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
         def question() -> OuterProducts:
             rows = torch.randint(pairs, (NEAR_WRONG + 1,), generator=generator)
             own = image[rows[0]] + torch.randn(image_dim, generator=generator)
-            return Question(own, "image", rows, right).target(head, objective.pairs, "margin")[1]
+            return Question(own, "image", rows, right, text[:0]).target(head, objective.pairs, "margin")[1]
 
         started = time.perf_counter()
         tables = TraceTables.build(folder / "tables", objective, head, "exact", seed)

@@ -92,8 +92,9 @@ class TraceProblem:
 
     def question(self, query: int) -> Question:
         """One held-out image that looks for its text."""
-        rows, right = nearest(self.scores(self.head)[query], self.texts, self.right[query])
-        return Question(self.heldout[query], "image", rows, right)
+        kept = nearest(self.scores(self.head)[query], self.right[query])
+        none = self.objective.pairs.gather(self.texts[:0])[1]
+        return Question(self.heldout[query], "image", self.texts[kept], self.right[query][kept], none)
 
 
 def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: bool = True) -> TraceProblem:

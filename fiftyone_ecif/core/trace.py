@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ class OuterProducts:
         return len(self.logit_scale)
 
     @classmethod
-    def join(cls, parts: list[OuterProducts]) -> OuterProducts:
+    def join(cls, parts: Sequence[OuterProducts]) -> OuterProducts:
         """Gradients that were computed one after the other, as one."""
         starts = torch.tensor([0, *map(len, parts)]).cumsum(0).tolist()
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Reasons that a message names."""
 
+_TENSORS = ("feature", "rows", "right", "others")
+
 
 @dataclass(frozen=True)
 class TraceEffect:
@@ -153,9 +155,7 @@ class Trace:
         record["asks"] = [question.asks for question in self._questions]
         tensors: dict[str, Tensor] = {}
         for number, question in enumerate(self._questions):
-            tensors |= {
-                f"{number}.{name}": getattr(question, name).contiguous() for name in ("feature", "rows", "right")
-            }
+            tensors |= {f"{number}.{name}": getattr(question, name).contiguous() for name in _TENSORS}
         path = trace_file(self.results, self.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -190,21 +190,12 @@ def make_traces(
         groups.append(asked)
         names.append(name)
         notes.append(said)
-    study = results.trace_study()
-    single = [group[0] for group in groups if len(group) == 1]
-    found = iter(
-        study.trace([one.question for one in single], kind, k, order, [one.own for one in single], False, report)
-        if single
-        else []
-    )
+    questions = [[one.question for one in group] for group in groups]
+    excluded = [set().union(*(one.own for one in group)) for group in groups]
+    found = results.trace_study().trace(questions, kind, k, order, excluded, report) if groups else []
     traces = []
-    for group, name, said in zip(groups, names, notes):
-        questions = [one.question for one in group]
-        if len(group) == 1:
-            result = next(found)
-        else:
-            result = study.trace(questions, kind, k, order, [one.own for one in group], True, report)[0]
-        traces.append(_trace(results, key if not several else None, name, kind, result, said, questions))
+    for name, result, said, asked in zip(names, found, notes, questions):
+        traces.append(_trace(results, key if not several else None, name, kind, result, said, asked))
         traces[-1].save()
     return traces if several else traces[0]
 
@@ -325,7 +316,10 @@ def load_trace(results: InfluenceResults, key: str) -> Trace:
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["trace"])
         questions = [
-            Question(**{name: file.get_tensor(f"{number}.{name}") for name in ("feature", "rows", "right")}, asks=asks)
+            Question(
+                **{name: file.get_tensor(f"{number}.{name}") for name in _TENSORS},
+                asks=asks,
+            )
             for number, asks in enumerate(record.pop("asks"))
         ]
     return Trace(results, key, _questions=questions, **record)

@@ -120,39 +120,45 @@ class TraceStudy:
                 total[:, part] += head.logit_scale.exp() * (own @ theirs.T) / len(self.fits)
         return total
 
+    def scores_of(self, feature: Tensor, asks: str, others: Tensor) -> Tensor:
+        """The same of one query (F,) to candidates from outside the run, (E,), by their features (E, F)."""
+        total = torch.zeros(len(others))
+        for fit in self.fits:
+            image, text = (feature[None], others) if asks == "image" else (others, feature[None])
+            batch = fit.head.linearize(image, text)
+            total += fit.head.logit_scale.exp() * (batch.image @ batch.text.T).flatten() / len(self.fits)
+        return total
+
     def trace(
         self,
-        questions: list[Question],
+        groups: list[list[Question]],
         kind: str,
         k: int,
         order: str,
         excluded: list[set[int]],
-        joint: bool,
         progress: Progress,
     ) -> list[Found]:
-        """The k pairs that are most to blame for each question, or for their mean if ``joint``.
+        """The k pairs that are most to blame for each group of questions, by the group's mean; one pass for all.
 
         Args:
-            questions: the queries
+            groups: the queries, by trace
             kind: of target
             k: pairs at most
             order: one of :data:`ORDERS`
-            excluded: for each question, the rows that are not to be named
-            joint: one trace for all
+            excluded: for each group, the rows that are not to be named
             progress: called with each step's name
         """
         self.prepare(progress)
-        if joint:
-            excluded = [set().union(*excluded)]
-        values = torch.full((len(excluded), len(self.pairs)), torch.nan)
-        targets = torch.zeros(len(excluded))
+        values = torch.full((len(groups), len(self.pairs)), torch.nan)
+        targets = torch.zeros(len(groups))
         traced = []
         for fit in self.fits:
-            parts = [question.target(fit.head, self.pairs, kind) for question in questions]
-            losses = torch.tensor([loss for loss, _ in parts])
-            gradients = OuterProducts.join([gradient for _, gradient in parts])
-            targets += (losses.mean() if joint else losses) / len(self.fits)
-            found = self._tables(fit, progress).values(gradients.mean() if joint else gradients, progress)
+            gradients = []
+            for number, questions in enumerate(groups):
+                losses, parts = zip(*(question.target(fit.head, self.pairs, kind) for question in questions))
+                targets[number] += sum(losses) / len(losses) / len(self.fits)
+                gradients.append(OuterProducts.join(parts).mean())
+            found = self._tables(fit, progress).values(OuterProducts.join(gradients), progress)
             values[:, fit.members] = found.value
             traced.append(found)
         weight = {"blame": self.relative_scale * self.doubt, "relative": self.relative_scale, "value": 1.0}[order]
@@ -199,10 +205,7 @@ class TraceStudy:
             raise ValueError(f"Field {name!r} was deleted: compute run {self.results.run_key!r} again.")
         by_id = dict(zip(*self.results.dataset.values(["id", name])))
         if any(by_id.get(id) is None for id in self.pairs.ids):
-            raise ValueError(
-                f"Some samples of run {self.results.run_key!r} have no score in it: the data set has changed since. "
-                "Compute the run again (overwrite=True): only what changed is embedded."
-            )
+            raise ValueError(self.results.changed("some of its samples have no score any more"))
         own = torch.tensor([by_id[id] for id in self.pairs.ids])
         count = torch.zeros(len(own))
         for fit in self.fits:

@@ -6,6 +6,7 @@ import torch
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.runs import trace_folder
+from fiftyone_ecif.features import FeatureStore, cache_folder
 from fiftyone_ecif.models import load_model
 from tests.planted import plant_errors
 
@@ -50,9 +51,10 @@ def test_failures_are_marked_with_rank_and_margin(results, failing):
     assert 0 < len(failing) < 60
     assert set(failing.values("id")) == {id for id in failed if failed[id]}
     assert failing.values("ecif_margin") == sorted(failing.values("ecif_margin"))
-    assert all(margins[id] is not None for id in results.samples.values("id"))
-    for id, margin in margins.items():  # some samples beyond the run say what no pair of it says
-        assert margin is None or failed[id] == (margin < 0) == (ranks[id] > 1)
+    beyond = set(margins) - set(results.samples.values("id"))
+    assert beyond and len(margins) == 60
+    for id, margin in margins.items():  # those beyond the run are judged by their own captions, too
+        assert failed[id] == (margin < 0) == (ranks[id] > 1)
 
 
 def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results, failing):
@@ -161,8 +163,11 @@ def test_changed_data_deleted_samples_and_other_scopes_are_said(own_results):
         own_results.trace(gone, progress=False)
     dataset.delete_samples(dataset[:2])
     left = next(id for id in failing if id in dataset.values("id"))
-    with pytest.raises(ValueError, match=r"has changed since.*only what changed"):
+    with pytest.raises(ValueError, match=r"has changed since.*refresh_run.*only what changed"):
         own_results.trace(left, progress=False)
+    refreshed = ecif.refresh_run(dataset, "ecif", progress=False)
+    assert refreshed.health["pairs"] == 50 and refreshed.list_traces() == []
+    assert ecif.find_failures(dataset, "ecif", progress=False) is not None
     info = dataset.get_run_info("ecif")
     info.config.scope = "lora"
     dataset.update_run_config("ecif", info.config)
@@ -190,3 +195,35 @@ def test_images_from_outside_are_embedded_by_the_run_s_model(pair_dataset, pair_
         unreadable = fo.Sample(filepath=str(tmp_path / "gone.png"), ground_truth=fo.Classification(label=label))
         pair_dataset.add_sample(unreadable)
         results.trace(unreadable.id, progress=False)
+
+
+def test_changed_pairs_are_counted_and_a_refresh_embeds_them_alone(pair_dataset, tmp_path):
+    torch.manual_seed(0)
+    base = tmp_path / "base.pt"
+    load_model("ecif-tiny").save_checkpoint(base)
+    results = ecif.compute_influence(
+        pair_dataset, "caption", model="ecif-tiny", pretrained=str(base), rounds=1, batch_size=20, num_workers=0,
+        anchor=1.0, progress=False,
+    )  # fmt: skip
+
+    def stored():
+        return len(FeatureStore(cache_folder("features"), results.config.model_fingerprint))
+
+    before = stored()
+    changed = pair_dataset.first()
+    changed.caption = "something else"
+    changed.save()
+    pair_dataset.delete_samples(pair_dataset.last().id)
+    results = ecif.load_results(pair_dataset, "ecif")
+    with pytest.raises(ValueError, match="1 of its pairs have another image or text now, 1 are gone"):
+        results.trace(changed.id, progress=False)
+    refreshed = ecif.refresh_run(pair_dataset, "ecif", progress=False)
+    assert stored() == before + 1 and refreshed.health["pairs"] == 59
+    assert refreshed.config.anchor == 1.0 and refreshed.config.rounds == 1
+    failing = ecif.find_failures(pair_dataset, "ecif", progress=False)
+    assert len(refreshed.trace(failing.first(), progress=False)) > 0
+    first = failing.first()
+    query = ecif.Query(image=first.filepath, right="what nobody has said", wrong=first.caption)
+    trace = refreshed.trace(query, k=5, progress=False)
+    assert "none of the run's texts" in trace.query
+    assert refreshed.load_trace(trace.key).verify(2, progress=False).measured is not None
