@@ -25,6 +25,7 @@ from fiftyone_ecif.core import (
 )
 from fiftyone_ecif.engine import Settings, cross_fit
 from fiftyone_ecif.engine.questions import Question, nearest
+from fiftyone_ecif.engine.trace import doubt
 from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import load_model
 
@@ -132,7 +133,7 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     first = np.unique(planted.captions, return_index=True)[1]
     return TraceProblem(
         objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed),
-        judges.surprise.sigmoid(), causes, kinds, heldout_image,
+        doubt(judges.surprise), causes, kinds, heldout_image,
         torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
 

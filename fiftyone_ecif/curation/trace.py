@@ -190,12 +190,12 @@ def make_traces(
         groups.append(asked)
         names.append(name)
         notes.append(said)
-    questions = [[one.question for one in group] for group in groups]
-    excluded = [set().union(*(one.own for one in group)) for group in groups]
+    questions = [[one.question for one in asked] for asked in groups]
+    excluded = [set().union(*(one.own for one in asked)) for asked in groups]
     found = results.trace_study().trace(questions, kind, k, order, excluded, report) if groups else []
     traces = []
-    for name, result, said, asked in zip(names, found, notes, questions):
-        traces.append(_trace(results, key if not several else None, name, kind, result, said, asked))
+    for name, result, said, group in zip(names, found, notes, questions):
+        traces.append(_trace(results, key if not several else None, name, kind, result, said, group))
         traces[-1].save()
     return traces if several else traces[0]
 

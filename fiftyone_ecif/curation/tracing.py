@@ -21,7 +21,7 @@ from fiftyone_ecif.engine.local import Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, mean_loss
 from fiftyone_ecif.engine.questions import Question
 from fiftyone_ecif.engine.removal import verify_removal
-from fiftyone_ecif.engine.trace import TraceTables
+from fiftyone_ecif.engine.trace import TraceTables, doubt
 
 if TYPE_CHECKING:
     from fiftyone_ecif.curation.results import InfluenceResults
@@ -188,14 +188,14 @@ class TraceStudy:
 
     @cached_property
     def doubt(self) -> Tensor:
-        """How likely each pair's text is wrong, 1/(1 + e^(−s_n)) with s_n its held-out surprise, (N,)  (ECIF.md §6).
+        """How likely each pair's text is wrong, d_n, (N,)  (ECIF.md §6).
 
         What somebody has found right since is not doubted. The neighbours' evidence, which misalignment also stands
         on, is left out: wrong pairs that make a query fail come in clusters, and confirm each other.
         """
         fine = set(self.results.dataset.match_tags(TRUSTED_TAG).values("id"))
         trusted = torch.tensor([id in fine for id in self.pairs.ids])
-        return self.results.surprise.sigmoid().masked_fill(trusted, 0.0)
+        return doubt(self.results.surprise).masked_fill(trusted, 0.0)
 
     @cached_property
     def relative_scale(self) -> Tensor:

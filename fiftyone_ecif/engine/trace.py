@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -26,8 +27,23 @@ TOLERANCE = 0.1
 
 DIRECTIONS_TOGETHER = 32
 
+EXPECTED_NOISE = 0.2
+"""Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
+
 _PER_PAIR = ("image", "text", "image_input", "text_input")
 _ARRAYS = (*_PER_PAIR, "products", "first", "along", "mean_along", "positive_along")
+
+
+def doubt(surprise: Tensor) -> Tensor:
+    """How likely a pair's text is wrong: d_n = ρ / (ρ + (1 − ρ) e^(−s_n)), ρ = :data:`EXPECTED_NOISE`  (ECIF.md §6).
+
+    Args:
+        surprise: (N,), s_n of a head that was not fitted on the pair, nats; see ``cross_fit.surprise``
+
+    Returns:
+        (N,), 0 to 1
+    """
+    return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
 
 
 class Effects(NamedTuple):
@@ -226,7 +242,8 @@ def _write_tables(
     mean_along, positive_along = array("mean_along", (pairs, rank)), array("positive_along", (pairs, rank))
     place = torch.empty(len(objective.pairs), dtype=torch.int64)
     place[torch.cat(objective.rounds[0])] = torch.arange(pairs)
-    mean_value, mean_positive = (np.zeros((pairs, rank), np.float32) for _ in range(2))
+    mean_value: np.ndarray = np.zeros((pairs, rank), np.float32)
+    mean_positive = mean_value.copy()
     unit, cell, done = 0.0, 0, 0
     for number, batches in enumerate(objective.rounds):
         for index in batches:

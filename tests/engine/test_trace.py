@@ -15,7 +15,7 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.core.trace import OuterProducts, query_gradient
-from fiftyone_ecif.engine.trace import TraceTables
+from fiftyone_ecif.engine.trace import TraceTables, doubt
 
 PAIRS = 60
 
@@ -98,3 +98,10 @@ def test_an_interrupted_build_leaves_no_tables(problem, tmp_path):
         TraceTables.build(tmp_path / "tables", objective, head, "exact", progress=cancel)
     with pytest.raises(FileNotFoundError):
         TraceTables.open(tmp_path / "tables", objective, head, "exact")
+
+
+def test_doubt_is_the_posterior_that_the_text_is_any_text():
+    by_head, by_chance = torch.tensor([0.5, 0.1, 1e-4]), 0.1
+    found = doubt(-(by_head / by_chance).log())
+    torch.testing.assert_close(found, 0.2 * by_chance / (0.2 * by_chance + 0.8 * by_head))
+    assert doubt(torch.tensor([-60.0, 60.0])).tolist() == pytest.approx([0.0, 1.0])
