@@ -216,11 +216,21 @@ class FactoredTangent:
         sums = _by_owner(self.right * (self.left @ weights), self.owner, len(self.rows))
         return sums + self.columns * weighted.sum(0) + self.rows @ weighted
 
+    def of_rows(self, index: Tensor) -> FactoredTangent:
+        """Its rows ``index`` (int64 (R,)) alone."""
+        left, rows, products = self.left[:, index], self.rows[:, index], self.products[index]
+        return FactoredTangent(left, self.right, self.owner, rows, self.columns, products)
+
     def entries(self, columns: Tensor) -> Tensor:
         """Ṡ^k at one column (int64 (B,)) of every row, (K, B)."""
         at = torch.arange(len(columns), device=columns.device)
         sums = _by_owner(self.left * self.right[:, columns], self.owner, len(self.rows))
         return sums + (self.rows + self.columns[:, columns]) * self.products[at, columns]
+
+    def diagonal(self) -> Tensor:
+        """Ṡ^k_nn, (K, B)."""
+        sums = _by_owner(self.left * self.right, self.owner, len(self.rows))
+        return sums + (self.rows + self.columns) * self.products.diagonal()
 
 
 def role_derivatives_along(
@@ -239,28 +249,34 @@ def role_derivatives_along(
         column = _softmax_side(similarity.softmax(0).T, tangent.transposed, removal)
         return 0.5 * (row[0] + column[0]), 0.5 * (row[1] + column[1])
     cells = loss.similarity_cotangent(similarity)
-    positive = cells.diagonal() * tangent.entries(torch.arange(len(cells), device=cells.device))
+    positive = cells.diagonal() * tangent.diagonal()
     cells.diagonal().zero_()
     return positive, tangent.row_sums(cells) + tangent.column_sums(cells)
 
 
 def _softmax_side(probability: Tensor, tangent: FactoredTangent, removal: str) -> tuple[Tensor, Tensor]:
-    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for the largest entry is kept."""
-    own = torch.arange(len(probability), device=probability.device)
-    largest, top = probability.max(1)
-    probability[own, top] = 0.0
-    others = probability.sum(1)  # 1 − P_top, without cancellation
-    at_top = tangent.entries(top)
-    others_sum = tangent.row_sums(probability)  # Σ_{j≠top} P_ij Ṡ_ij
-    m = largest * at_top + others_sum
-    positive = m - tangent.entries(own)
+    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for what can cancel is kept."""
+    own_probability, own = probability.diagonal().clone(), tangent.diagonal()
     probability.diagonal().zero_()
-    weights = probability / (1.0 - probability) if removal == "exact" else probability
-    negative = tangent.column_sums(weights) - m @ weights  # Σ_i w_in (Ṡ_in − m_i)
-    # Deleting a row's largest candidate: P/(1 − P) (Ṡ_top − m_i) = P (Ṡ_top − mean of the row without it)
-    change = at_top - (others_sum / others if removal == "exact" else m)
-    change = torch.where((top == own) | (others == 0), torch.zeros_like(change), largest * change)
-    return positive, negative.index_add(1, top, change)
+    rivals_sum = tangent.row_sums(probability)  # Σ_{j≠n} P_nj Ṡ_nj
+    positive = rivals_sum - probability.sum(1) * own  # m_n − Ṡ_nn, without cancellation where P_nn is nearly 1
+    m = rivals_sum + own_probability * own
+    if removal != "exact":
+        return positive, tangent.column_sums(probability) - m @ probability  # Σ_{i≠n} P_in (Ṡ_in − m_i)
+    # 1 − P_in can cancel only where n has more than half of row i: those cells are taken out, and done by
+    # P/(1 − P) (Ṡ_in − m_i) = P (Ṡ_in − mean of row i without n)
+    rows = (probability.amax(1) > 0.5).nonzero().squeeze(1)
+    share, top = probability[rows].max(1)
+    probability[rows, top] = 0.0
+    weights = probability / (1.0 - probability)
+    negative = tangent.column_sums(weights) - m @ weights
+    if len(rows):
+        some = tangent.of_rows(rows)
+        rest = some.row_sums(probability[rows]) + own_probability[rows] * own[:, rows]
+        others = probability[rows].sum(1) + own_probability[rows]
+        change = share * (some.entries(top) - rest / others)
+        negative.index_add_(1, top, torch.where(others == 0, torch.zeros_like(change), change))
+    return positive, negative
 
 
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:
