@@ -50,9 +50,7 @@ def main() -> None:
     parser.add_argument("--data", choices=sorted(DATA), default="fashion-mnist")
     parser.add_argument("--pairs", type=int, default=2_000, help="training pairs")
     parser.add_argument("--queries", type=int, default=24, help="failing queries, spread over the planted causes")
-    parser.add_argument(
-        "--refits", type=int, help="queries whose fixes are refitted, which takes longest; all if unset"
-    )
+    parser.add_argument("--refits", type=int, help="queries whose fixes are refitted; all if unset")
     parser.add_argument("--anchor", type=float, default=RELATIVE_ANCHOR, help="δ, as a share of the largest curvature")
     parser.add_argument("--remove", type=int, default=40, help="pairs that a fix removes: the same for every method")
     parser.add_argument("--seed", type=int, default=0, help="of data, training, planting and partitions")

@@ -166,6 +166,8 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
     def near(label: int, count: int) -> np.ndarray:
         """The free pairs of a class nearest to a random one of them, itself first."""
         members = np.flatnonzero(free & (train.labels == label))
+        if len(members) < count:
+            raise ValueError(f"{len(train)} pairs are too few to plant all groups in: take more (--pairs).")
         centre = rng.choice(members)
         rows = members[np.argsort(-(unit[members] @ unit[centre]).numpy())[:count]]
         free[rows] = False

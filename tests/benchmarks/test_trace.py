@@ -42,6 +42,13 @@ def test_planted_groups_are_apart_and_wrong_and_all_else_is_clean():
     assert (said[rest] == table.labels[rest]).all()
 
 
+def test_too_few_pairs_to_plant_in_are_refused():
+    table = clean_table()
+    few = table.select(np.arange(len(table)) % 4 == 0)
+    with pytest.raises(ValueError, match="--pairs"):
+        plant(few, torch.randn(len(few), 9), seed=0)
+
+
 def test_signs_agree_where_the_prediction_is_above_its_error():
     def effect(by_round):
         return Effects(torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.tensor(by_round))
