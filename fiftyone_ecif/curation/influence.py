@@ -227,7 +227,7 @@ def refresh_run(
     config = results.config
     again = (
         "text_field", "scope", "removal", "rounds", "batch_size", "damping", "seed", "device", "engine", "templates",
-        "anchor", "image_embeddings", "text_embeddings",
+        "anchor", "image_embeddings", "text_embeddings", "evidence",
     )  # fmt: skip
     return compute_influence(
         results.samples,
