@@ -36,7 +36,7 @@ from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.engine.questions import NEAR_WRONG, Question
 from fiftyone_ecif.engine.trace import TraceTables
 
-METHODS = ("ecif", "ecif_plain", "positive_only", "tracin", "trak", "nearest", "random")
+METHODS = ("ecif", "ecif_relative", "ecif_plain", "positive_only", "tracin", "trak", "nearest", "random")
 TIMED_DIMS = 512, 768, 512
 """Shared space, image and text features of the timed pairs: those of ViT-B-32."""
 REPEATS = 3
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--data", choices=sorted(DATA), default="fashion-mnist")
     parser.add_argument("--pairs", type=int, default=2_000, help="training pairs")
     parser.add_argument("--queries", type=int, default=24, help="failing queries, spread over the planted causes")
+    parser.add_argument("--refits", type=int, help="queries whose fixes are refitted; all if unset")
     parser.add_argument("--anchor", type=float, default=RELATIVE_ANCHOR, help="δ, as a share of the largest curvature")
     parser.add_argument("--remove", type=int, default=40, help="pairs that a fix removes: the same for every method")
     parser.add_argument("--seed", type=int, default=0, help="of data, training, planting and partitions")
@@ -60,7 +61,7 @@ def main() -> None:
     figures: Figures = {}
     if asked.queries:
         problem = planted_problem(asked.data, asked.pairs, asked.anchor, asked.seed)
-        figures |= measure(problem, asked.queries, asked.remove, asked.seed)
+        figures |= measure(problem, asked.queries, asked.remove, asked.seed, asked.refits)
     if asked.timing_pairs:
         figures |= timings(asked.timing_pairs, asked.timing_rounds, asked.seed)
     print_table(figures)
@@ -71,7 +72,9 @@ def main() -> None:
         os.replace(part, asked.json)
 
 
-def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progress: bool = True) -> Figures:
+def measure(
+    problem: TraceProblem, queries: int, remove: int, seed: int, refits: int | None = None, progress: bool = True
+) -> Figures:
     """Trace queries that fail because of a planted cause, and refit without what each method blames.
 
     Args:
@@ -79,6 +82,7 @@ def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progres
         queries: at most so many
         remove: pairs that a fix removes
         seed: of the choice of queries and of the baselines' draws
+        refits: queries whose fixes are refitted, the first ones; None for all
         progress: whether to show progress bars
 
     Returns:
@@ -92,8 +96,8 @@ def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progres
         tables = TraceTables.build(Path(folder) / "tables", problem.objective, problem.head, "exact", seed)
         traced = tables.values(gradients)
         everything = torch.arange(len(problem.objective.pairs))
-        blames = [traced.blame(row, everything) for row in range(len(chosen))]
-    scores = rankings(problem, chosen, gradients.dense(problem.head), traced.value, blames, seed)
+        effects = [traced.effects(row, everything) for row in range(len(chosen))]
+    scores = rankings(problem, chosen, gradients.dense(problem.head), traced.value, effects, seed)
     figures: Figures = {"queries": float(len(chosen)), "rank": float(len(tables.inverse.vectors))}
     figures["relative_residual"] = tables.inverse.relative_residual
     figures |= agreement_with_solved(problem, gradients, traced.value)
@@ -103,14 +107,15 @@ def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progres
         order = scores[method].argsort(1)
         hits = problem.causes[causes].gather(1, order)
         precision = hits[:, :10].double().mean(1).numpy()
+        any_cause = problem.causes.any(0)[order[:, :10]].double().mean(1).numpy()
         recall = (hits[:, :100].sum(1) / problem.causes[causes].sum(1)).double().numpy()
-        for name, values in (("precision_at_10", precision), ("recall_at_100", recall)):
+        for name, values in (("precision_at_10", precision), ("planted_at_10", any_cause), ("recall_at_100", recall)):
             figures |= mean_with_error(f"{name}.{method}", values)
             for kind in sorted(set(kinds)):
                 if (kinds == kind).sum() > 1:
                     figures |= mean_with_error(f"{name}.{method}.{kind}", values[kinds == kind])
         fixed, changes = [], []
-        bar = tqdm(chosen.tolist(), desc=f"refits: {method}", unit="refit", disable=not progress)
+        bar = tqdm(chosen[:refits].tolist(), desc=f"refits: {method}", unit="refit", disable=not progress)
         for row, query in enumerate(bar):
             after = problem.margins(refit_without(problem, order[row, :remove]))[query]
             fixed.append(float(after > 0))
@@ -118,7 +123,7 @@ def measure(problem: TraceProblem, queries: int, remove: int, seed: int, progres
         figures |= mean_with_error(f"fix_rate.{method}", np.array(fixed))
         figures |= mean_with_error(f"margin_change.{method}", np.array(changes))
         if method in ("ecif", "random"):
-            figures |= sign_agreement(blames, order[:, :remove], np.array(changes), method)
+            figures |= sign_agreement(effects[:refits], order[:, :remove], np.array(changes), method)
     return figures
 
 
@@ -143,7 +148,7 @@ def failing_queries(problem: TraceProblem, queries: int, seed: int, progress: bo
 
 
 def rankings(
-    problem: TraceProblem, chosen: Tensor, dense: Tensor, value: Tensor, blames: list, seed: int
+    problem: TraceProblem, chosen: Tensor, dense: Tensor, value: Tensor, effects: list, seed: int
 ) -> dict[str, Tensor]:
     """By method, (Q, N): the lower, the more to blame."""
     objective, head = problem.objective, problem.head
@@ -160,9 +165,10 @@ def rankings(
     )
     queries = torch.nn.functional.normalize(problem.heldout[chosen] @ head.image_weight.T, dim=1)
     return {
-        "ecif": value / own.sqrt(),
+        "ecif": value / own.sqrt() * problem.doubt,
+        "ecif_relative": value / own.sqrt(),
         "ecif_plain": value,
-        "positive_only": torch.stack([blame.positive for blame in blames]),
+        "positive_only": torch.stack([effect.positive for effect in effects]),
         "tracin": first_order.positive.mean(0),
         "trak": trak,
         "nearest": -(queries @ image.T),
@@ -177,11 +183,11 @@ def refit_without(problem: TraceProblem, rows: Tensor) -> Head:
     return problem.refit(removed)
 
 
-def sign_agreement(blames: list, rows: Tensor, changes: np.ndarray, name: str) -> Figures:
+def sign_agreement(effects: list, rows: Tensor, changes: np.ndarray, name: str) -> Figures:
     """How often the predicted change of the margin has the sign of the measured one, where it is above its error."""
     predicted, errors = [], []
-    for blame, removed in zip(blames, rows):
-        by_round = -blame.by_round[:, removed].sum(1)
+    for effect, removed in zip(effects, rows):
+        by_round = -effect.by_round[:, removed].sum(1)
         predicted.append(by_round.mean().item())
         errors.append(by_round.std().item() / len(by_round) ** 0.5)
     sure = np.abs(predicted) > np.array(errors)
@@ -249,7 +255,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
         def question() -> OuterProducts:
             rows = torch.randint(pairs, (NEAR_WRONG + 1,), generator=generator)
             own = image[rows[0]] + torch.randn(image_dim, generator=generator)
-            return Question(own, "image", rows, right).target(head, objective.pairs, "margin")[1]
+            return Question(own, "image", rows, right, text[:0]).target(head, objective.pairs, "margin")[1]
 
         started = time.perf_counter()
         tables = TraceTables.build(folder / "tables", objective, head, "exact", seed)
@@ -264,7 +270,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             started = time.perf_counter()
             traced = tables.values(gradients)
             for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
-                traced.blame(query, worst)
+                traced.effects(query, worst)
             return time.perf_counter() - started
 
         figures["seconds_per_query"] = float(np.median([timed(1) for _ in range(REPEATS)]))
@@ -274,7 +280,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
 
 def print_table(figures: Figures) -> None:
     """The figures for people."""
-    columns = "precision_at_10", "recall_at_100", "fix_rate", "margin_change"
+    columns = "precision_at_10", "planted_at_10", "recall_at_100", "fix_rate", "margin_change"
     if f"{columns[0]}.{METHODS[0]}" in figures:
         print(f"\n{'':<16}" + "".join(f"{column:>20}" for column in columns))
         for method in METHODS:

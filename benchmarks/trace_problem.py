@@ -23,7 +23,9 @@ from fiftyone_ecif.core import (
     largest_eigenvalue,
     partitions,
 )
+from fiftyone_ecif.engine import Settings, cross_fit
 from fiftyone_ecif.engine.questions import Question, nearest
+from fiftyone_ecif.engine.trace import doubt
 from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import load_model
 
@@ -46,6 +48,7 @@ class TraceProblem:
         objective: J
         head: at θ̂
         curvature: Kronecker-factored at θ̂
+        doubt: (N,), d_n, by heads that were fitted on the other half of the pairs each (ECIF.md §6)
         causes: bool (G, N), the planted groups
         kinds: the kind of each group
         heldout: (M, F_image) features of held-out images
@@ -57,6 +60,7 @@ class TraceProblem:
     objective: Objective
     head: Head
     curvature: KroneckerCurvature
+    doubt: Tensor
     causes: Tensor
     kinds: list[str]
     heldout: Tensor
@@ -89,8 +93,9 @@ class TraceProblem:
 
     def question(self, query: int) -> Question:
         """One held-out image that looks for its text."""
-        rows, right = nearest(self.scores(self.head)[query], self.texts, self.right[query])
-        return Question(self.heldout[query], "image", rows, right)
+        kept = nearest(self.scores(self.head)[query], self.right[query])
+        none = self.objective.pairs.gather(self.texts[:0])[1]
+        return Question(self.heldout[query], "image", self.texts[kept], self.right[query][kept], none)
 
 
 def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: bool = True) -> TraceProblem:
@@ -124,10 +129,12 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     curvature = kronecker_curvature(objective, head, objective.anchor, seed=seed)
     fit = fit_to_rest(objective, head, curvature.solve, REST, 60)
     assert isinstance(fit.scope, Head)
+    judges = cross_fit(objective.pairs, None, head, "clip", Settings(batch_size=BATCH_SIZE, rounds=ROUNDS, seed=seed))
     first = np.unique(planted.captions, return_index=True)[1]
     return TraceProblem(
-        objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed), causes, kinds,
-        heldout_image, torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
+        objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed),
+        doubt(judges.surprise), causes, kinds, heldout_image,
+        torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
 
 
@@ -159,6 +166,8 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
     def near(label: int, count: int) -> np.ndarray:
         """The free pairs of a class nearest to a random one of them, itself first."""
         members = np.flatnonzero(free & (train.labels == label))
+        if len(members) < count:
+            raise ValueError(f"{len(train)} pairs are too few to plant all groups in: take more (--pairs).")
         centre = rng.choice(members)
         rows = members[np.argsort(-(unit[members] @ unit[centre]).numpy())[:count]]
         free[rows] = False

@@ -7,6 +7,7 @@ from importlib import import_module
 
 _HOMES = {
     "compute_influence": "fiftyone_ecif.curation.influence",
+    "refresh_run": "fiftyone_ecif.curation.influence",
     "InfluenceResults": "fiftyone_ecif.curation.results",
     "load_results": "fiftyone_ecif.curation.results",
     "Query": "fiftyone_ecif.curation.queries",

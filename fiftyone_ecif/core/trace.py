@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,7 @@ class OuterProducts:
         return len(self.logit_scale)
 
     @classmethod
-    def join(cls, parts: list[OuterProducts]) -> OuterProducts:
+    def join(cls, parts: Sequence[OuterProducts]) -> OuterProducts:
         """Gradients that were computed one after the other, as one."""
         starts = torch.tensor([0, *map(len, parts)]).cumsum(0).tolist()
 
@@ -149,14 +150,14 @@ class EmbeddedBatch:
 
 @dataclass(frozen=True)
 class FactoredTangent:
-    """Ṡ^k_ij = Σ_p left_ip right_jp + (rows_ik + columns_jk) τ u_i·v_j over the products p that k owns.
+    """Ṡ^k_ij = Σ_p left_pi right_pj + (rows_ki + columns_kj) τ u_i·v_j over the products p that k owns.
 
     Args:
-        left: (B, p)
-        right: (B, p)
+        left: (p, B)
+        right: (p, B)
         owner: int64 (p,)
-        rows: (B, K)
-        columns: (B, K)
+        rows: (K, B)
+        columns: (K, B)
         products: (B, B), τ u_i·v_j
     """
 
@@ -178,23 +179,23 @@ class FactoredTangent:
         """
         (a, x), (b, y) = gradients.image, gradients.text
         count = len(gradients)
-        alpha, gamma = _times(batch.image_input, x.T), _times(batch.text_input, y.T)
-        image_b, image_a = _times(batch.image, torch.cat([b, a]).T).split([len(b), len(a)], 1)
-        text_a, text_b = _times(batch.text, torch.cat([a, b]).T).split([len(a), len(b)], 1)
+        alpha, gamma = x @ batch.image_input.T, y @ batch.text_input.T
+        image_b, image_a = (torch.cat([b, a]) @ batch.image.T).split([len(b), len(a)], 0)
+        text_a, text_b = (torch.cat([a, b]) @ batch.text.T).split([len(a), len(b)], 0)
         owner = torch.cat([gradients.image_owner, gradients.text_owner])
-        left, right = torch.cat([alpha, scale * image_b], 1), torch.cat([scale * text_a, gamma], 1)
-        rows = gradients.logit_scale - _by_owner(alpha * image_a, gradients.image_owner, count)
+        left, right = torch.cat([alpha, scale * image_b], 0), torch.cat([scale * text_a, gamma], 0)
+        rows = gradients.logit_scale[:, None] - _by_owner(alpha * image_a, gradients.image_owner, count)
         columns = -_by_owner(gamma * text_b, gradients.text_owner, count)
         tangent = cls(left, right, owner, rows, columns, batch.products)
         bias = gradients.logit_bias
-        return tangent.plus_rows(bias.expand(len(rows), -1)) if bias.any() else tangent
+        return tangent.plus_rows(bias[:, None].expand_as(rows)) if bias.any() else tangent
 
     def plus_rows(self, values: Tensor) -> FactoredTangent:
-        """Ṡ^k_ij + values_ik, values (B, K)."""
+        """Ṡ^k_ij + values_ki, values (K, B)."""
         return FactoredTangent(
-            torch.cat([self.left, values], 1),
-            torch.cat([self.right, torch.ones_like(values)], 1),
-            torch.cat([self.owner, torch.arange(values.shape[1], device=self.owner.device)]),
+            torch.cat([self.left, values], 0),
+            torch.cat([self.right, torch.ones_like(values)], 0),
+            torch.cat([self.owner, torch.arange(len(values), device=self.owner.device)]),
             self.rows,
             self.columns,
             self.products,
@@ -206,23 +207,36 @@ class FactoredTangent:
         return FactoredTangent(self.right, self.left, self.owner, self.columns, self.rows, self.products.T)
 
     def row_sums(self, weights: Tensor) -> Tensor:
-        """Σ_j w_ij Ṡ^k_ij, (B, K)."""
-        sums = _by_owner(self.left * _times(weights, self.right), self.owner, self.rows.shape[1])
-        ones = torch.ones_like(self.columns[:, :1])
-        weighted = _times(weights * self.products, torch.cat([ones, self.columns], 1))
-        return sums + self.rows * weighted[:, :1] + weighted[:, 1:]
+        """Σ_j w_ij Ṡ^k_ij, (K, B); weights (B, B) lie in memory as ``products`` do."""
+        return self.transposed.column_sums(weights.T)
+
+    def column_sums(self, weights: Tensor) -> Tensor:
+        """Σ_i w_ij Ṡ^k_ij, likewise."""
+        weighted = weights * self.products
+        sums = _by_owner(self.right * (self.left @ weights), self.owner, len(self.rows))
+        return sums + self.columns * weighted.sum(0) + self.rows @ weighted
+
+    def of_rows(self, index: Tensor) -> FactoredTangent:
+        """Its rows ``index`` (int64 (R,)) alone."""
+        left, rows, products = self.left[:, index], self.rows[:, index], self.products[index]
+        return FactoredTangent(left, self.right, self.owner, rows, self.columns, products)
 
     def entries(self, columns: Tensor) -> Tensor:
-        """Ṡ^k at one column of every row, (B, K)."""
+        """Ṡ^k at one column (int64 (B,)) of every row, (K, B)."""
         at = torch.arange(len(columns), device=columns.device)
-        sums = _by_owner(self.left * self.right[columns], self.owner, self.rows.shape[1])
-        return sums + (self.rows + self.columns[columns]) * self.products[at, columns, None]
+        sums = _by_owner(self.left * self.right[:, columns], self.owner, len(self.rows))
+        return sums + (self.rows + self.columns[:, columns]) * self.products[at, columns]
+
+    def diagonal(self) -> Tensor:
+        """Ṡ^k_nn, (K, B)."""
+        sums = _by_owner(self.left * self.right, self.owner, len(self.rows))
+        return sums + (self.rows + self.columns) * self.products.diagonal()
 
 
 def role_derivatives_along(
     loss: ContrastiveLoss, similarity: Tensor, tangent: FactoredTangent, removal: str
 ) -> tuple[Tensor, Tensor]:
-    """Derivatives of pos_n and of the negative role along Ṡ, (B, K) each  (ECIF.md §4, §8).
+    """Derivatives of pos_n and of the negative role along Ṡ, (K, B) each  (ECIF.md §4, §8).
 
     Args:
         loss: of the batch
@@ -230,42 +244,41 @@ def role_derivatives_along(
         tangent: Ṡ
         removal: "exact" or "first_order"
     """
-    own = torch.arange(len(similarity), device=similarity.device)
     if isinstance(loss, ClipLoss):
-        row = _softmax_side(similarity, tangent, own, removal)
-        column = _softmax_side(similarity.T.contiguous(), tangent.transposed, own, removal)
+        row = _softmax_side(similarity.softmax(1), tangent, removal)
+        column = _softmax_side(similarity.softmax(0).T, tangent.transposed, removal)
         return 0.5 * (row[0] + column[0]), 0.5 * (row[1] + column[1])
     cells = loss.similarity_cotangent(similarity)
-    positive = cells.diagonal()[:, None] * tangent.entries(own)
+    positive = cells.diagonal() * tangent.diagonal()
     cells.diagonal().zero_()
-    return positive, tangent.row_sums(cells) + tangent.transposed.row_sums(cells.T)
+    return positive, tangent.row_sums(cells) + tangent.column_sums(cells)
 
 
-def _softmax_side(similarity: Tensor, tangent: FactoredTangent, own: Tensor, removal: str) -> tuple[Tensor, Tensor]:
-    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for the largest entry is kept."""
-    probability = similarity.softmax(1)
-    top = similarity.argmax(1)
-    largest = probability[own, top][:, None]
-    probability[own, top] = 0.0
-    others = probability.sum(1, keepdim=True)  # 1 − P_top, without cancellation
-    at_top = tangent.entries(top)
-    others_sum = tangent.row_sums(probability)  # Σ_{j≠top} P_ij Ṡ_ij
-    m = largest * at_top + others_sum
-    positive = m - tangent.entries(own)
-    probability[own, own] = 0.0
-    weights = probability / (1.0 - probability) if removal == "exact" else probability
-    negative = tangent.plus_rows(-m).transposed.row_sums(weights.T)  # Σ_i w_in (Ṡ_in − m_i)
-    # Deleting a row's largest candidate: P/(1 − P) (Ṡ_top − m_i) = P (Ṡ_top − mean of the row without it)
-    change = at_top - (others_sum / others if removal == "exact" else m)
-    change = torch.where((top == own)[:, None] | (others == 0), torch.zeros_like(change), largest * change)
-    return positive, negative.index_add(0, top, change)
+def _softmax_side(probability: Tensor, tangent: FactoredTangent, removal: str) -> tuple[Tensor, Tensor]:
+    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for what can cancel is kept."""
+    own_probability, own = probability.diagonal().clone(), tangent.diagonal()
+    probability.diagonal().zero_()
+    rivals_sum = tangent.row_sums(probability)  # Σ_{j≠n} P_nj Ṡ_nj
+    positive = rivals_sum - probability.sum(1) * own  # m_n − Ṡ_nn, without cancellation where P_nn is nearly 1
+    m = rivals_sum + own_probability * own
+    if removal != "exact":
+        return positive, tangent.column_sums(probability) - m @ probability  # Σ_{i≠n} P_in (Ṡ_in − m_i)
+    # 1 − P_in can cancel only where n has more than half of row i: those cells are taken out, and done by
+    # P/(1 − P) (Ṡ_in − m_i) = P (Ṡ_in − mean of row i without n)
+    rows = (probability.amax(1) > 0.5).nonzero().squeeze(1)
+    share, top = probability[rows].max(1)
+    probability[rows, top] = 0.0
+    weights = probability / (1.0 - probability)
+    negative = tangent.column_sums(weights) - m @ weights
+    if len(rows):
+        some = tangent.of_rows(rows)
+        rest = some.row_sums(probability[rows]) + own_probability[rows] * own[:, rows]
+        others = probability[rows].sum(1) + own_probability[rows]
+        change = share * (some.entries(top) - rest / others)
+        negative.index_add_(1, top, torch.where(others == 0, torch.zeros_like(change), change))
+    return positive, negative
 
 
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:
-    """(B, p) summed to (B, K)."""
-    return products.new_zeros(len(products), count).index_add_(1, owner, products)
-
-
-def _times(matrix: Tensor, thin: Tensor) -> Tensor:
-    """Their product; BLAS is several times as fast with a thin factor first."""
-    return (thin.T @ matrix.T).T
+    """(p, B) summed to (K, B)."""
+    return products.new_zeros(count, products.shape[1]).index_add_(0, owner, products)

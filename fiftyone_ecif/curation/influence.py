@@ -21,7 +21,7 @@ from fiftyone_ecif.curation.results import InfluenceResults, load_results
 from fiftyone_ecif.curation.review import SUGGESTED_PRECISION, SUSPECTED
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.scopes import attributed_scope, check_scope
-from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.curation.source import EmbeddingSource, PairSource, TowerSource, load_run_model
 from fiftyone_ecif.curation.suggesting import suggestion_labels
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
@@ -200,6 +200,7 @@ def compute_influence(
     artifacts = dict(
         fitted=torch.stack([scope.vector() for scope in outcome.scopes]),
         halves=torch.stack([head.vector() for head in judges.heads]),
+        surprise=judges.surprise,
         solutions=outcome.solutions,
         **({} if attributed is None else {"origin": attributed.scope.vector()}),
         **{f"given.{name}": value for name, value in vars(head).items() if value is not None},
@@ -210,6 +211,41 @@ def compute_influence(
     if close:
         close()
     return load_results(samples._dataset, run_key)
+
+
+def refresh_run(
+    dataset: SampleCollection, run_key: str = "ecif", progress: bool | Callable | None = None
+) -> InfluenceResults:
+    """Compute a run again as its samples are now, as it was asked for; only what changed is embedded.
+
+    Deleted samples are left out, and the run's kept traces are forgotten: they speak of what was.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+        progress: as in :func:`compute_influence`
+
+    Returns:
+        the run that replaces it
+
+    Raises:
+        ValueError: if there is no such run, or its model's weights or its target's dataset are gone
+    """
+    results = load_results(dataset, run_key)
+    config = results.config
+    again = (
+        "text_field", "scope", "removal", "rounds", "batch_size", "damping", "seed", "device", "engine", "templates",
+        "anchor", "image_embeddings", "text_embeddings", "evidence",
+    )  # fmt: skip
+    return compute_influence(
+        results.samples,
+        target=results.target_samples,
+        run_key=run_key,
+        model=DEFAULT_MODEL[0] if config.model is None else load_run_model(config),
+        overwrite=True,
+        progress=progress,
+        **{name: getattr(config, name) for name in again},
+    )
 
 
 def check_device(device: str | None) -> str:

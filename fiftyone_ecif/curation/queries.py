@@ -35,7 +35,8 @@ class Query:
     Args:
         image: path of an image that looks for its text
         text: a text that looks for its image
-        right: the right answer: a label or caption of the run for an image, a sample id for a text; or several
+        right: the right answer: a label or caption for an image, a sample id for a text; or several. A caption need not
+            be of the run, if that has a model to embed it with
         wrong: the wrong answers to compare with, likewise; None for all the others
     """
 
@@ -110,10 +111,14 @@ class Interpreter:
             for id, score in zip(some, scores):
                 own = {self.study.row[id]} if id in self.study.row else set()
                 own_right: Answer = right
+                partner = None
                 if right is None:
                     own_right = answers[id] if asks == "image" or not own else id
+                    if not own and not self._labelled and own_right not in self._coded(self.answers)[0]:
+                        partner = features[id][1 - half]  # no pair of the run says this: the sample's own half is right
+                query = features[id][half], score, asks, own_right, wrong, own, f"sample {id}", partner
                 try:
-                    asked.append(self._ask(features[id][half], score, asks, own_right, wrong, own, f"sample {id}"))
+                    asked.append(self._ask(*query))
                 except ValueError as error:
                     reasons[id] = str(error)
         return asked, reasons
@@ -186,17 +191,47 @@ class Interpreter:
         return self._ask(feature, scores, asks, query.right, query.wrong, set(), name)
 
     def _ask(
-        self, feature: Tensor, scores: Tensor, asks: str, right: Answer, wrong: Answer, own: set[int], name: str
+        self,
+        feature: Tensor,
+        scores: Tensor,
+        asks: str,
+        right: Answer,
+        wrong: Answer,
+        own: set[int],
+        name: str,
+        partner: Tensor | None = None,
     ) -> Asked:
+        """The question; ``partner`` is the right answer's feature where no pair of the run has it."""
         rows = self._candidates(asks)
-        is_right = self._matching(right, asks, rows, "right")
-        rank = 1 + int((scores > scores[is_right].max()).sum())
+        others = self._new_texts(right, asks) if partner is None else partner[None]
+        is_right = torch.zeros(len(rows), dtype=torch.bool)
+        if not len(others):
+            is_right = self._matching(right, asks, rows, "right")
+        elif partner is None:
+            name += f" with right answer {right!r}, which is none of the run's texts"
+        of_others = self.study.scores_of(feature, asks, others)
+        best = torch.cat([scores[is_right], of_others]).max()
+        rank = 1 + int((scores > best).sum())
         if wrong is not None:
             kept = is_right | self._matching(wrong, asks, rows, "wrong")
             rows, scores, is_right = rows[kept], scores[kept], is_right[kept]
-        near, near_right = nearest(scores, rows, is_right)
-        margin = (scores[is_right].max() - scores[~is_right].max()).item()
-        return Asked(Question(feature, asks, near, near_right), own, name, margin, rank)
+        scores = torch.cat([scores, of_others])
+        is_right = torch.cat([is_right, torch.ones(len(others), dtype=torch.bool)])
+        near = nearest(scores, is_right)
+        inside = near < len(rows)
+        question = Question(feature, asks, rows[near[inside]], is_right[near], others[near[~inside] - len(rows)])
+        margin = (best - scores[~is_right].max()).item()
+        return Asked(question, own, name, margin, rank)
+
+    def _new_texts(self, answer: Answer, asks: str) -> Tensor:
+        """Features of an image's right captions where no pair has them and a model can embed them, (E, F)."""
+        wanted = [answer] if isinstance(answer, str) else list(answer or ())
+        none = self.study.pairs.gather(torch.arange(0))[1 if asks == "image" else 0]
+        if asks == "text" or self._labelled or self.config.model is None or not wanted:
+            return none
+        if any(text in self._coded(self.texts)[0] for text in wanted):
+            return none
+        return torch.stack([self._text_feature(check_caption(text)) for text in wanted])
 
     def _matching(self, answer: Answer, asks: str, rows: Tensor, role: str) -> Tensor:
         """Which candidates an answer means, bool (C,)."""

@@ -199,6 +199,17 @@ class InfluenceResults:
         """The heads fitted on each half of the pairs, for judging pairs of the other half."""
         return [self.given_head.replace(vector) for vector in self._tensors["halves"]]
 
+    @property
+    def surprise(self) -> torch.Tensor:
+        """How surprising each scored pair is to the head that was fitted on the other half, nats, (N,).
+
+        Raises:
+            ValueError: if the run is from before this was kept
+        """
+        if "surprise" not in self._tensors:
+            raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
+        return self._tensors["surprise"]
+
     def pairs(self) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
 
@@ -217,19 +228,26 @@ class InfluenceResults:
 
     def _as_scored(self, fingerprint: str | None) -> StoredPairs | ArrayPairs:
         pairs = self._stored_pairs(self.samples, self.skipped, fingerprint)
-        if len(pairs) != self.health["pairs"]:
-            raise ValueError(
-                f"Run {self.run_key!r} scored {self.health['pairs']} pairs and {len(pairs)} of them are as they were: "
-                "the data set has changed since. Compute the run again (overwrite=True): only what changed is embedded."
-            )
+        missing = self.health["pairs"] - len(pairs)
+        if missing:
+            other = len(pairs.skipped.keys() - self.skipped.keys())
+            how = f"{other} of its pairs have another image or text now, {missing - other} are gone"
+            raise ValueError(self.changed(how))
         return pairs
+
+    def changed(self, how: str) -> str:
+        """What to say where the run no longer is of the dataset as it is now."""
+        return (
+            f"The data of run {self.run_key!r} has changed since: {how}. "
+            f"ecif.refresh_run(dataset, {self.run_key!r}) computes it again, and embeds only what changed."
+        )
 
     @property
     def target_samples(self) -> fo.DatasetView | None:
-        """The usable target samples; None for a cross-fitted run.
+        """The usable target samples that are still there; None for a cross-fitted run.
 
         Raises:
-            ValueError: if some are gone
+            ValueError: if their dataset is gone
         """
         if self._stored.target_dataset is None:
             return None
@@ -237,15 +255,17 @@ class InfluenceResults:
             raise ValueError(
                 f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again."
             )
-        target = fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
-        if len(target) != len(self._stored.target_ids):
-            raise ValueError("Some of the target's samples were deleted: compute the run again.")
-        return target
+        return fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
 
     def target_pairs(self) -> StoredPairs | ArrayPairs | None:
         """The target pairs' features; None for a cross-fitted run."""
         target = self.target_samples
-        return None if target is None else self._stored_pairs(target, {}, self.config.model_fingerprint)
+        if target is None:
+            return None
+        pairs = self._stored_pairs(target, {}, self.config.model_fingerprint)
+        if len(pairs) != len(self._stored.target_ids):
+            raise ValueError(self.changed("some of the target's samples were deleted or have another image or text"))
+        return pairs
 
     def _stored_pairs(
         self, samples: SampleCollection, skipped: dict[str, str], fingerprint: str | None
@@ -342,6 +362,7 @@ class InfluenceResults:
         query: str | fo.Sample | SampleCollection | Query | list,
         k: int = 100,
         kind: str = "margin",
+        order: str = "blame",
         direction: str = "image_to_text",
         right: Answer = None,
         wrong: Answer = None,
@@ -360,6 +381,8 @@ class InfluenceResults:
             k: at most so many pairs
             kind: of the query's loss: "margin" of the best wrong answer over the best right one, or "loss", the
                 contrastive loss against the candidates nearest to it
+            order: what the order is by, and which pairs are named: "blame", the relative influence weighted by how
+                likely the pair's text is wrong; "relative", without that weight; or "value", the predicted change
             direction: for samples: "image_to_text" or "text_to_image"
             right: for samples: the right label, caption or, for a text that looks for an image, sample id; None for
                 the sample's own
@@ -373,7 +396,7 @@ class InfluenceResults:
         Raises:
             ValueError: if the query does not fail, or cannot be asked about, or the data has changed since the run
         """
-        return make_traces(self, query, k, kind, direction, right, wrong, key, progress)
+        return make_traces(self, query, k, kind, order, direction, right, wrong, key, progress)
 
     def list_traces(self) -> list[str]:
         """Keys of the traces that are kept with the run, oldest first."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from fiftyone_ecif.core.trace import KINDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Asked, Interpreter, Query
-from fiftyone_ecif.curation.tracing import Found
+from fiftyone_ecif.curation.tracing import ORDERS, Found
 from fiftyone_ecif.engine.questions import Question
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 """Reasons that a message names."""
+
+_TENSORS = ("feature", "rows", "right", "others")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Trace:
             removed. Negative: the pair harms the query
         value_positive: the part that the pair has as a positive
         value_negative: the part that it has as a negative of others
-        relative: ``value`` over the size of the step that removing the pair causes, which is what the order is by
+        relative: ``value`` over the size of the step that removing the pair causes
+        doubt: 0 to 1, how likely the pair's text is wrong, says a head that was not fitted on the pair. The order is by
+            ``relative`` times ``doubt`` unless another was asked for
         target: the query's loss, or negative margin, with all pairs
         notes: what the user should know, in plain words
     """
@@ -81,6 +85,7 @@ class Trace:
     value_positive: list[float]
     value_negative: list[float]
     relative: list[float]
+    doubt: list[float]
     target: float
     notes: list[str] = field(default_factory=list)
     _by_round: list[list[float]] = field(default_factory=list, repr=False)
@@ -95,7 +100,7 @@ class Trace:
         return self.results.dataset.select(ids, ordered=True)
 
     def table(self) -> list[dict]:
-        """One row per pair, most to blame first: id, text, value, both roles and relative influence."""
+        """One row per pair, most to blame first: id, text, value, both roles, relative influence and doubt."""
         name = self.results.config.text_field
         texts: dict[str, str | None] = {}
         if name is not None:
@@ -105,10 +110,10 @@ class Trace:
         return [
             dict(
                 id=id, text=texts.get(id), value=value, value_positive=positive, value_negative=negative,
-                relative=relative,
+                relative=relative, doubt=doubt,
             )
-            for id, value, positive, negative, relative in zip(
-                self.ids, self.value, self.value_positive, self.value_negative, self.relative
+            for id, value, positive, negative, relative, doubt in zip(
+                self.ids, self.value, self.value_positive, self.value_negative, self.relative, self.doubt
             )
         ]  # fmt: skip
 
@@ -143,16 +148,14 @@ class Trace:
         record = {
             name: getattr(self, name)
             for name in (
-                "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "target", "notes",
-                "_by_round",
+                "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target",
+                "notes", "_by_round",
             )
         }  # fmt: skip
         record["asks"] = [question.asks for question in self._questions]
         tensors: dict[str, Tensor] = {}
         for number, question in enumerate(self._questions):
-            tensors |= {
-                f"{number}.{name}": getattr(question, name).contiguous() for name in ("feature", "rows", "right")
-            }
+            tensors |= {f"{number}.{name}": getattr(question, name).contiguous() for name in _TENSORS}
         path = trace_file(self.results, self.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
@@ -165,6 +168,7 @@ def make_traces(
     query: str | fo.Sample | SampleCollection | Query | list,
     k: int,
     kind: str,
+    order: str,
     direction: str,
     right: Answer,
     wrong: Answer,
@@ -174,6 +178,8 @@ def make_traces(
     """See ``InfluenceResults.trace``."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}.")
     _count(k, "k")
     report = as_progress(progress)
     interpreter = Interpreter(results.trace_study(), report)
@@ -184,21 +190,12 @@ def make_traces(
         groups.append(asked)
         names.append(name)
         notes.append(said)
-    study = results.trace_study()
-    single = [group[0] for group in groups if len(group) == 1]
-    found = iter(
-        study.trace([one.question for one in single], kind, k, [one.own for one in single], False, report)
-        if single
-        else []
-    )
+    questions = [[one.question for one in asked] for asked in groups]
+    excluded = [set().union(*(one.own for one in asked)) for asked in groups]
+    found = results.trace_study().trace(questions, kind, k, order, excluded, report) if groups else []
     traces = []
-    for group, name, said in zip(groups, names, notes):
-        questions = [one.question for one in group]
-        if len(group) == 1:
-            result = next(found)
-        else:
-            result = study.trace(questions, kind, k, [one.own for one in group], True, report)[0]
-        traces.append(_trace(results, key if not several else None, name, kind, result, said, questions))
+    for name, result, said, group in zip(names, found, notes, questions):
+        traces.append(_trace(results, key if not several else None, name, kind, result, said, group))
         traces[-1].save()
     return traces if several else traces[0]
 
@@ -288,6 +285,7 @@ def _trace(
         found.positive.tolist(),
         found.negative.tolist(),
         found.relative.tolist(),
+        found.doubt.tolist(),
         found.target,
         notes,
         found.by_round.tolist(),
@@ -318,7 +316,10 @@ def load_trace(results: InfluenceResults, key: str) -> Trace:
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["trace"])
         questions = [
-            Question(**{name: file.get_tensor(f"{number}.{name}") for name in ("feature", "rows", "right")}, asks=asks)
+            Question(
+                **{name: file.get_tensor(f"{number}.{name}") for name in _TENSORS},
+                asks=asks,
+            )
             for number, asks in enumerate(record.pop("asks"))
         ]
     return Trace(results, key, _questions=questions, **record)

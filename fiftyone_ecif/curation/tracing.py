@@ -14,19 +14,24 @@ from torch import Tensor
 
 from fiftyone_ecif.core import Head, Objective, Progress, embeddings_under
 from fiftyone_ecif.core.trace import OuterProducts
+from fiftyone_ecif.curation.fields import TRUSTED_TAG
 from fiftyone_ecif.curation.runs import trace_folder
 from fiftyone_ecif.engine import Attributed, FittedPairs, Settings
 from fiftyone_ecif.engine.local import Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, mean_loss
 from fiftyone_ecif.engine.questions import Question
 from fiftyone_ecif.engine.removal import verify_removal
-from fiftyone_ecif.engine.trace import TraceTables
+from fiftyone_ecif.engine.trace import TraceTables, doubt
 
 if TYPE_CHECKING:
     from fiftyone_ecif.curation.results import InfluenceResults
 
 SMALLEST_STEP = 1e-3
 """Floor of a pair's self-influence, over the median: below it, rounding would decide the relative influence."""
+
+
+ORDERS = ("blame", "relative", "value")
+"""What the pairs of a trace can be ordered by: relative influence × doubt, relative influence, or value."""
 
 
 class Fit(NamedTuple):
@@ -46,6 +51,7 @@ class Found(NamedTuple):
     positive: Tensor
     negative: Tensor
     relative: Tensor
+    doubt: Tensor
     by_round: Tensor  # (rounds, k)
     target: float
 
@@ -114,44 +120,59 @@ class TraceStudy:
                 total[:, part] += head.logit_scale.exp() * (own @ theirs.T) / len(self.fits)
         return total
 
+    def scores_of(self, feature: Tensor, asks: str, others: Tensor) -> Tensor:
+        """The same of one query (F,) to candidates from outside the run, (E,), by their features (E, F)."""
+        total = torch.zeros(len(others))
+        for fit in self.fits:
+            image, text = (feature[None], others) if asks == "image" else (others, feature[None])
+            batch = fit.head.linearize(image, text)
+            total += fit.head.logit_scale.exp() * (batch.image @ batch.text.T).flatten() / len(self.fits)
+        return total
+
     def trace(
-        self, questions: list[Question], kind: str, k: int, excluded: list[set[int]], joint: bool, progress: Progress
+        self,
+        groups: list[list[Question]],
+        kind: str,
+        k: int,
+        order: str,
+        excluded: list[set[int]],
+        progress: Progress,
     ) -> list[Found]:
-        """The k pairs that are most to blame for each question, or for their mean if ``joint``.
+        """The k pairs that are most to blame for each group of questions, by the group's mean; one pass for all.
 
         Args:
-            questions: the queries
+            groups: the queries, by trace
             kind: of target
             k: pairs at most
-            excluded: for each question, the rows that are not to be named
-            joint: one trace for all
+            order: one of :data:`ORDERS`
+            excluded: for each group, the rows that are not to be named
             progress: called with each step's name
         """
         self.prepare(progress)
-        if joint:
-            excluded = [set().union(*excluded)]
-        values = torch.full((len(excluded), len(self.pairs)), torch.nan)
-        targets = torch.zeros(len(excluded))
+        values = torch.full((len(groups), len(self.pairs)), torch.nan)
+        targets = torch.zeros(len(groups))
         traced = []
         for fit in self.fits:
-            parts = [question.target(fit.head, self.pairs, kind) for question in questions]
-            losses = torch.tensor([loss for loss, _ in parts])
-            gradients = OuterProducts.join([gradient for _, gradient in parts])
-            targets += (losses.mean() if joint else losses) / len(self.fits)
-            found = self._tables(fit, progress).values(gradients.mean() if joint else gradients, progress)
+            gradients = []
+            for number, questions in enumerate(groups):
+                losses, parts = zip(*(question.target(fit.head, self.pairs, kind) for question in questions))
+                targets[number] += sum(losses) / len(losses) / len(self.fits)
+                gradients.append(OuterProducts.join(parts).mean())
+            found = self._tables(fit, progress).values(OuterProducts.join(gradients), progress)
             values[:, fit.members] = found.value
             traced.append(found)
-        relative = values * self.relative_scale
+        weight = {"blame": self.relative_scale * self.doubt, "relative": self.relative_scale, "value": 1.0}[order]
+        ranked = values * weight
         for row, out in enumerate(excluded):
-            relative[row, list(out)] = torch.nan
+            ranked[row, list(out)] = torch.nan
         return [
-            self._most_to_blame(traced, number, relative[number], k, target.item())
+            self._most_to_blame(traced, number, ranked[number], k, target.item())
             for number, target in enumerate(targets)
         ]
 
-    def _most_to_blame(self, traced: list, number: int, relative: Tensor, k: int, target: float) -> Found:
-        blamed = int((relative < 0).sum())
-        rows = relative.nan_to_num(torch.inf).topk(min(k, blamed), largest=False).indices
+    def _most_to_blame(self, traced: list, number: int, ranked: Tensor, k: int, target: float) -> Found:
+        blamed = int((ranked < 0).sum())
+        rows = ranked.nan_to_num(torch.inf).topk(min(k, blamed), largest=False).indices
         rounds = self.settings.rounds
         value, positive, negative = (torch.zeros(len(rows)) for _ in range(3))
         by_round = torch.zeros(rounds, len(rows))
@@ -159,10 +180,22 @@ class TraceStudy:
             place = torch.full((len(self.pairs),), -1)
             place[fit.members] = torch.arange(len(fit.members))
             mine = place[rows] >= 0
-            blame = found.blame(number, place[rows[mine]])
-            for part, values in zip((value, positive, negative, by_round), blame):
+            effects = found.effects(number, place[rows[mine]])
+            for part, values in zip((value, positive, negative, by_round), effects):
                 part[..., mine] = values
-        return Found(rows, value, positive, negative, relative[rows], by_round, target)
+        relative = value * self.relative_scale[rows]
+        return Found(rows, value, positive, negative, relative, self.doubt[rows], by_round, target)
+
+    @cached_property
+    def doubt(self) -> Tensor:
+        """How likely each pair's text is wrong, d_n, (N,)  (ECIF.md §6).
+
+        What somebody has found right since is not doubted. The neighbours' evidence, which misalignment also stands
+        on, is left out: wrong pairs that make a query fail come in clusters, and confirm each other.
+        """
+        fine = set(self.results.dataset.match_tags(TRUSTED_TAG).values("id"))
+        trusted = torch.tensor([id in fine for id in self.pairs.ids])
+        return doubt(self.results.surprise).masked_fill(trusted, 0.0)
 
     @cached_property
     def relative_scale(self) -> Tensor:
@@ -172,10 +205,7 @@ class TraceStudy:
             raise ValueError(f"Field {name!r} was deleted: compute run {self.results.run_key!r} again.")
         by_id = dict(zip(*self.results.dataset.values(["id", name])))
         if any(by_id.get(id) is None for id in self.pairs.ids):
-            raise ValueError(
-                f"Some samples of run {self.results.run_key!r} have no score in it: the data set has changed since. "
-                "Compute the run again (overwrite=True): only what changed is embedded."
-            )
+            raise ValueError(self.results.changed("some of its samples have no score any more"))
         own = torch.tensor([by_id[id] for id in self.pairs.ids])
         count = torch.zeros(len(own))
         for fit in self.fits:

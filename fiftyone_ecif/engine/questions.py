@@ -21,36 +21,39 @@ class Question:
     Attributes:
         feature: (F,) of the image or text that asks
         asks: "image" if an image looks for its text, "text" if a text looks for its image
-        rows: int64 (C,), the pairs whose text, or image, the candidates are
+        rows: int64 (C − E,), the pairs whose text, or image, the candidates are
         right: bool (C,)
+        others: (E, F), features of candidates that no pair has; the last of the C
     """
 
     feature: Tensor
     asks: str
     rows: Tensor
     right: Tensor
+    others: Tensor
 
     def target(self, head: Head, pairs: Pairs, kind: str) -> tuple[float, OuterProducts]:
         """The question's target and gradient under a head; see :func:`~fiftyone_ecif.core.trace.query_gradient`."""
         image, text = pairs.gather(self.rows)
         own = self.feature[None]
-        image, text = (own, text) if self.asks == "image" else (image, own)
+        candidates = torch.cat([text if self.asks == "image" else image, self.others])
+        image, text = (own, candidates) if self.asks == "image" else (candidates, own)
         return query_gradient(head, image.to(head.image_weight), text.to(head.text_weight), self.right, kind)
 
     def without(self, removed: Tensor) -> Question:
         """The question when the pairs in ``removed`` (bool, (N,)) are no candidates any more, if some are left."""
-        kept = ~removed[self.rows]
+        inside = ~removed[self.rows]
+        kept = torch.cat([inside, torch.ones(len(self.others), dtype=torch.bool)])
         if not (self.right & kept).any() or not (~self.right & kept).any():
             return self
-        return replace(self, rows=self.rows[kept], right=self.right[kept])
+        return replace(self, rows=self.rows[inside], right=self.right[kept])
 
 
-def nearest(scores: Tensor, rows: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Of all candidates those that decide: the rows and the right ones among them.
+def nearest(scores: Tensor, right: Tensor) -> Tensor:
+    """Of all candidates those that decide, int64, rising.
 
     Args:
         scores: (C,), similarity to the query
-        rows: int64 (C,)
         right: bool (C,)
 
     Raises:
@@ -61,10 +64,10 @@ def nearest(scores: Tensor, rows: Tensor, right: Tensor) -> tuple[Tensor, Tensor
             "A query needs a right and a wrong answer among the candidates: "
             + ("all of them are right." if right.all() else "none of them is right.")
         )
-    kept = torch.cat(
+    deciding = torch.cat(
         [
             scores.masked_fill(~among, -torch.inf).topk(min(count, int(among.sum()))).indices
             for among, count in ((right, NEAR_RIGHT), (~right, NEAR_WRONG))
         ]
     )
-    return rows[kept], right[kept]
+    return deciding.sort().values

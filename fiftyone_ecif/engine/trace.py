@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -26,11 +27,26 @@ TOLERANCE = 0.1
 
 DIRECTIONS_TOGETHER = 32
 
+EXPECTED_NOISE = 0.2
+"""Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
+
 _PER_PAIR = ("image", "text", "image_input", "text_input")
-_ARRAYS = (*_PER_PAIR, "products", "first", "along", "positive_along")
+_ARRAYS = (*_PER_PAIR, "products", "first", "along", "mean_along", "positive_along")
 
 
-class Blame(NamedTuple):
+def doubt(surprise: Tensor) -> Tensor:
+    """How likely a pair's text is wrong: d_n = ρ / (ρ + (1 − ρ) e^(−s_n)), ρ = :data:`EXPECTED_NOISE`  (ECIF.md §6).
+
+    Args:
+        surprise: (N,), s_n of a head that was not fitted on the pair, nats; see ``cross_fit.surprise``
+
+    Returns:
+        (N,), 0 to 1
+    """
+    return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
+
+
+class Effects(NamedTuple):
     """What removing each of some pairs does to one query's target, (k,) each but the last, in nats."""
 
     value: Tensor
@@ -58,7 +74,7 @@ class TraceTables:
             W x_n; ``image``, ``text`` (n, D), u_n and v_n; float32 ``products``, τ u_i·v_j of all batches, flat;
             float32 ``first`` (2, n, r), ⟨V_k, g_n⟩ over ``unit`` and its positive role's part in the first round, which
             nearly cancel against what is computed per query; float16 ``along`` (rounds, n, r), the same in every
-            round, and ``positive_along`` (n, r), its positive role's part in the mean of all
+            round, ``mean_along`` (n, r), their mean, and ``positive_along`` (n, r), its positive role's part
         unit: what the tables of ⟨V_k, g_n⟩ are measured in
     """
 
@@ -115,7 +131,7 @@ class TraceTables:
         state = load_file(folder / "state.safetensors")
         anchor, rest, residual, unit = state["scalars"].tolist()
         inverse = LowRankInverse(state["vectors"], state["eigenvalues"], anchor, rest, residual)
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS}
         sizes = [len(index) for index in objective.rounds[0]]
         return cls(head, objective, removal, inverse, state["order"], sizes, arrays, unit)
 
@@ -136,36 +152,35 @@ class TraceTables:
         scale = self.head.logit_scale.exp().item()
         bias = self.head.logit_bias
         base_weights, weights = self._weights(along)
-        base = torch.empty(2, len(self.order), len(gradients))
-        value = torch.empty(len(self.order), len(gradients))
+        base = torch.empty(2, len(gradients), len(self.order))
+        value = torch.empty(len(gradients), len(self.order))
 
         def batch(number: int) -> None:
             rows = slice(starts[number], starts[number + 1])
             size = self.sizes[number]
-            products = torch.from_numpy(np.array(self.arrays["products"][cells[number] : cells[number + 1]]))
-            products = products.view(size, size)
+            products = self._float("products", slice(cells[number], cells[number + 1])).view(size, size)
             image, text, image_input, text_input = (self._float(name, rows) for name in _PER_PAIR)
             embedded = EmbeddedBatch(image, text, image_input, text_input, products)
             tangent = FactoredTangent.along(embedded, gradients, scale)
             similarity = products if bias is None else products + bias
             positive, negative = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
-            base[0, rows], base[1, rows] = positive, negative
-            in_span = self._float("along", (slice(None), rows)).mean(0) @ weights
-            left = (positive + negative) / self.inverse.rest - self._float("first", (0, rows)) @ base_weights
-            value[rows] = (in_span + left) / self.objective.divisor
+            base[0, :, rows], base[1, :, rows] = positive, negative
+            in_span = weights @ self._float("mean_along", rows).T
+            left = (positive + negative) / self.inverse.rest - base_weights @ self._float("first", (0, rows)).T
+            value[:, rows] = (in_span + left) / self.objective.divisor
 
         _over_batches(batch, len(self.sizes), progress)
         place = torch.empty_like(self.order)
         place[self.order] = torch.arange(len(self.order))
-        return TracedQueries(self, along, place, base, value[place].T)
+        return TracedQueries(self, along, place, base, value[:, place])
 
     def _weights(self, along: Tensor) -> tuple[Tensor, Tensor]:
-        """What ⟨V_k, g_n⟩ is multiplied with for 1/β's and for H⁻¹'s part in the V_k's span, (r, K) each."""
-        base = along.T / self.inverse.rest
-        return base * self.unit, (base + along.T * self.inverse.corrections[:, None]) * self.unit
+        """What ⟨V_k, g_n⟩ is multiplied with for 1/β's and for H⁻¹'s part in the V_k's span, (K, r) each."""
+        base = along / self.inverse.rest
+        return base * self.unit, (base + along * self.inverse.corrections) * self.unit
 
     def _float(self, name: str, rows: slice | tuple) -> Tensor:
-        return torch.from_numpy(np.array(self.arrays[name][rows])).float()
+        return torch.from_numpy(self.arrays[name][rows]).float()
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,7 @@ class TracedQueries:
         tables: that were passed over
         along: (K, r), ⟨g, V_k⟩
         place: int64 (N,), where each pair stands in the tables
-        base: (2, n, K), ⟨g, ∇pos_n⟩ and ⟨g, ∇negative_n⟩ in the first round's batches
+        base: (2, K, n), ⟨g, ∇pos_n⟩ and ⟨g, ∇negative_n⟩ in the first round's batches
         value: (K, N), predicted change of each query's target if the pair were removed, nats
     """
 
@@ -186,16 +201,16 @@ class TracedQueries:
     base: Tensor
     value: Tensor
 
-    def blame(self, query: int, pairs: Tensor) -> Blame:
+    def effects(self, query: int, pairs: Tensor) -> Effects:
         """The values of some pairs (int64, (k,)) by role and by round."""
         tables, inverse = self.tables, self.tables.inverse
         rows, count = self.place[pairs].numpy(), tables.objective.divisor
-        base_weights, weights = (part[:, query] for part in tables._weights(self.along))
-        positive = self.base[0, rows, query] / inverse.rest - tables._float("first", (1, rows)) @ base_weights
+        base_weights, weights = (part[query] for part in tables._weights(self.along))
+        positive = self.base[0, query, rows] / inverse.rest - tables._float("first", (1, rows)) @ base_weights
         positive = (positive + tables._float("positive_along", rows) @ weights) / count
         value = self.value[query, pairs]
         spread = tables._float("along", (slice(None), rows)) @ weights / count
-        return Blame(value, positive, value - positive, value + spread - spread.mean(0))
+        return Effects(value, positive, value - positive, value + spread - spread.mean(0))
 
 
 def _over_batches(work: Callable[[int], None], count: int, progress: Progress) -> None:
@@ -223,11 +238,12 @@ def _write_tables(
     image_input, text_input = array("image_input", (pairs, dims[0][1])), array("text_input", (pairs, dims[1][1]))
     image, text = array("image", (pairs, dims[0][0])), array("text", (pairs, dims[1][0]))
     products = array("products", (sum(size * size for size in sizes),), np.float32)
-    first = array("first", (2, pairs, rank), np.float32)
-    along, positive_along = array("along", (rounds, pairs, rank)), array("positive_along", (pairs, rank))
+    first, along = array("first", (2, pairs, rank), np.float32), array("along", (rounds, pairs, rank))
+    mean_along, positive_along = array("mean_along", (pairs, rank)), array("positive_along", (pairs, rank))
     place = torch.empty(len(objective.pairs), dtype=torch.int64)
     place[torch.cat(objective.rounds[0])] = torch.arange(pairs)
-    mean_positive: np.ndarray = np.zeros((pairs, rank), np.float32)
+    mean_value: np.ndarray = np.zeros((pairs, rank), np.float32)
+    mean_positive = mean_value.copy()
     unit, cell, done = 0.0, 0, 0
     for number, batches in enumerate(objective.rounds):
         for index in batches:
@@ -249,10 +265,11 @@ def _write_tables(
             value = torch.cat([part.value(removal) for part in parts]).T.cpu()
             unit = unit or value.square().mean().sqrt().item() or 1.0
             along[number, rows] = value / unit
+            mean_value[rows] += (value / (unit * rounds)).numpy()
             mean_positive[rows] += (positive / (unit * rounds)).numpy()
             if number == 0:
                 first[0, rows], first[1, rows] = value / unit, positive / unit
             done += 1
             progress("Trace tables", done, objective.batch_count)
-    positive_along[:] = mean_positive
+    mean_along[:], positive_along[:] = mean_value, mean_positive
     return unit

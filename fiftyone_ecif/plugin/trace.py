@@ -190,13 +190,15 @@ def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:
     for number, note in enumerate(found.notes):
         notice(outputs, f"note_{number}", types.Warning, note)
     table = types.TableView(read_only=True)
-    for key, label in (("text", "Pair"), ("value", "Value (nats)"), ("roles", "Positive, negative")):
+    labels = {"text": "Pair", "value": "Value (nats)", "roles": "Positive, negative", "doubt": "Doubt"}
+    for key, label in labels.items():
         table.add_column(key, label=label)
     rows = [
         {
             "text": row["text"] or row["id"],
             "value": f"{row['value']:.3g}",
             "roles": f"{row['value_positive']:.3g}, {row['value_negative']:.3g}",
+            "doubt": f"{row['doubt']:.2f}",
         }
         for row in found.table()[:SHOWN]
     ]

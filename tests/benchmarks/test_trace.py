@@ -7,7 +7,7 @@ import torch
 from benchmarks import trace
 from benchmarks.data.pairs import PairTable
 from benchmarks.trace_problem import CLUSTER, COPIES, plant
-from fiftyone_ecif.engine.trace import Blame
+from fiftyone_ecif.engine.trace import Effects
 
 CLASSES = 5
 PAIRS = 1_000
@@ -42,14 +42,21 @@ def test_planted_groups_are_apart_and_wrong_and_all_else_is_clean():
     assert (said[rest] == table.labels[rest]).all()
 
 
+def test_too_few_pairs_to_plant_in_are_refused():
+    table = clean_table()
+    few = table.select(np.arange(len(table)) % 4 == 0)
+    with pytest.raises(ValueError, match="--pairs"):
+        plant(few, torch.randn(len(few), 9), seed=0)
+
+
 def test_signs_agree_where_the_prediction_is_above_its_error():
-    def blame(by_round):
-        return Blame(torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.tensor(by_round))
+    def effect(by_round):
+        return Effects(torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.tensor(by_round))
 
     sure, unsure = [[-1.0, 0.0], [-1.1, 0.0]], [[-1.0, 0.0], [1.1, 0.0]]
-    blames = [blame(sure), blame(sure), blame(unsure)]
+    effects = [effect(sure), effect(sure), effect(unsure)]
     rows = torch.tensor([[0, 1]] * 3)
-    figures = trace.sign_agreement(blames, rows, np.array([0.5, -0.5, 0.5]), "ecif")
+    figures = trace.sign_agreement(effects, rows, np.array([0.5, -0.5, 0.5]), "ecif")
     assert figures["fix_sign_counted"] == 2
     assert figures["fix_sign_agreement"] == 0.5
 

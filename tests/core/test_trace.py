@@ -61,8 +61,8 @@ def test_factored_derivatives_are_those_of_whole_tangents(kind, removal, sharpne
             embedded = EmbeddedBatch(batch.image, batch.text, *inputs, products)
             tangent = FactoredTangent.along(embedded, gradients, scale)
             positive, negative = role_derivatives_along(objective.loss, batch.similarity(), tangent, removal)
-            torch.testing.assert_close(positive.T / 24, whole.positive[number][:, index])
-            torch.testing.assert_close(negative.T / 24, whole.negative(removal)[number][:, index])
+            torch.testing.assert_close(positive / 24, whole.positive[number][:, index])
+            torch.testing.assert_close(negative / 24, whole.negative(removal)[number][:, index])
 
 
 def test_the_mean_of_gradients_is_one_gradient():

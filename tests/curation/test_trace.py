@@ -6,6 +6,7 @@ import torch
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.runs import trace_folder
+from fiftyone_ecif.features import FeatureStore, cache_folder
 from fiftyone_ecif.models import load_model
 from tests.planted import plant_errors
 
@@ -50,15 +51,17 @@ def test_failures_are_marked_with_rank_and_margin(results, failing):
     assert 0 < len(failing) < 60
     assert set(failing.values("id")) == {id for id in failed if failed[id]}
     assert failing.values("ecif_margin") == sorted(failing.values("ecif_margin"))
-    assert all(margins[id] is not None for id in results.samples.values("id"))
-    for id, margin in margins.items():  # some samples beyond the run say what no pair of it says
-        assert margin is None or failed[id] == (margin < 0) == (ranks[id] > 1)
+    beyond = set(margins) - set(results.samples.values("id"))
+    assert beyond and len(margins) == 60
+    for id, margin in margins.items():  # those beyond the run are judged by their own captions, too
+        assert failed[id] == (margin < 0) == (ranks[id] > 1)
 
 
 def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results, failing):
     trace = results.trace(failing.first(), k=20, progress=False)
     assert trace.view().values("id") == trace.ids and 0 < len(trace) <= 20
-    assert trace.relative == sorted(trace.relative) and trace.relative[-1] < 0
+    blame = [relative * doubt for relative, doubt in zip(trace.relative, trace.doubt)]
+    assert blame == sorted(blame) and blame[-1] < 0 and min(trace.doubt) > 0
     assert [row["id"] for row in trace.table()] == trace.ids
     assert all(isinstance(row["text"], str) for row in trace.table())
     for value, positive, negative in zip(trace.value, trace.value_positive, trace.value_negative):
@@ -68,6 +71,19 @@ def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results
     assert effect.predicted > effect.before and effect.measured > effect.before
     assert effect.predicted - effect.before == pytest.approx(effect.measured - effect.before, rel=0.5)
     assert effect.predicted == trace.predicted_effect(3).predicted and effect.standard_error >= 0
+
+
+def test_other_orders_can_be_asked_for_and_pairs_marked_as_fine_are_not_blamed(own_results):
+    dataset = own_results.dataset
+    failing = ecif.find_failures(dataset, "ecif", progress=False).first().id
+    for order in ("relative", "value"):
+        trace = own_results.trace(failing, order=order, progress=False)
+        assert getattr(trace, order) == sorted(getattr(trace, order)) and getattr(trace, order)[-1] < 0
+    first = own_results.trace(failing, progress=False)
+    assert set(first.ids) == set(trace.ids)
+    ecif.mark_as_fine(dataset.select(first.ids[0]))
+    assert own_results.trace(failing, progress=False).ids == first.ids[1:]
+    assert first.ids[0] in own_results.trace(failing, order="value", progress=False).ids
 
 
 def test_a_training_pair_is_left_out_of_its_own_trace_and_that_is_said(results, failing):
@@ -134,6 +150,8 @@ def test_what_cannot_be_traced_is_said(results, failing):
         results.trace(results.dataset.limit(0), progress=False)
     with pytest.raises(ValueError, match="kind"):
         results.trace(right, kind="other", progress=False)
+    with pytest.raises(ValueError, match="order"):
+        results.trace(right, order="other", progress=False)
 
 
 def test_changed_data_deleted_samples_and_other_scopes_are_said(own_results):
@@ -145,8 +163,11 @@ def test_changed_data_deleted_samples_and_other_scopes_are_said(own_results):
         own_results.trace(gone, progress=False)
     dataset.delete_samples(dataset[:2])
     left = next(id for id in failing if id in dataset.values("id"))
-    with pytest.raises(ValueError, match=r"has changed since.*only what changed"):
+    with pytest.raises(ValueError, match=r"has changed since.*refresh_run.*only what changed"):
         own_results.trace(left, progress=False)
+    refreshed = ecif.refresh_run(dataset, "ecif", progress=False)
+    assert refreshed.health["pairs"] == 50 and refreshed.list_traces() == []
+    assert ecif.find_failures(dataset, "ecif", progress=False) is not None
     info = dataset.get_run_info("ecif")
     info.config.scope = "lora"
     dataset.update_run_config("ecif", info.config)
@@ -174,3 +195,35 @@ def test_images_from_outside_are_embedded_by_the_run_s_model(pair_dataset, pair_
         unreadable = fo.Sample(filepath=str(tmp_path / "gone.png"), ground_truth=fo.Classification(label=label))
         pair_dataset.add_sample(unreadable)
         results.trace(unreadable.id, progress=False)
+
+
+def test_changed_pairs_are_counted_and_a_refresh_embeds_them_alone(pair_dataset, tmp_path):
+    torch.manual_seed(0)
+    base = tmp_path / "base.pt"
+    load_model("ecif-tiny").save_checkpoint(base)
+    results = ecif.compute_influence(
+        pair_dataset, "caption", model="ecif-tiny", pretrained=str(base), rounds=1, batch_size=20, num_workers=0,
+        anchor=1.0, progress=False,
+    )  # fmt: skip
+
+    def stored():
+        return len(FeatureStore(cache_folder("features"), results.config.model_fingerprint))
+
+    before = stored()
+    changed = pair_dataset.first()
+    changed.caption = "something else"
+    changed.save()
+    pair_dataset.delete_samples(pair_dataset.last().id)
+    results = ecif.load_results(pair_dataset, "ecif")
+    with pytest.raises(ValueError, match="1 of its pairs have another image or text now, 1 are gone"):
+        results.trace(changed.id, progress=False)
+    refreshed = ecif.refresh_run(pair_dataset, "ecif", progress=False)
+    assert stored() == before + 1 and refreshed.health["pairs"] == 59
+    assert refreshed.config.anchor == 1.0 and refreshed.config.rounds == 1
+    failing = ecif.find_failures(pair_dataset, "ecif", progress=False)
+    assert len(refreshed.trace(failing.first(), progress=False)) > 0
+    first = failing.first()
+    query = ecif.Query(image=first.filepath, right="what nobody has said", wrong=first.caption)
+    trace = refreshed.trace(query, k=5, progress=False)
+    assert "none of the run's texts" in trace.query
+    assert refreshed.load_trace(trace.key).verify(2, progress=False).measured is not None

@@ -15,7 +15,7 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.core.trace import OuterProducts, query_gradient
-from fiftyone_ecif.engine.trace import TraceTables
+from fiftyone_ecif.engine.trace import TraceTables, doubt
 
 PAIRS = 60
 
@@ -55,11 +55,11 @@ def test_at_full_rank_values_roles_and_rounds_are_the_solved_ones(problem, remov
     close = dict(rtol=0, atol=3e-3 * scale)  # the tables hold half precision
     torch.testing.assert_close(traced.value, expected.value(removal).mean(0), **close)
     pairs = torch.tensor([3, 41, 7])
-    blame = traced.blame(1, pairs)
-    torch.testing.assert_close(blame.positive, expected.positive.mean(0)[1, pairs], **close)
-    torch.testing.assert_close(blame.negative, expected.negative(removal).mean(0)[1, pairs], **close)
-    torch.testing.assert_close(blame.value, traced.value[1, pairs])
-    torch.testing.assert_close(blame.by_round, expected.value(removal)[:, 1, pairs], **close)
+    effects = traced.effects(1, pairs)
+    torch.testing.assert_close(effects.positive, expected.positive.mean(0)[1, pairs], **close)
+    torch.testing.assert_close(effects.negative, expected.negative(removal).mean(0)[1, pairs], **close)
+    torch.testing.assert_close(effects.value, traced.value[1, pairs])
+    torch.testing.assert_close(effects.by_round, expected.value(removal)[:, 1, pairs], **close)
 
 
 def test_a_query_s_trace_does_not_depend_on_the_queries_beside_it_or_on_reopening(problem, tmp_path):
@@ -98,3 +98,10 @@ def test_an_interrupted_build_leaves_no_tables(problem, tmp_path):
         TraceTables.build(tmp_path / "tables", objective, head, "exact", progress=cancel)
     with pytest.raises(FileNotFoundError):
         TraceTables.open(tmp_path / "tables", objective, head, "exact")
+
+
+def test_doubt_is_the_posterior_that_the_text_is_any_text():
+    by_head, by_chance = torch.tensor([0.5, 0.1, 1e-4]), 0.1
+    found = doubt(-(by_head / by_chance).log())
+    torch.testing.assert_close(found, 0.2 * by_chance / (0.2 * by_chance + 0.8 * by_head))
+    assert doubt(torch.tensor([-60.0, 60.0])).tolist() == pytest.approx([0.0, 1.0])
