@@ -61,6 +61,20 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     return samples.match(F(name) >= threshold).match_tags(TRUSTED_TAG, bool=False)
 
 
+def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
+    """The pairs whose removal would lower the target loss, the most harmful first.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+
+    Returns:
+        a view sorted by value, rising
+    """
+    name = FIELDS["value"].name(run_key)
+    return samples.exists(name).match(F(name) < 0).sort_by(name)  # to the database, None is less than 0
+
+
 def mark_as_fine(samples: SampleCollection) -> int:
     """Record that somebody looked at these pairs and found them right: the sample tag "trusted".
 

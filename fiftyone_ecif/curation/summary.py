@@ -9,11 +9,17 @@ import numpy as np
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
+from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
+from fiftyone_ecif.curation.review import harmful
+from fiftyone_ecif.curation.runs import list_runs
 
 BINS = 40
-FINE_BINS = 200
+RANKS = 400
+RIVALS = 4
 CURVE_POINTS = 60
+SURENESS_BINS, LARGEST_SURENESS = 40, 20.0
+SURE = 2.0  # standard errors from which a sign is taken for known
+TINY = 1e-300
 
 
 def misalignment_histogram(samples: SampleCollection, run_key: str, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
@@ -27,16 +33,18 @@ def misalignment_histogram(samples: SampleCollection, run_key: str, bins: int = 
     Returns:
         counts, (bins,) int64, and edges, (bins + 1,)
     """
-    path = f"${FIELDS['misalignment'].name(run_key)}"
-    # Not `histogram_values`: its time grows with the number of bins. 1 belongs to the last bin.
-    number = {"$min": [{"$floor": {"$multiply": [path, bins]}}, bins - 1]}
-    grouped = samples.match(F(path[1:]) >= 0)._aggregate(
-        post_pipeline=[{"$group": {"_id": number, "count": {"$sum": 1}}}]
-    )
+    name = FIELDS["misalignment"].name(run_key)
+    return _binned(samples.match(F(name) >= 0), f"${name}", bins), np.linspace(0.0, 1.0, bins + 1)
+
+
+def _binned(samples: SampleCollection, share: str | dict, bins: int) -> np.ndarray:
+    """Counts (bins,) of an expression of the database, from 0 to 1; what is above falls into the last bin."""
+    # Not `histogram_values`: its time grows with the number of bins.
+    number = {"$min": [{"$floor": {"$multiply": [share, bins]}}, bins - 1]}
     counts: np.ndarray = np.zeros(bins, dtype=np.int64)
-    for group in grouped:
+    for group in samples._aggregate(post_pipeline=[{"$group": {"_id": number, "count": {"$sum": 1}}}]):
         counts[int(group["_id"])] = group["count"]
-    return counts, np.linspace(0.0, 1.0, bins + 1)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,11 @@ class MeasuredPrecision:
     wrong: int
 
 
-def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> MeasuredPrecision | None:
-    """Hold a run against what is known of the data.
+def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> dict[str, MeasuredPrecision]:
+    """Hold a run's misalignment, and other scores of the pairs, against what is known of the data.
+
+    The others are the run's value and self-influence, and the data set's other numeric fields: a CLIP score, say. Each
+    of them may rank up or down, whichever finds more.
 
     Args:
         samples: Dataset or view
@@ -117,23 +128,99 @@ def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> M
         truth: a key of :func:`truth_choices`: which pairs are really wrong
 
     Returns:
-        :class:`MeasuredPrecision`, exact to bins of 1/200; None where no scored pair is wrong
+        :class:`MeasuredPrecision` by field, the misalignment first and then the best, exact to 1/400 of the pairs;
+        empty where no scored pair is wrong
     """
-    kind, _, name = truth.partition(":")
-    wrong_samples = samples.match_tags(name) if kind == "tag" else samples.match(F(name) == True)  # noqa: E712
-    everything, edges = misalignment_histogram(samples, run_key, FINE_BINS)
-    wrong, _ = misalignment_histogram(wrong_samples, run_key, FINE_BINS)
-    if wrong.sum() == 0:
+    name = FIELDS["misalignment"].name(run_key)
+    scored = samples.exists(name)
+    own = _ranked(scored, name, truth)
+    if own is None:
+        return {}
+    rivals = {rival: _ranked(scored.exists(rival), rival, truth, both=True) for rival in rival_scores(samples, run_key)}
+    known = {rival: found for rival, found in rivals.items() if found is not None}
+    best = sorted(known, key=lambda rival: -known[rival].average)[:RIVALS]
+    return {name: own} | {rival: known[rival] for rival in best}
+
+
+def rival_scores(samples: SampleCollection, run_key: str) -> list[str]:
+    """The fields that could rank the pairs by suspicion as well as the run's misalignment does."""
+    of_runs = {field.name(key) for key in list_runs(samples._dataset) for field in RUN_FIELDS}
+    own = [FIELDS[suffix].name(run_key) for suffix in ("value", "self_influence")]
+    floats = samples.get_field_schema(ftype=fo.FloatField)
+    return own + [name for name in floats if name not in of_runs]
+
+
+def _ranked(samples: SampleCollection, name: str, truth: str, both: bool = False) -> MeasuredPrecision | None:
+    """Precision and recall of a field, falling, or in the better direction; None where no pair is wrong."""
+    kind, _, what = truth.partition(":")
+    wrong = {"$in": [what, "$tags"]} if kind == "tag" else {"$eq": [f"${what}", True]}
+    buckets = list(
+        samples._aggregate(
+            post_pipeline=[
+                {"$project": {"_id": 0, "score": f"${name}", "wrong": {"$cond": [wrong, 1, 0]}}},
+                {
+                    "$bucketAuto": {
+                        "groupBy": "$score",
+                        "buckets": RANKS,
+                        "output": {"count": {"$sum": 1}, "wrong": {"$sum": "$wrong"}},
+                    }
+                },
+            ]
+        )
+    )
+    if not any(bucket["wrong"] for bucket in buckets):
         return None
-    found, shown = wrong[::-1].cumsum(), everything[::-1].cumsum()
-    some = shown > 0
-    found, shown, threshold = found[some], shown[some], edges[:-1][::-1][some]
-    precision, recall = found / shown, found / wrong.sum()
+    falling, rising = _curve(buckets[::-1]), _curve(buckets)
+    return max(falling, rising, key=lambda curve: curve.average) if both else falling
+
+
+def _curve(buckets: list[dict]) -> MeasuredPrecision:
+    threshold = np.array([bucket["_id"]["min"] for bucket in buckets])
+    found = np.cumsum([bucket["wrong"] for bucket in buckets])
+    shown = np.cumsum([bucket["count"] for bucket in buckets])
+    precision, recall = found / shown, found / found[-1]
     average = float((np.diff(recall, prepend=0.0) * precision).sum())
-    return MeasuredPrecision(threshold, precision, recall, average, int(wrong.sum()))
+    return MeasuredPrecision(threshold, precision, recall, average, int(found[-1]))
 
 
-def removal_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Sureness:
+    """How many standard errors the values are away from 0.
+
+    Attributes:
+        counts: pairs by |value| in standard errors, (SURENESS_BINS,), from 0 to LARGEST_SURENESS and more
+        edges: (SURENESS_BINS + 1,)
+        scored: number of pairs
+        sure: how many of these are at least two standard errors away from 0
+    """
+
+    counts: np.ndarray
+    edges: np.ndarray
+    scored: int
+    sure: int
+
+
+def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness | None:
+    """How far the spread over rounds leaves the signs of the values open.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        rounds: of the run
+
+    Returns:
+        :class:`Sureness`; None where one round, or no pair, tells nothing of it
+    """
+    value, spread = (FIELDS[suffix].name(run_key) for suffix in ("value", "value_std"))
+    errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
+    counts = _binned(samples.exists(spread), {"$divide": [errors, LARGEST_SURENESS]}, SURENESS_BINS)
+    if rounds < 2 or not counts.any():
+        return None
+    edges = np.linspace(0.0, LARGEST_SURENESS, SURENESS_BINS + 1)
+    return Sureness(counts, edges, int(counts.sum()), int(counts[edges[:-1] >= SURE].sum()))
+
+
+def value_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """Predicted change of the target loss as the most harmful pairs are removed: their values, added up.
 
     To first order values add (ECIF.md §7); ``estimate_removal`` gives the group's own closed form.
@@ -148,8 +235,7 @@ def removal_curve(samples: SampleCollection, run_key: str, points: int = CURVE_P
     """
     name = FIELDS["value"].name(run_key)
     group = {"groupBy": f"${name}", "buckets": points, "output": {"count": {"$sum": 1}, "sum": {"$sum": f"${name}"}}}
-    harmful = samples.exists(name).match(F(name) < 0)  # None is less than 0 to the database
-    buckets = list(harmful._aggregate(post_pipeline=[{"$bucketAuto": group}]))
+    buckets = list(harmful(samples, run_key)._aggregate(post_pipeline=[{"$bucketAuto": group}]))
     counts = np.cumsum([0] + [bucket["count"] for bucket in buckets])
     changes = np.cumsum([0.0] + [bucket["sum"] for bucket in buckets])
     return counts, changes

@@ -11,11 +11,11 @@ from fiftyone_ecif.plugin.cancel import CancelJob
 from fiftyone_ecif.plugin.compute import ComputeInfluence
 from fiftyone_ecif.plugin.export import ExportCleaned
 from fiftyone_ecif.plugin.panel import EcifPanel
-from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, VerifyRemoval
+from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
 from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.runs import ManageRuns
 from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
-from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery
+from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery, VerifyTrace
 
 NAME = "@ecif/ecif"
 OPERATORS = (
@@ -24,9 +24,11 @@ OPERATORS = (
     ShowHarmful,
     ShowValuable,
     EstimateRemoval,
+    ForecastRemoval,
     VerifyRemoval,
     FindFailures,
     TraceQuery,
+    VerifyTrace,
     TagMisaligned,
     ApplySuggestions,
     MarkAsFine,

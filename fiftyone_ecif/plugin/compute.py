@@ -14,6 +14,7 @@ from fiftyone_ecif.curation.validation import is_classification_field, text_fiel
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.compute_form import compute_form, proposed_run_key, trusted_pairs, without
 from fiftyone_ecif.plugin.forms import notice, show_fields
+from fiftyone_ecif.plugin.kept import open_panel
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 
@@ -141,6 +142,7 @@ def show_results(ctx: foo.ExecutionContext, results: Any) -> Iterator[Any]:
     yield ctx.ops.reload_dataset()
     yield ctx.ops.set_view(view)
     yield show_fields(ctx, results.run_key)
+    yield open_panel(ctx, "suspects", results.run_key)
     scored, skipped = len(view), len(results.skipped)
     outputs = types.Object()
     notice(outputs, "scored", types.Success, f"Scored {scored:,} pairs", "The most suspicious come first.")

@@ -10,6 +10,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import (
     choose_run,
@@ -22,11 +23,13 @@ from fiftyone_ecif.plugin.forms import (
     refuse,
     show_fields,
 )
+from fiftyone_ecif.plugin.kept import open_panel
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
 
 DIRECTIONS = {"image_to_text": "The image looks for its text", "text_to_image": "The text looks for its image"}
 BLAMED = 20
 SHOWN = 10
+VERIFIED = 10
 
 
 class FindFailures(EcifOperator):
@@ -164,8 +167,70 @@ class TraceQuery(EcifOperator):
         if ctx.current_sample:
             yield ctx.ops.close_sample()
         yield ctx.ops.set_view(found.view())
-        yield show_fields(ctx, run_key)
+        yield show_fields(ctx, run_key, "value")
+        yield open_panel(ctx, "trace", run_key)
         yield _show_trace(ctx, found)
+
+
+class VerifyTrace(EcifOperator):
+    """Refits the head without the pairs that are most to blame for a query."""
+
+    name = "verify_trace"
+    label = "verify a trace by refitting"
+    description = "Refit the head without the pairs that are most to blame for a query, and ask the query again"
+    icon = "verify.svg"
+    streams = delegable = True
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        trace: str | None = None,
+        n: int | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the dataset of the run
+            run_key: the run; None: the newest
+            trace: the trace's key; None: the newest
+            n: how many of the first pairs to remove
+            delegate: whether to queue it for a worker
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, trace=trace, n=n)
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """Run, trace and number of pairs."""
+        inputs = types.Object()
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            keys = kept_traces(ctx.dataset.get_run_info(run_key).config)[::-1]
+            if keys:
+                inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
+                inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")
+            else:
+                refuse(inputs, "no_traces", "This run has no trace yet.", "Start with “ECIF: trace a failing query”.")
+        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Refit"))
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Refit, and show the prediction beside what was measured."""
+        results = ecif.load_results(ctx.dataset, chosen_run(ctx))
+        opened = results.load_trace(ctx.params.get("trace") or results.list_traces()[-1])
+        n = ctx.params.get("n", VERIFIED)
+        effect = yield from in_background(
+            ctx, "Verifying a trace", lambda progress: opened.verify(n, progress=progress)
+        )
+        if effect is None or ctx.delegated:
+            return
+        outputs = types.Object()
+        words = f"Without {effect.removed:,} pairs the {opened.kind} goes from {effect.before:.4g} to "
+        words += f"{effect.measured:.4g} nats; predicted were {effect.predicted:.4g}."
+        notice(outputs, "effect", types.Success, opened.query, words)
+        yield show_output(ctx, outputs)
 
 
 def _choose_direction(inputs: types.Object) -> None:
