@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import fiftyone as fo
 import numpy as np
-from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
@@ -22,50 +21,27 @@ SURE = 2.0  # standard errors from which a sign is taken for known
 TINY = 1e-300
 
 
-def misalignment_histogram(samples: SampleCollection, run_key: str, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """How many pairs have which misalignment.
-
-    Args:
-        samples: Dataset or view
-        run_key: the run
-        bins: of equal width, from 0 to 1
-
-    Returns:
-        counts, (bins,) int64, and edges, (bins + 1,)
-    """
-    name = FIELDS["misalignment"].name(run_key)
-    return _binned(samples.match(F(name) >= 0), f"${name}", bins), np.linspace(0.0, 1.0, bins + 1)
-
-
-def _binned(samples: SampleCollection, share: str | dict, bins: int) -> np.ndarray:
-    """Counts (bins,) of an expression of the database, from 0 to 1; what is above falls into the last bin."""
-    # Not `histogram_values`: its time grows with the number of bins.
-    number = {"$min": [{"$floor": {"$multiply": [share, bins]}}, bins - 1]}
-    counts: np.ndarray = np.zeros(bins, dtype=np.int64)
-    for group in samples._aggregate(post_pipeline=[{"$group": {"_id": number, "count": {"$sum": 1}}}]):
-        counts[int(group["_id"])] = group["count"]
-    return counts
-
-
 @dataclass(frozen=True)
-class Suspects:
-    """The pairs at or above a threshold.
+class Suspicion:
+    """How likely the captions of some pairs are wrong, by the calibrated probabilities alone.
 
     Attributes:
+        counts: pairs by misalignment, (BINS,) from 0 to 1
         scored: pairs with a misalignment
         expected_wrong: how many of all are expected to be wrong: the sum of the probabilities
         count: pairs at or above the threshold
         expected_precision: the share of these that is expected to be wrong; None where there are none
     """
 
+    counts: list[int]
     scored: int
     expected_wrong: float
     count: int
     expected_precision: float | None
 
 
-def suspects(samples: SampleCollection, run_key: str, threshold: float) -> Suspects:
-    """What a threshold gives, by the calibrated probabilities alone.
+def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Suspicion:
+    """How likely the captions are wrong, and what a threshold gives: one pass over the field's index.
 
     Args:
         samples: Dataset or view
@@ -73,12 +49,29 @@ def suspects(samples: SampleCollection, run_key: str, threshold: float) -> Suspe
         threshold: 0 to 1
 
     Returns:
-        :class:`Suspects`
+        :class:`Suspicion`
     """
     name = FIELDS["misalignment"].name(run_key)
-    scored, total = samples.aggregate([fo.Count(name), fo.Sum(name)])
-    above, mean = samples.match(F(name) >= threshold).aggregate([fo.Count(name), fo.Mean(name)])
-    return Suspects(scored, total or 0.0, above, mean if above else None)
+    group = {
+        "_id": {"bin": _bin(f"${name}", BINS), "above": {"$gte": [f"${name}", threshold]}},
+        "count": {"$sum": 1},
+        "sum": {"$sum": f"${name}"},
+    }
+    counts: np.ndarray = np.zeros(BINS, dtype=np.int64)
+    totals = {False: [0, 0.0], True: [0, 0.0]}
+    for part in samples.match({name: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+        counts[int(part["_id"]["bin"])] += part["count"]
+        total = totals[part["_id"]["above"]]
+        total[0] += part["count"]
+        total[1] += part["sum"]
+    (below, wrong_below), (above, wrong_above) = totals.values()
+    precision = wrong_above / above if above else None
+    return Suspicion(counts.tolist(), int(below + above), wrong_below + wrong_above, int(above), precision)
+
+
+def _bin(share: str | dict, bins: int) -> dict:
+    """The number of the bin, 0 to ``bins`` - 1, that a share of 1 falls into; what is above is in the last."""
+    return {"$min": [{"$floor": {"$multiply": [share, bins]}}, bins - 1]}
 
 
 def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
@@ -213,7 +206,10 @@ def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness |
     """
     value, spread = (FIELDS[suffix].name(run_key) for suffix in ("value", "value_std"))
     errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
-    counts = _binned(samples.exists(spread), {"$divide": [errors, LARGEST_SURENESS]}, SURENESS_BINS)
+    group = {"_id": _bin({"$divide": [errors, LARGEST_SURENESS]}, SURENESS_BINS), "count": {"$sum": 1}}
+    counts: np.ndarray = np.zeros(SURENESS_BINS, dtype=np.int64)
+    for part in samples.match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+        counts[int(part["_id"])] = part["count"]
     if rounds < 2 or not counts.any():
         return None
     edges = np.linspace(0.0, LARGEST_SURENESS, SURENESS_BINS + 1)

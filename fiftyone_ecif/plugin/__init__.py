@@ -13,6 +13,7 @@ from fiftyone_ecif.plugin.export import ExportCleaned
 from fiftyone_ecif.plugin.panel import EcifPanel
 from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
 from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.requirements import missing_packages, unusable
 from fiftyone_ecif.plugin.runs import ManageRuns
 from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
 from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery, VerifyTrace
@@ -45,5 +46,8 @@ __all__ = ["NAME", "OPERATORS", "PANELS", "register"]
 
 def register(plugin: Any) -> None:
     """Register every operator and panel; ``fiftyone.yml`` lists the same names."""
-    for each in (*OPERATORS, *PANELS):
-        plugin.register(each)
+    missing = missing_packages()
+    for operator in OPERATORS:
+        plugin.register(unusable(operator, missing) if missing else operator)
+    for panel in PANELS:
+        plugin.register(panel)

@@ -31,7 +31,15 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
     """
     own = selected._serialize()[len(base._serialize()) :]
     ctx.panel.state.own = {"length": len(own), "digest": digest(own), "what": what}
+    ctx.panel.state.awaited = digest(selected._serialize())
     ctx.ops.set_view(selected)
+
+
+def is_echo(ctx: foo.ExecutionContext) -> bool:
+    """Whether the App only says that it shows what the panel selected last; true once."""
+    echo = ctx.panel.state.awaited == digest(ctx.view._serialize())
+    ctx.panel.state.awaited = None
+    return echo
 
 
 def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:

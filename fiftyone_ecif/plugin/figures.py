@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
@@ -22,10 +23,9 @@ Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 """Plotly's traces and layout."""
 
 
-def histogram_figure(
-    counts: np.ndarray, edges: np.ndarray, threshold: float, selected: tuple[float, float] | None
-) -> Figure:
-    """Counts by misalignment, the expected precision above each value, and the threshold; a selection is coloured."""
+def histogram_figure(pairs: Sequence[int], threshold: float, selected: Sequence[float] | None) -> Figure:
+    """Pairs by misalignment, the expected precision above each value, and the threshold; a selection is coloured."""
+    counts, edges = np.array(pairs), np.linspace(0.0, 1.0, len(pairs) + 1)
     middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     low, high = selected or (threshold, 1.0)
     inside = (middles >= low) & (middles <= high)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
-from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import panel_content, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, select, selection
+from fiftyone_ecif.plugin.base_view import base_view, is_echo, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
@@ -54,6 +53,8 @@ class EcifPanel(foo.Panel):
 
     def on_change_view(self, ctx: foo.ExecutionContext) -> None:
         """Follow the view, but not the panel's own selections."""
+        if is_echo(ctx):
+            return
         if selection(ctx) is None:
             ctx.panel.state.page = 0
         self._show(ctx)
@@ -131,11 +132,10 @@ class EcifPanel(foo.Panel):
     def _select_range(self, ctx: foo.ExecutionContext, low: float, high: float) -> None:
         run_key, base = ctx.panel.state.run_key, base_view(ctx)
         name = FIELDS["misalignment"].name(run_key)
-        below = F(name) <= high if high >= 1 else F(name) < high
-        chosen = base.match((F(name) >= low) & below).sort_by(name, reverse=True)
-        select(ctx, chosen, base, {"range": [low, high]})
+        inside = {"$gte": low} if high >= 1 else {"$gte": low, "$lt": high}
+        select(ctx, base.match({name: inside}).sort_by(name, reverse=True), base, {"range": [low, high]})
         show_fields(ctx, run_key)
-        panel_content.suspects(ctx, base, (low, high))
+        panel_content.draw_histogram(ctx, (low, high))
 
     def select_points(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs inside the lasso."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -25,19 +25,12 @@ FIRST_REMOVED = 10  # at first, a tenth of the harmful pairs is thought away
 FIRST_REMOVED_TRACED = 10
 LISTED_TRACES = 20
 
-Range = tuple[float, float]
 
-
-def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView, selected: Range | None = None) -> None:
+def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     """How likely the captions are wrong; and how right that is, where the truth is known."""
-    state = ctx.panel.state
-    if selected is None and "range" in (what := selection(ctx) or {}):
-        selected = tuple(what["range"])
-    state.suspects = vars(summary.suspects(base, state.run_key, state.threshold))
-    state.selected = selected
-    counts, edges = summary.misalignment_histogram(base, state.run_key)
-    traces, state.histogram = figures.histogram_figure(counts, edges, state.threshold, selected)
-    ctx.panel.set_data("histogram", traces)
+    state, what = ctx.panel.state, selection(ctx) or {}
+    state.suspects = vars(summary.suspicion(base, state.run_key, state.threshold))
+    draw_histogram(ctx, what.get("range"))
     choices = summary.truth_choices(ctx.dataset)
     state.truths, state.measured = choices, None
     if state.truth in choices and (measured := summary.measured_precision(base, state.run_key, state.truth)):
@@ -45,6 +38,14 @@ def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView, selected: Range | 
         state.measured = {"average": found.average, "wrong": found.wrong}
         traces, state.precision = figures.precision_figure(measured, state.threshold)
         ctx.panel.set_data("precision", traces)
+
+
+def draw_histogram(ctx: foo.ExecutionContext, selected: Sequence[float] | None) -> None:
+    """Mark another selection on what was counted before."""
+    state = ctx.panel.state
+    state.selected = selected
+    traces, state.histogram = figures.histogram_figure(state.suspects["counts"], state.threshold, selected)
+    ctx.panel.set_data("histogram", traces)
 
 
 def cards(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:

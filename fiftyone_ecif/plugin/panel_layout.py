@@ -15,6 +15,7 @@ from fiftyone_ecif.plugin.base_view import selection
 from fiftyone_ecif.plugin.figures import HEIGHT, TALL
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
 from fiftyone_ecif.plugin.removal import figure_name
+from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
 from fiftyone_ecif.plugin.runs import describe_run
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ PLOT = {"displayModeBar": False}  # it would cover the legend; a double click re
 
 def problem(ctx: foo.ExecutionContext) -> str | None:
     """Why nothing can be shown of this dataset; None if something can."""
+    missing = missing_packages()
+    if missing:
+        return f"{missing_words(missing)} {HOW_TO_INSTALL}"
     if ecif.list_runs(ctx.dataset):
         return None
     try:

@@ -1,6 +1,7 @@
 """The FiftyOne App, served to headless Chromium."""
 
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import time
@@ -43,7 +44,19 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def session():
+def server_log(tmp_path_factory):
+    """The file that the App's server writes to, which FiftyOne would throw away."""
+    from fiftyone.core.service import ServerService
+
+    log, command = tmp_path_factory.mktemp("server") / "log", ServerService.command
+    redirected = ["sh", "-c", f'exec "$0" "$@" >>{log} 2>&1']
+    ServerService.command = property(lambda service: redirected + command.fget(service))
+    yield log
+    ServerService.command = command
+
+
+@pytest.fixture(scope="session")
+def session(server_log):
     """The App's server, ready for pages and for changes made through the session."""
     import fiftyone as fo
 
@@ -57,15 +70,16 @@ def session():
 
 
 @pytest.fixture
-def open_page(browser, session, request):
+def open_page(browser, session, server_log, request):
     """``open_page(dataset, theme="dark", width=1500, height=900)``: a fresh page that shows the dataset's grid.
 
-    Each page's ``errors`` lists the script errors it met. When the test ends, a picture of every page is left in
-    ``shots/``, named after the test.
+    When the test ends, a picture of every page is left in ``shots/``, named after the test. The test fails if a page
+    met an error: of a script, in the browser's console, of an operator; or if the server's log has one.
     """
     import fiftyone as fo
 
     pages = []
+    logged = len(server_log.read_text()) if server_log.exists() else 0
 
     def open_page(dataset, theme="dark", width=1500, height=900):
         session.dataset = dataset  # what an earlier test left open lives in the server: view, selection, panels
@@ -73,9 +87,8 @@ def open_page(browser, session, request):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
         context.add_init_script(f"localStorage.setItem('mui-mode', '{theme}')")
         page = context.new_page()
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
         address = f"http://127.0.0.1:{session.server_port}"
+        watch(page, address)
         page.route(
             "**/*",
             lambda route: (
@@ -93,9 +106,36 @@ def open_page(browser, session, request):
 
     yield open_page
     SHOTS.mkdir(exist_ok=True)
+    errors = []
     for number, page in enumerate(pages):
         page.screenshot(path=SHOTS / f"{request.node.name}{f'-{number}' if number else ''}.png")
+        errors += page.errors + failed_operations(page)
         page.context.close()
+    new = server_log.read_text()[logged:]
+    assert errors == []
+    assert not any(sign in new for sign in ("Traceback", "ERROR")), new
+
+
+def watch(page, address):
+    """Collect a page's errors in ``page.errors``, and the answers to its operations in ``page.operations``."""
+    page.errors, page.operations = [], []
+
+    def note(text, url=address):
+        if url.startswith(address) and text != "entry is loading":  # that one is FiftyOne's own
+            page.errors.append(text)
+
+    page.on("pageerror", lambda error: note(str(error)))
+    page.on("console", lambda said: note(said.text, said.location["url"]) if said.type == "error" else None)
+    page.on("response", lambda answer: page.operations.append(answer) if "/operators/execute" in answer.url else None)
+
+
+def failed_operations(page):
+    """The errors of a page's operators and panels, which FiftyOne sends to the page and does not log."""
+    errors = []
+    for answer in page.operations:
+        with contextlib.suppress(Exception):  # a page that was left keeps no bodies; a stream has no JSON
+            errors.append(answer.json().get("error"))
+    return [error for error in errors if error]
 
 
 @pytest.fixture
@@ -111,3 +151,11 @@ def in_thread():
             return executor.submit(function, *args, **kwargs).result()
 
     return in_thread
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Where pictures are left: in the folder that the environment variable ECIF_SCREENSHOTS names."""
+    folder = Path(os.environ.get("ECIF_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

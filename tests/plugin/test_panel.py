@@ -128,6 +128,7 @@ def test_lassoed_pairs_are_shown(scored_dataset):
     ids = panel.data["roles"][0]["ids"][:5]
     panel.event("select_points", data=[{"id": id} for id in ids])
     assert set(panel.samples.values("id")) == set(ids)
+    panel.event("on_change_view")  # the App shows the selection
     scored_dataset.delete_samples(ids[:2])  # by another page
     panel.event("on_change_view")
     assert panel.state["influence"]["drawn"] == 58
