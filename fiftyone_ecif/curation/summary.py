@@ -16,7 +16,7 @@ BINS = 40
 RANKS = 400
 RIVALS = 4
 CURVE_POINTS = 60
-SURENESS_BINS, LARGEST_SURENESS = 40, 20.0
+SURENESS_EDGES = 0.125 * 2.0 ** np.arange(0, 13, 0.25)  # standard errors, from 1/8 to 512, four bins per doubling
 SURE = 2.0  # standard errors from which a sign is taken for known
 TINY = 1e-300
 
@@ -181,14 +181,12 @@ class Sureness:
     """How many standard errors the values are away from 0.
 
     Attributes:
-        counts: pairs by |value| in standard errors, (SURENESS_BINS,), from 0 to LARGEST_SURENESS and more
-        edges: (SURENESS_BINS + 1,)
+        counts: pairs by |value| in standard errors, between the SURENESS_EDGES; what is beyond counts to the ends
         scored: number of pairs
         sure: how many of these are at least two standard errors away from 0
     """
 
     counts: np.ndarray
-    edges: np.ndarray
     scored: int
     sure: int
 
@@ -206,14 +204,16 @@ def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness |
     """
     value, spread = (FIELDS[suffix].name(run_key) for suffix in ("value", "value_std"))
     errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
-    group = {"_id": _bin({"$divide": [errors, LARGEST_SURENESS]}, SURENESS_BINS), "count": {"$sum": 1}}
-    counts: np.ndarray = np.zeros(SURENESS_BINS, dtype=np.int64)
+    lowest, highest = np.log2(SURENESS_EDGES[[0, -1]])
+    doublings = {"$subtract": [{"$log": [{"$max": [errors, SURENESS_EDGES[0]]}, 2]}, lowest]}
+    bins = len(SURENESS_EDGES) - 1
+    group = {"_id": _bin({"$divide": [doublings, highest - lowest]}, bins), "count": {"$sum": 1}}
+    counts: np.ndarray = np.zeros(bins, dtype=np.int64)
     for part in samples.match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
         counts[int(part["_id"])] = part["count"]
     if rounds < 2 or not counts.any():
         return None
-    edges = np.linspace(0.0, LARGEST_SURENESS, SURENESS_BINS + 1)
-    return Sureness(counts, edges, int(counts.sum()), int(counts[edges[:-1] >= SURE].sum()))
+    return Sureness(counts, int(counts.sum()), int(counts[SURENESS_EDGES[:-1] >= SURE].sum()))
 
 
 def value_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:

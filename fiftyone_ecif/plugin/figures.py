@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fiftyone_ecif.curation.summary import SURE, MeasuredPrecision, Sureness
+from fiftyone_ecif.curation.summary import SURE, SURENESS_EDGES, MeasuredPrecision, Sureness
 
 ORANGE, GREY, BLUE, GREEN = "#ff6d04", "#8a8f98", "#4a90d9", "#3fa66b"
 LINES = (GREEN, BLUE, ORANGE, "#b07cc6", GREY)
@@ -260,15 +260,17 @@ def plain(text: str) -> str:
 
 def sureness_figure(found: Sureness) -> Figure:
     """Pairs by how many standard errors their value is away from 0."""
-    middles = (found.edges[:-1] + found.edges[1:]) / 2
+    edges = SURENESS_EDGES
     bars = {
         "type": "bar",
-        "x": middles.tolist(),
+        "x": np.sqrt(edges[:-1] * edges[1:]).tolist(),
+        "width": (edges[1:] - edges[:-1]).tolist(),
         "y": found.counts.tolist(),
-        "marker": {"color": [GREY if middle < SURE else BLUE for middle in middles]},
-        "hovertemplate": "%{x:.2f} standard errors: %{y:,} pairs<extra></extra>",
+        "marker": {"color": [GREY if edge < SURE else BLUE for edge in edges[:-1]]},
+        "hovertemplate": "%{x:.3g} standard errors: %{y:,} pairs<extra></extra>",
     }
-    layout = _layout("Size of the value in standard errors (the last bar: and more)", "Pairs") | {"bargap": 0.05}
+    layout = _layout("Size of the value in standard errors", "Pairs")
+    layout["xaxis"] |= {"type": "log"}
     return [bars], layout
 
 

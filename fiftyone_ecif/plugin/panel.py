@@ -6,6 +6,9 @@ laid out by :mod:`fiftyone_ecif.plugin.panel_layout`.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -22,6 +25,20 @@ from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
 
 KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
+
+
+def says_why(event: Callable[[EcifPanel, foo.ExecutionContext], None]) -> Callable:
+    """An event that, where it cannot be done, says why in plain words."""
+
+    @functools.wraps(event)
+    def said(panel: EcifPanel, ctx: foo.ExecutionContext) -> None:
+        try:
+            event(panel, ctx)
+        except ValueError as error:
+            ctx.ops.notify(str(error), variant="error")
+            panel.refresh(ctx)
+
+    return said
 
 
 class EcifPanel(foo.Panel):
@@ -162,6 +179,7 @@ class EcifPanel(foo.Panel):
         if ctx.params.get("id"):
             ctx.ops.open_sample(id=ctx.params["id"])
 
+    @says_why
     def show_blamed(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs of the trace, most to blame first."""
         state, results = ctx.panel.state, ecif.load_results(ctx.dataset, ctx.panel.state.run_key)
@@ -169,6 +187,7 @@ class EcifPanel(foo.Panel):
         select(ctx, blamed, ctx.dataset.view(), {"trace": state.trace})  # the view may hold none of them
         show_fields(ctx, state.run_key, "value")
 
+    @says_why
     def delete_trace(self, ctx: foo.ExecutionContext) -> None:
         """Forget the trace."""
         state = ctx.panel.state
@@ -212,32 +231,38 @@ class EcifPanel(foo.Panel):
 
     # Repairs
 
+    @says_why
     def tag(self, ctx: foo.ExecutionContext) -> None:
         """Tag the pairs at or above the threshold."""
         state = ctx.panel.state
         tagged = ecif.tag_misaligned(base_view(ctx), state.run_key, state.threshold)
         self._changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
 
+    @says_why
     def accept(self, ctx: foo.ExecutionContext) -> None:
         """Replace a card's caption by the suggestion."""
         report = ecif.apply_suggestions(self._card(ctx), ctx.panel.state.run_key, by=ctx.user_id)
         self._changed(ctx, "Replaced the caption" if report.changed else f"Nothing was replaced: {report}")
 
+    @says_why
     def find(self, ctx: foo.ExecutionContext) -> None:
         """Compute a suggestion for a card that has none."""
         found = ecif.load_results(ctx.dataset, ctx.panel.state.run_key).suggest(self._card(ctx))
         self._changed(ctx, "Found a suggestion" if found else "No caption of the data set fits this image better")
 
+    @says_why
     def fine(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as fine."""
         ecif.mark_as_fine(self._card(ctx))
         self._changed(ctx, "Marked as fine")
 
+    @says_why
     def reject(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as wrong, and its suggestion too."""
         ecif.reject(self._card(ctx))
         self._changed(ctx, "Rejected: it is left out of the cleaned set")
 
+    @says_why
     def undo(self, ctx: foo.ExecutionContext) -> None:
         """Take back what the latest action replaced."""
         report = ecif.undo_fixes(fixes.last_fixed(ctx.dataset))
@@ -263,7 +288,10 @@ class EcifPanel(foo.Panel):
         ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")
 
     def _card(self, ctx: foo.ExecutionContext) -> fo.DatasetView:
-        return ctx.dataset.select([ctx.params["id"]])
+        card = ctx.dataset.select([ctx.params["id"]])
+        if not card:
+            raise ValueError("This sample was deleted meanwhile.")
+        return card
 
     def _changed(self, ctx: foo.ExecutionContext, message: str) -> None:
         """Let the grid and the panel show a change of the data."""

@@ -93,7 +93,7 @@ def _empty(panel: EcifPanel, root: types.Object, state: Any) -> None:
         notice(root, "problem_words", types.Warning, state.problem)
         return
     root.md(
-        "### No run yet\nCompute influence, and see here which captions are probably wrong, which pairs harm the "
+        "**No run yet.** Compute influence, and see here which captions are probably wrong, which pairs harm the "
         "model, and what removing them would do.",
         name="empty",
     )
@@ -250,7 +250,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
     blame = state.blame
     if not blame:
         root.md(
-            "### No trace yet\nFind the queries that fail, open one of them and choose *Trace a failing query (ECIF)* "
+            "**No trace yet.** Find the queries that fail, open one of them and choose *Trace a failing query (ECIF)* "
             "above it: here you see which training pairs are to blame.",
             name="empty",
         )
@@ -295,7 +295,6 @@ def _query(panel: EcifPanel, root: types.Object, blame: dict[str, Any]) -> None:
 
 def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
     state = ctx.panel.state
-    describe_run(ctx, root, state.run_key)
     if state.sureness:
         sure, scored = state.sureness["sure"], state.sureness["scored"]
         root.md(
@@ -304,6 +303,7 @@ def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> 
             name="spread_words",
         )
         root.plot("spread", layout=state.spread, config=PLOT, height=HEIGHT)
+    describe_run(ctx, root, state.run_key)
 
 
 LAYOUTS: dict[str, Callable[..., None]] = {

@@ -151,6 +151,28 @@ def test_a_card_is_accepted_and_undone(scored_dataset):
     assert len(ecif.cleaned(scored_dataset)) == 59
 
 
+def test_of_two_pages_the_second_is_told_what_the_first_did(scored_dataset):
+    first, second = (Panel(scored_dataset).event("choose_tab", value="review") for _ in range(2))
+    fixed, deleted, *_ = (card["id"] for card in first.state["cards"] if card["suggestion"])
+    first.event("accept", id=fixed)
+    assert "Nothing was replaced" in second.event("accept", id=fixed).requests["notify"]["message"]
+    assert len(scored_dataset[fixed].caption_fixes) == 1
+    scored_dataset.delete_samples([deleted])
+    for event in ("accept", "fine", "reject", "find"):
+        assert "deleted meanwhile" in first.event(event, id=deleted).requests["notify"]["message"]
+    assert deleted not in [card["id"] for card in first.state["cards"]]
+
+
+def test_a_read_only_caption_is_refused_in_words(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    card = next(card for card in panel.state["cards"] if card["suggestion"])
+    field = scored_dataset.get_field("caption")
+    field.read_only = True
+    field.save()
+    notification = panel.event("accept", id=card["id"]).requests["notify"]
+    assert "read-only" in notification["message"] and notification["variant"] == "error"
+
+
 def test_captions_are_no_markup(scored_dataset):
     markup = "<script>alert(1)</script> **bold** [a](b)"
     scored_dataset.set_field("caption", markup).save()
