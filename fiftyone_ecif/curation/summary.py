@@ -8,11 +8,11 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.curation.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
-from fiftyone_ecif.curation.review import harmful
+from fiftyone_ecif.curation.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
+from fiftyone_ecif.curation.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.curation.runs import list_runs
 
-BINS = 40
+BINS, FINE_BINS = 40, 200
 RANKS = 400
 RIVALS = 4
 CURVE_POINTS = 60
@@ -31,6 +31,8 @@ class Suspicion:
         expected_wrong: how many of all are expected to be wrong: the sum of the probabilities
         count: pairs at or above the threshold
         expected_precision: the share of these that is expected to be wrong; None where there are none
+        suggested: the least threshold above which SUGGESTED_PRECISION of the pairs are expected to be wrong, to the
+            next 1/200 above; None where there is none
     """
 
     counts: list[int]
@@ -38,6 +40,7 @@ class Suspicion:
     expected_wrong: float
     count: int
     expected_precision: float | None
+    suggested: float | None
 
 
 def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Suspicion:
@@ -53,20 +56,26 @@ def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Susp
     """
     name = FIELDS["misalignment"].name(run_key)
     group = {
-        "_id": {"bin": _bin(f"${name}", BINS), "above": {"$gte": [f"${name}", threshold]}},
+        "_id": {"bin": _bin(f"${name}", FINE_BINS), "above": {"$gte": [f"${name}", threshold]}},
         "count": {"$sum": 1},
         "sum": {"$sum": f"${name}"},
     }
-    counts: np.ndarray = np.zeros(BINS, dtype=np.int64)
-    totals = {False: [0, 0.0], True: [0, 0.0]}
+    counts: np.ndarray = np.zeros((2, FINE_BINS), dtype=np.int64)  # below and at or above the threshold
+    sums: np.ndarray = np.zeros((2, FINE_BINS))
     for part in samples.match({name: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
-        counts[int(part["_id"]["bin"])] += part["count"]
-        total = totals[part["_id"]["above"]]
-        total[0] += part["count"]
-        total[1] += part["sum"]
-    (below, wrong_below), (above, wrong_above) = totals.values()
-    precision = wrong_above / above if above else None
-    return Suspicion(counts.tolist(), int(below + above), wrong_below + wrong_above, int(above), precision)
+        place = int(part["_id"]["above"]), int(part["_id"]["bin"])
+        counts[place], sums[place] = part["count"], part["sum"]
+    above, wrong_above = int(counts[1].sum()), float(sums[1].sum())
+    from_here, wrong_from_here = (part.sum(0)[::-1].cumsum()[::-1] for part in (counts, sums))
+    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= SUGGESTED_PRECISION * from_here))
+    return Suspicion(
+        counts.sum(0).reshape(BINS, -1).sum(1).tolist(),
+        int(counts.sum()),
+        float(sums.sum()),
+        above,
+        wrong_above / above if above else None,
+        float(enough[0] / FINE_BINS) if len(enough) else None,
+    )
 
 
 def _bin(share: str | dict, bins: int) -> dict:
@@ -112,8 +121,8 @@ class MeasuredPrecision:
 def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> dict[str, MeasuredPrecision]:
     """Hold a run's misalignment, and other scores of the pairs, against what is known of the data.
 
-    The others are the run's value and self-influence, and the data set's other numeric fields: a CLIP score, say. Each
-    of them may rank up or down, whichever finds more.
+    The others are the run's value, self-influence and evidence, and the data set's other numeric fields: a CLIP score,
+    say. Each of them may rank up or down, whichever finds more.
 
     Args:
         samples: Dataset or view
@@ -138,9 +147,9 @@ def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> d
 def rival_scores(samples: SampleCollection, run_key: str) -> list[str]:
     """The fields that could rank the pairs by suspicion as well as the run's misalignment does."""
     of_runs = {field.name(key) for key in list_runs(samples._dataset) for field in RUN_FIELDS}
-    own = [FIELDS[suffix].name(run_key) for suffix in ("value", "self_influence")]
+    own = [field.name(run_key) for field in (FIELDS["value"], FIELDS["self_influence"], *EVIDENCE_FIELDS.values())]
     floats = samples.get_field_schema(ftype=fo.FloatField)
-    return own + [name for name in floats if name not in of_runs]
+    return [name for name in floats if name in own or name not in of_runs]
 
 
 def _ranked(samples: SampleCollection, name: str, truth: str, both: bool = False) -> MeasuredPrecision | None:

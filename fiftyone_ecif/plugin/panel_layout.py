@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.curation import validation
+from fiftyone_ecif.curation import review, validation
 from fiftyone_ecif.plugin.base_view import selection
 from fiftyone_ecif.plugin.figures import HEIGHT, TALL
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
@@ -36,6 +36,7 @@ HELP = """Scores of a run of **ECIF: compute influence**.
 *Influence*: what pairs do to the target loss, and what removing the most harmful ones would do.
 *Trace*: which pairs are to blame for a failing query.
 *Health*: whether to trust the numbers."""
+NO_THRESHOLD = f"No threshold is expected to reach a precision of {review.SUGGESTED_PRECISION:.0%}."
 MILLISECONDS_BETWEEN_LOOKS = 2000
 PLOT = {"displayModeBar": False}  # it would cover the legend; a double click resets the axes
 
@@ -121,7 +122,8 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     expected = "" if precision is None else f", of which {precision:.0%} are expected to be wrong"
     root.md(
         f"**{facts['scored']:,}** scored pairs in view, about **{facts['expected_wrong']:,.0f}** of them wrong. "
-        f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}.",
+        f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}."
+        + ("" if facts["suggested"] is not None else " " + NO_THRESHOLD),
         name="facts",
     )
     root.plot(
@@ -136,6 +138,11 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
     row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
+    suggested = facts["suggested"]
+    if suggested is not None and suggested != state.threshold:
+        params = {"value": suggested}
+        label = f"{suggested:g} for {review.SUGGESTED_PRECISION:.0%}"
+        row.btn("suggested", label=label, on_click=panel.choose_threshold, params=params, variant="outlined")
     choices = {UNKNOWN: "unknown"} | (state.truths or {})
     if len(choices) > 1:
         root.enum(

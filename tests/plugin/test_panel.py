@@ -94,6 +94,10 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
     assert panel.state["suspects"]["count"] == (scores >= 0.5).sum()
     assert panel.state["suspects"]["expected_precision"] == pytest.approx(scores[scores >= 0.5].mean())
 
+    exact = ecif.load_results(scored_dataset, "first").suggested_threshold()
+    suggested = panel.state["suspects"]["suggested"]
+    assert (suggested is None) == (exact is None) and (exact is None or 0 <= suggested - exact <= 1 / 200)
+
     panel.event(
         "select_bars", data=[{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}, {"trace_idx": 1, "idx": 2}]
     )
