@@ -25,6 +25,7 @@ class ComputeInfluence(EcifOperator):
     label = "compute influence"
     description = "Find pairs that harm a CLIP-style model, and captions that do not belong to their images"
     icon = "compute.svg"
+    submit = "Compute"
     place = GRID
     streams = delegable = True
 
@@ -98,9 +99,9 @@ class ComputeInfluence(EcifOperator):
             overwrite=overwrite,
         )
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-        """The form, checked as one types."""
-        return compute_form(ctx)
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Everything one may choose, guessed from the data and checked as one types."""
+        compute_form(ctx, inputs)
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Compute in a thread, telling the App how far it is; then show the result."""

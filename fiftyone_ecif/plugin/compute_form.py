@@ -14,9 +14,8 @@ from fiftyone_ecif.plugin.model_form import choose_features, default_model, devi
 FEW_PAIRS = 200
 
 
-def compute_form(ctx: foo.ExecutionContext) -> types.Property:
+def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Everything one may choose, guessed from the data, with the reason below whatever cannot work."""
-    inputs = types.Object()
     inputs.view_target(ctx, action_description="Compute influence for")
     samples = ctx.target_view()
     fields = validation.text_fields(ctx.dataset)
@@ -27,8 +26,6 @@ def compute_form(ctx: foo.ExecutionContext) -> types.Property:
         _choose_run_key(ctx, inputs)
         _choose_advanced(ctx, inputs)
         _estimate(ctx, inputs, samples)
-    view = types.PromptView(label="Compute influence", submit_button_label="Compute")
-    return types.Property(inputs, view=view)
 
 
 def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str]) -> bool:

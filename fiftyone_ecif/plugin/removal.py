@@ -40,14 +40,9 @@ def figure_name(name: str) -> str:
 
 
 class RemovalOperator(EcifOperator):
-    """Asks something about removing pairs; subclasses say what.
-
-    Class attributes:
-        submit: the text of the form's button
-    """
+    """Asks something about removing pairs; subclasses say what."""
 
     streams = delegable = True
-    submit: str
 
     def __call__(
         self, sample_collection: SampleCollection, run_key: str | None = None, delegate: bool = False
@@ -79,15 +74,13 @@ class RemovalOperator(EcifOperator):
         else:
             notice(inputs, "count", types.Notice, f"{removed:,} of {scored:,} pairs are thought away")
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run and samples, and how many of these the run has scored."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             samples = choose_samples(ctx, inputs, "Remove")
             self.count(ctx, inputs, samples, run_key)
             self.choose_more(ctx, inputs, run_key)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label=self.submit))
 
 
 class EstimateRemoval(RemovalOperator):

@@ -40,9 +40,7 @@ def unusable(operator: type[EcifOperator], packages: list[str]) -> type[EcifOper
         label = f"{operator.label} (cannot run: {', '.join(packages)} missing)"
         description = f"{missing_words(packages)} {HOW_TO_INSTALL}"
 
-        def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-            inputs = types.Object()
+        def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
             refuse(inputs, "missing_packages", missing_words(packages), HOW_TO_INSTALL)
-            return types.Property(inputs, view=types.PromptView(label=f"ECIF: {operator.label}"))
 
     return Unusable

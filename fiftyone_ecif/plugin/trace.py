@@ -39,6 +39,7 @@ class FindFailures(EcifOperator):
     label = "find failing queries"
     description = "Find the samples whose image or text retrieves a wrong answer, the worst first"
     icon = "failures.svg"
+    submit = "Find"
     streams = delegable = True
 
     def __call__(
@@ -61,13 +62,11 @@ class FindFailures(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, direction=direction)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, samples and direction."""
-        inputs = types.Object()
         if choose_run(ctx, inputs) is not None:
             choose_samples(ctx, inputs, "Ask about")
             _choose_direction(inputs)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Find"))
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Ask, and show the failing samples, the worst first."""
@@ -98,6 +97,7 @@ class TraceQuery(EcifOperator):
     label = "trace a failing query"
     description = "Show the training pairs that are to blame for a query's failure, and what removing them would do"
     icon = "trace.svg"
+    submit = "Trace"
     place = MODAL
     streams = delegable = True
 
@@ -126,9 +126,8 @@ class TraceQuery(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, text=text, direction=direction, k=k)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, query and direction."""
-        inputs = types.Object()
         if choose_run(ctx, inputs) is not None:
             samples = choose_samples(ctx, inputs, "Trace")
             text = inputs.str(
@@ -143,7 +142,6 @@ class TraceQuery(EcifOperator):
             inputs.int("k", default=BLAMED, min=1, label="Most pairs to show")
             if len(samples) == 0:
                 refuse(inputs, "nothing", "There is no sample to ask about.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Trace"))
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Trace, then show the pairs, most to blame first."""
@@ -179,6 +177,7 @@ class VerifyTrace(EcifOperator):
     label = "verify a trace by refitting"
     description = "Refit the head without the pairs that are most to blame for a query, and ask the query again"
     icon = "verify.svg"
+    submit = "Refit"
     streams = delegable = True
 
     def __call__(
@@ -203,9 +202,8 @@ class VerifyTrace(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, trace=trace, n=n)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, trace and number of pairs."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             keys = kept_traces(ctx.dataset.get_run_info(run_key).config)[::-1]
@@ -214,7 +212,6 @@ class VerifyTrace(EcifOperator):
                 inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")
             else:
                 refuse(inputs, "no_traces", "This run has no trace yet.", "Start with “ECIF: trace a failing query”.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Refit"))
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Refit, and show the prediction beside what was measured."""

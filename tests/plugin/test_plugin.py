@@ -45,7 +45,7 @@ class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name.partition(".")[0] in MISSING:
             raise ModuleNotFoundError(name)
-import importlib.util, fiftyone.operators
+import importlib.util, types, fiftyone.operators
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
 sys.meta_path.insert(0, Missing())
@@ -55,7 +55,7 @@ class Plugin(list):
 registered = Plugin()
 register(registered)
 for operator in registered[: len(OPERATORS)]:
-    (field,) = operator().resolve_input(None).type.properties.values()
+    (field,) = operator().resolve_input(types.SimpleNamespace(params={})).type.properties.values()
     assert field.invalid and "torch, open_clip_torch, safetensors, filelock" in field.error_message, field
     assert "--install" in field.error_message and "torch" in operator().config.label
 print(len(registered))
