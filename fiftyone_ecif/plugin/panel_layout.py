@@ -36,6 +36,7 @@ HELP = """Scores of a run of **ECIF: compute influence**.
 *Influence*: what pairs do to the target loss, and what removing the most harmful ones would do.
 *Trace*: which pairs are to blame for a failing query.
 *Health*: whether to trust the numbers."""
+SUGGESTED_THRESHOLD = f"{review.SUGGESTED_PRECISION:.0%} are expected from"
 NO_THRESHOLD = f"No threshold is expected to reach a precision of {review.SUGGESTED_PRECISION:.0%}."
 MILLISECONDS_BETWEEN_LOOKS = 2000
 PLOT = {"displayModeBar": False}  # it would cover the legend; a double click resets the axes
@@ -123,7 +124,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     root.md(
         f"**{facts['scored']:,}** scored pairs in view, about **{facts['expected_wrong']:,.0f}** of them wrong. "
         f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}."
-        + ("" if facts["suggested"] is not None else " " + NO_THRESHOLD),
+        + (f" {NO_THRESHOLD}" if facts["suggested"] is None else f" {SUGGESTED_THRESHOLD} {facts['suggested']:g}."),
         name="facts",
     )
     root.plot(
@@ -141,8 +142,9 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     suggested = facts["suggested"]
     if suggested is not None and suggested != state.threshold:
         params = {"value": suggested}
-        label = f"{suggested:g} for {review.SUGGESTED_PRECISION:.0%}"
-        row.btn("suggested", label=label, on_click=panel.choose_threshold, params=params, variant="outlined")
+        row.btn(
+            "suggested", label=f"Take {suggested:g}", on_click=panel.choose_threshold, params=params, variant="outlined"
+        )
     choices = {UNKNOWN: "unknown"} | (state.truths or {})
     if len(choices) > 1:
         root.enum(
