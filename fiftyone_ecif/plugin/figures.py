@@ -15,6 +15,8 @@ from fiftyone_ecif.curation.summary import SURE, SURENESS_EDGES, MeasuredPrecisi
 ORANGE, GREY, BLUE, GREEN = "#ff6d04", "#8a8f98", "#4a90d9", "#3fa66b"
 LINES = (GREEN, BLUE, ORANGE, "#b07cc6", GREY)
 HEIGHT, TALL = 260, 330
+BELOW = {"orientation": "h", "x": 0, "y": -0.25}  # where a legend of several lines covers nothing
+LEAST_SHOWN = 0.02  # half of the range of accuracies at least, lest noise looks like an effect
 BLAMED = 12  # pairs in the graph
 LONGEST_CAPTION = 42
 ROLES = {"positive": ("to blame as a positive", BLUE), "negative": ("as a negative", ORANGE)}
@@ -98,7 +100,7 @@ def precision_figure(measured: dict[str, MeasuredPrecision], threshold: float) -
                 "hovertemplate": "at the threshold: recall %{x:.1%}, precision %{y:.1%}<extra></extra>",
             }
         )
-    layout = _layout("Recall", "Precision") | {"showlegend": True, "legend": {"orientation": "h", "x": 0, "y": -0.3}}
+    layout = _layout("Recall", "Precision") | {"showlegend": True, "legend": BELOW}
     layout["height"] = TALL
     layout["xaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
@@ -149,10 +151,13 @@ def removal_figure(counts: np.ndarray, changes: np.ndarray, chosen: int, forecas
         traces.append(_line("predicted loss", removed, [each - loss[0] for each in loss], BLUE))
         name, shares = next(iter(predicted.items()))
         traces.append(_line(name.replace("_", " "), removed, shares, GREEN) | {"yaxis": "y2"})
-        layout |= {"showlegend": True, "legend": {"orientation": "h", "x": 0, "y": 1.2}}
+        layout |= {"showlegend": True, "legend": BELOW, "height": TALL}
         layout["xaxis"] |= {"range": [0, 1.03 * max(removed[-1], chosen)]}
+        middle, half = (max(shares) + min(shares)) / 2, (max(shares) - min(shares)) / 2
+        half = max(1.2 * half, LEAST_SHOWN)
         layout["yaxis2"] = {
-            "overlaying": "y", "side": "right", "tickformat": ".1%", "showgrid": False, "automargin": True,
+            "overlaying": "y", "side": "right", "tickformat": ".0%", "showgrid": False, "automargin": True,
+            "range": [middle - half, middle + half],
         }  # fmt: skip
     return traces, layout
 

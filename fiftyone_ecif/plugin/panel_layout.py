@@ -230,7 +230,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
         notice(root, "harmless", types.Notice, "No pair in view harms.")
         return
     root.md(_what_if(state), name="what_if")
-    root.plot("removal", layout=state.removal, config=PLOT, height=HEIGHT, on_click=panel.click_curve)
+    root.plot("removal", layout=state.removal, config=PLOT, height=state.removal["height"], on_click=panel.click_curve)
     row = root.h_stack("actions", gap=2, align_y="center")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
