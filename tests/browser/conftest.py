@@ -35,7 +35,7 @@ def browser():
     if executable is None:
         message = "no Chromium found; on Debian: apt-get install chromium fonts-dejavu-core"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)  # two busy cores are slow
     with sync_playwright() as playwright:
         playwright.selectors.set_test_id_attribute("data-cy")
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(CHROMIUM_OPTIONS))
@@ -74,6 +74,7 @@ def open_page(browser, session, request):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
         context.add_init_script(f"localStorage.setItem('mui-mode', '{theme}')")
         page = context.new_page()
+        page.set_default_timeout(60_000)
         address = f"http://127.0.0.1:{session.server_port}"
         watch(page, address)
         page.route(
