@@ -15,6 +15,8 @@ Measured on two CPU cores at 155 GFLOP/s: ViT-B-32 took 14 images/s (.78) and 19
 
 FLOAT_BYTES = 4
 SIZE = 1024
+RESNET_FEATURES = 32
+"""Features of a ResNet before its attention pools them, over its width."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Cost:
     """What it takes to embed pairs.
 
     Attributes:
-        seconds: on the CPU
+        seconds: on the device
         model_bytes: memory of the towers' weights
         feature_bytes: memory and disk of the pairs' features
     """
@@ -32,17 +34,18 @@ class Cost:
     feature_bytes: float
 
 
-def embedding_cost(pairs: int, model: str) -> Cost | None:
-    """What embedding pairs costs on this machine's CPU.
+def embedding_cost(pairs: int, model: str, device: str = "cpu") -> Cost | None:
+    """What embedding pairs costs on a device of this machine.
 
     A transformer layer of width w multiplies, for T tokens, 12 w² T + 2 T² w numbers; each costs 2 FLOP.
 
     Args:
         pairs: how many
         model: open_clip's name of it
+        device: "cpu", "cuda:0", ...; on GPUs the products alone are counted, and reading the images may take longer
 
     Returns:
-        :class:`Cost`; None for architectures that are no plain transformers, whose cost is not known beforehand
+        :class:`Cost`; None for architectures other than CLIP's own, whose cost is not known beforehand
     """
     import open_clip
 
@@ -50,35 +53,67 @@ def embedding_cost(pairs: int, model: str) -> Cost | None:
     if settings is None:
         return None
     vision, text = settings["vision_cfg"], settings["text_cfg"]
-    if not isinstance(vision.get("layers"), int) or not vision.get("patch_size") or "width" not in text:
-        return None
+    if "timm_model_name" in vision or "width" not in text:
+        return None  # timm's and Hugging Face's architectures
     size = vision.get("image_size", 224)
-    tokens = ((size[0] if isinstance(size, (list, tuple)) else size) // vision["patch_size"]) ** 2 + 1
-    towers = [(vision, tokens), (text, text.get("context_length", 77))]
-    products = sum(_products(tower, count) for tower, count in towers)
-    weights = sum(12 * tower["layers"] * tower["width"] ** 2 for tower, _ in towers)
-    weights += text.get("vocab_size", 49408) * text["width"]
-    return Cost(
-        pairs * 2 * products / (EFFICIENCY * product_speed()),
-        weights * FLOAT_BYTES,
-        pairs * (vision["width"] + text["width"]) * FLOAT_BYTES,
-    )
+    side = size[0] if isinstance(size, (list, tuple)) else size
+    text_products, text_weights = _transformer(text, text.get("context_length", 77))
+    if isinstance(vision["layers"], int):
+        image_products, image_weights = _transformer(vision, (side // vision["patch_size"]) ** 2 + 1)
+        width = vision["width"]
+    else:
+        image_products, image_weights = _resnet(vision, side, settings["embed_dim"])
+        width = RESNET_FEATURES * vision["width"]
+    weights = image_weights + text_weights + text.get("vocab_size", 49408) * text["width"]
+    seconds = pairs * 2 * (image_products + text_products) / (EFFICIENCY * product_speed(device))
+    return Cost(seconds, weights * FLOAT_BYTES, pairs * (width + text["width"]) * FLOAT_BYTES)
 
 
-def _products(tower: dict[str, Any], tokens: int) -> float:
-    width = tower["width"]
-    return tower["layers"] * (12 * width**2 * tokens + 2 * tokens**2 * width)
+def _transformer(tower: dict[str, Any], tokens: int) -> tuple[float, float]:
+    """Products and weights of a transformer's layers."""
+    weights = 12 * tower["layers"] * tower["width"] ** 2
+    return weights * tokens + tower["layers"] * 2 * tokens**2 * tower["width"], weights
+
+
+def _resnet(tower: dict[str, Any], side: int, outputs: int) -> tuple[float, float]:
+    """Products and weights of CLIP's ResNet: three 3×3 convolutions, bottlenecks, and attention that pools.
+
+    A bottleneck's last convolution runs at half the side where it is its stage's first, but not in the first stage.
+    """
+    width, products, weights = tower["width"], 0.0, 0.0
+
+    def convolve(inputs: int, outputs: int, kernel: int = 1) -> None:
+        nonlocal products, weights
+        count = kernel**2 * inputs * outputs
+        products, weights = products + side**2 * count, weights + count
+
+    side //= 2
+    for inputs, into in ((3, width // 2), (width // 2, width // 2), (width // 2, width)):
+        convolve(inputs, into, 3)
+    side, inputs = side // 2, width
+    for stage, blocks in enumerate(tower["layers"]):
+        planes = width * 2**stage
+        for block in range(blocks):
+            convolve(inputs, planes)
+            convolve(planes, planes, 3)
+            if block == 0:
+                side //= 1 if stage == 0 else 2
+                convolve(inputs, 4 * planes)  # the shortcut
+            convolve(planes, 4 * planes)
+            inputs = 4 * planes
+    pooling, tokens = 3 * inputs**2 + inputs * outputs, side**2 + 1
+    return products + tokens * pooling + 2 * tokens**2 * inputs, weights + pooling
 
 
 @functools.cache
-def product_speed() -> float:
-    """FLOP per second of a matrix product on this machine's CPU; takes about a tenth of a second, once."""
+def product_speed(device: str = "cpu") -> float:
+    """FLOP per second of a matrix product on a device of this machine; takes about a tenth of a second, once."""
     import torch
 
-    left = torch.rand(SIZE, SIZE)
-    left @ left  # the first one starts the threads
+    left = torch.rand(SIZE, SIZE, device=device)
+    (left @ left).sum().item()  # the first one starts the threads
     started, rounds = time.perf_counter(), 0
     while time.perf_counter() - started < 0.1:
-        left @ left
+        (left @ left)[0, 0].item()  # waits for the device
         rounds += 1
     return rounds * 2 * SIZE**3 / (time.perf_counter() - started)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
+from fiftyone_ecif.curation.review import harmful
 from fiftyone_ecif.curation.scopes import attributed_scope
 from fiftyone_ecif.curation.source import TowerSource
 from fiftyone_ecif.curation.validation import is_classification_field
@@ -29,11 +30,24 @@ from fiftyone_ecif.engine import (
 )
 from fiftyone_ecif.engine.local import Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import TARGET, mean_loss
-from fiftyone_ecif.engine.removal import Evaluation
+from fiftyone_ecif.engine.removal import LARGE_GROUP, Evaluation
 from fiftyone_ecif.models import ContrastiveModel, ParameterScope, load_model, wrap_model
 
 if TYPE_CHECKING:
     from fiftyone_ecif.curation.results import InfluenceResults
+
+
+@dataclass(frozen=True)
+class RemovalCurve:
+    """What becomes of the target as ever more pairs are removed.
+
+    Attributes:
+        removed: numbers of pairs, rising from 0
+        predicted: the target's figures without them, by name: ``target_loss`` in nats, and its recall or accuracy
+    """
+
+    removed: list[int]
+    predicted: dict[str, list[float]]
 
 
 class RemovalStudy:
@@ -61,17 +75,43 @@ class RemovalStudy:
         """See ``InfluenceResults.estimate_removal``."""
         return mean_effect(
             [
-                estimate_removal(fitted, removed, evaluate, newton_steps, self.progress)[0]
-                for fitted, removed, evaluate in self._fits()
+                estimate_removal(fitted, self.removed[members], evaluate, newton_steps, self.progress)[0]
+                for fitted, members, evaluate in self._fits()
             ]
         )
+
+    def curve(self, ids: Sequence[str], counts: Sequence[int]) -> RemovalCurve:
+        """The target without the first of ``ids``, for each of the ``counts``, rising."""
+        place = {id: row for row, id in enumerate(self.pairs.ids)}
+        order = torch.tensor([place[id] for id in ids])
+        parts = []
+        for fitted, members, evaluate in self._fits():
+            figures = [evaluate(fitted.scope)]
+            for count in counts:
+                removed = torch.zeros(len(self.pairs), dtype=torch.bool)
+                removed[order[:count]] = True
+                if removed[members].any():
+                    report = partial(self._report, f"Removal of {count:,} pairs")
+                    effect, _ = estimate_removal(fitted, removed[members], evaluate, progress=report)
+                    figures.append(effect.predicted)
+                else:
+                    figures.append(figures[0])
+            parts.append(figures)
+        predicted = {
+            name: [sum(figure[name] for figure in figures) / len(parts) for figures in zip(*parts, strict=True)]
+            for name in parts[0][0]
+        }
+        return RemovalCurve([0, *counts], predicted)
+
+    def _report(self, name: str, step: str, done: int, total: int) -> None:
+        self.progress(name, done, total)
 
     def verify(self) -> RemovalEffect:
         """See ``InfluenceResults.verify_removal``."""
         return mean_effect(
             [
-                verify_removal(fitted, removed, evaluate, progress=self.progress)
-                for fitted, removed, evaluate in self._fits()
+                verify_removal(fitted, self.removed[members], evaluate, progress=self.progress)
+                for fitted, members, evaluate in self._fits()
             ]
         )
 
@@ -117,11 +157,11 @@ class RemovalStudy:
         return replace(chosen, scope=chosen.scope.replace(results.origin.to(self.model.device)))
 
     def _fits(self) -> Iterator[tuple[FittedPairs, torch.Tensor, Evaluation]]:
-        """For every fit of the run: what was fitted, which of those are removed, and what it is judged by."""
+        """For every fit of the run with pairs to remove: what was fitted, on which rows, and what it is judged by."""
         ids, inputs = self.pairs.ids, self.attributed.pairs
         if self.target is not None and self.attributed.target is not None:
             evaluate = self._evaluation(self.attributed.target, self.target.ids, self.results.target_samples)
-            yield self._restore(inputs, 0), self.removed, evaluate
+            yield self._restore(inputs, 0), torch.arange(len(ids)), evaluate
             return
         half = cross_fit_folds(len(ids), self.settings.seed)
         for number in range(len(self.results.fitted)):
@@ -130,7 +170,7 @@ class RemovalStudy:
                 fitted = self._restore(Subset(inputs, members), number)
                 others_ids = [ids[row] for row in others.tolist()]
                 evaluate = self._evaluation(Subset(inputs, others), others_ids, self.results.samples)
-                yield fitted, self.removed[members], evaluate
+                yield fitted, members, evaluate
 
     def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
         vector = self.results.fitted[number].to(self.attributed.scope.vector())
@@ -170,3 +210,14 @@ class RemovalStudy:
             return [captions[id] for id in ids], None
         label = dict(zip(*samples.values(["id", f"{name}.label"]), strict=True))
         return [captions[id] for id in ids], [label[id] for id in ids]
+
+
+def forecast_removal(
+    results: InfluenceResults, view: SampleCollection | None, points: int, progress: Progress
+) -> RemovalCurve:
+    """See ``InfluenceResults.forecast_removal``."""
+    samples = harmful(results.dataset if view is None else view, results.run_key)
+    study = RemovalStudy(results, samples, progress)
+    ids = samples.limit(max(1, int(LARGE_GROUP * len(study.pairs)))).values("id")
+    counts = np.unique(np.linspace(0, len(ids), points + 1).round().astype(int))[1:]
+    return study.curve(ids, counts.tolist())

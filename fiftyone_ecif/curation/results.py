@@ -18,8 +18,8 @@ from fiftyone_ecif.curation.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.fixes import texts_at
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Query
-from fiftyone_ecif.curation.removal import RemovalStudy
-from fiftyone_ecif.curation.review import SUGGESTED_PRECISION
+from fiftyone_ecif.curation.removal import RemovalCurve, RemovalStudy, forecast_removal
+from fiftyone_ecif.curation.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results, trace_folder
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
@@ -151,8 +151,7 @@ class InfluenceResults:
         Returns:
             a view of pairs with a negative value, sorted by value, rising
         """
-        name = self.fields["value"]
-        return self._limited(self._scored(name).match(F(name) < 0).sort_by(name), limit)
+        return self._limited(harmful(self._scored(self.fields["value"]), self.run_key), limit)
 
     def valuable(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would raise the target loss, most valuable first.
@@ -334,6 +333,26 @@ class InfluenceResults:
             ValueError: as :meth:`estimate_removal`
         """
         return RemovalStudy(self, view, as_progress(progress)).verify()
+
+    def forecast_removal(
+        self, view: SampleCollection | None = None, points: int = 6, progress: bool | Callable | None = None
+    ) -> RemovalCurve:
+        """Predict the target as ever more harmful pairs are removed, the most harmful first, without retraining.
+
+        Each point is an ``estimate_removal`` of its own; what they share is prepared once.
+
+        Args:
+            view: the samples to remove from, as far as they are harmful; None: all
+            points: of the curve, up to all harmful pairs or a fifth of the run's
+            progress: as in ``compute_influence``
+
+        Returns:
+            a :class:`~fiftyone_ecif.curation.removal.RemovalCurve`
+
+        Raises:
+            ValueError: if none of them harms, or the data has changed since the run
+        """
+        return forecast_removal(self, view, points, as_progress(progress))
 
     def edited_checkpoint(
         self, view: SampleCollection, path: str, newton_steps: int = 1, progress: bool | Callable | None = None

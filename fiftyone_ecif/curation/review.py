@@ -58,7 +58,21 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
     name = FIELDS["misalignment"].name(run_key)
-    return samples.match(F(name) >= threshold).match_tags(TRUSTED_TAG, bool=False)
+    return samples.match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
+
+
+def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
+    """The pairs whose removal would lower the target loss, the most harmful first.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+
+    Returns:
+        a view sorted by value, rising
+    """
+    name = FIELDS["value"].name(run_key)
+    return samples.match({name: {"$lt": 0}}).sort_by(name)
 
 
 def mark_as_fine(samples: SampleCollection) -> int:

@@ -8,20 +8,25 @@ from pathlib import Path
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
+from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.curation.fields import METHOD, RUN_FIELDS
 from fiftyone_ecif.curation.validation import check_run_key
 
 
 def tensor_file(config: EcifConfig) -> Path:
     """Where a run's tensors lie on this machine."""
-    from fiftyone_ecif.features.cache import cache_folder  # brings torch, which the App's forms go without
-
     return cache_folder("runs") / f"{config.tensors}.safetensors"
 
 
 def trace_folder(config: EcifConfig) -> Path:
     """Where what a run's traces share, and the traces themselves, lie on this machine."""
     return tensor_file(config).with_suffix(".traces")
+
+
+def kept_traces(config: EcifConfig) -> list[str]:
+    """Keys of the traces that are kept with a run, oldest first."""
+    files = (trace_folder(config) / "kept").glob("*.safetensors")
+    return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
 
 class EcifConfig(RunConfig):

@@ -20,6 +20,7 @@ from torch import Tensor
 from fiftyone_ecif.core.trace import KINDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Asked, Interpreter, Query
+from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.curation.tracing import ORDERS, Found
 from fiftyone_ecif.engine.questions import Question
 
@@ -45,7 +46,7 @@ class TraceEffect:
         before: with all pairs
         predicted: without them, by the sum of their values
         standard_error: of ``predicted``, from its spread over rounds of random batches; NaN with one round
-        measured: after really refitting without them, drift subtracted; None if it was not asked for
+        measured: after really refitting without them, drift subtracted; None if nobody verified it
     """
 
     removed: int
@@ -74,6 +75,7 @@ class Trace:
             ``relative`` times ``doubt`` unless another was asked for
         target: the query's loss, or negative margin, with all pairs
         notes: what the user should know, in plain words
+        measured: like ``target``, after really refitting without the first n pairs, by n: what was verified
     """
 
     results: InfluenceResults
@@ -88,6 +90,7 @@ class Trace:
     doubt: list[float]
     target: float
     notes: list[str] = field(default_factory=list)
+    measured: dict[int, float] = field(default_factory=dict)
     _by_round: list[list[float]] = field(default_factory=list, repr=False)
     _questions: list[Question] = field(default_factory=list, repr=False)
 
@@ -124,21 +127,23 @@ class Trace:
         rounds = torch.tensor(self._by_round)[:, :n].sum(1) / heads
         error = rounds.std().item() / math.sqrt(len(rounds)) if len(rounds) > 1 else math.nan
         change = sum(self.value[:n]) / heads
-        return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error)
+        measured = None if n not in self.measured else self._shown(self.measured[n])
+        return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error, measured)
 
     def verify(self, n: int, progress: bool | Callable | None = None) -> TraceEffect:
-        """The same, and what really refitting the head without them gives.
+        """The same, and what really refitting the head without them gives; kept with the trace.
 
         Raises:
             ValueError: if the data has changed since the run
         """
-        effect = self.predicted_effect(n)
+        n = min(_count(n), len(self))
         report = as_progress(progress)
         study = self.results.trace_study()
         removed = torch.zeros(len(study.pairs), dtype=torch.bool)
-        removed[[study.row[id] for id in self.ids[: effect.removed]]] = True
-        target = study.measured(self._questions, self.kind, removed, report)
-        return TraceEffect(effect.removed, effect.before, effect.predicted, effect.standard_error, self._shown(target))
+        removed[[study.row[id] for id in self.ids[:n]]] = True
+        self.measured[n] = study.measured(self._questions, self.kind, removed, report)
+        self.save()
+        return self.predicted_effect(n)
 
     def _shown(self, target: float) -> float:
         return -target if self.kind == "margin" else target
@@ -149,7 +154,7 @@ class Trace:
             name: getattr(self, name)
             for name in (
                 "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target",
-                "notes", "_by_round",
+                "notes", "measured", "_by_round",
             )
         }  # fmt: skip
         record["asks"] = [question.asks for question in self._questions]
@@ -288,8 +293,8 @@ def _trace(
         found.doubt.tolist(),
         found.target,
         notes,
-        found.by_round.tolist(),
-        questions,
+        _by_round=found.by_round.tolist(),
+        _questions=questions,
     )
 
 
@@ -302,8 +307,7 @@ def trace_file(results: InfluenceResults, key: str) -> Path:
 
 def list_traces(results: InfluenceResults) -> list[str]:
     """Keys of the traces that are kept with a run, oldest first."""
-    files = (results.trace_folder / "kept").glob("*.safetensors")
-    return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
+    return kept_traces(results.config)
 
 
 def load_trace(results: InfluenceResults, key: str) -> Trace:
@@ -315,6 +319,7 @@ def load_trace(results: InfluenceResults, key: str) -> Trace:
     path = _existing(results, key)
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["trace"])
+        record["measured"] = {int(n): target for n, target in record["measured"].items()}  # JSON's keys are texts
         questions = [
             Question(
                 **{name: file.get_tensor(f"{number}.{name}") for name in _TENSORS},

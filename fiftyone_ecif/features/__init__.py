@@ -1,6 +1,6 @@
 """Tower features of image-text pairs: reading, embedding, storing."""
 
-from fiftyone_ecif.features.cache import cache_folder
+from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs
 from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
 from fiftyone_ecif.features.raw import RawPairs

@@ -11,11 +11,12 @@ from fiftyone_ecif.plugin.cancel import CancelJob
 from fiftyone_ecif.plugin.compute import ComputeInfluence
 from fiftyone_ecif.plugin.export import ExportCleaned
 from fiftyone_ecif.plugin.panel import EcifPanel
-from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, VerifyRemoval
+from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
 from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.requirements import missing_packages, unusable
 from fiftyone_ecif.plugin.runs import ManageRuns
 from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
-from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery
+from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery, VerifyTrace
 
 NAME = "@ecif/ecif"
 OPERATORS = (
@@ -24,9 +25,11 @@ OPERATORS = (
     ShowHarmful,
     ShowValuable,
     EstimateRemoval,
+    ForecastRemoval,
     VerifyRemoval,
     FindFailures,
     TraceQuery,
+    VerifyTrace,
     TagMisaligned,
     ApplySuggestions,
     MarkAsFine,
@@ -43,5 +46,8 @@ __all__ = ["NAME", "OPERATORS", "PANELS", "register"]
 
 def register(plugin: Any) -> None:
     """Register every operator and panel; ``fiftyone.yml`` lists the same names."""
-    for each in (*OPERATORS, *PANELS):
-        plugin.register(each)
+    missing = missing_packages()
+    for operator in OPERATORS:
+        plugin.register(unusable(operator, missing) if missing else operator)
+    for panel in PANELS:
+        plugin.register(panel)

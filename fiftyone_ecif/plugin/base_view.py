@@ -30,8 +30,16 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
         what: of what the selection is made, for the pictures
     """
     own = selected._serialize()[len(base._serialize()) :]
-    ctx.panel.state.own = {"length": len(own), "digest": _digest(own), "what": what}
+    ctx.panel.state.own = {"length": len(own), "digest": digest(own), "what": what}
+    ctx.panel.state.awaited = digest(selected._serialize())
     ctx.ops.set_view(selected)
+
+
+def is_echo(ctx: foo.ExecutionContext) -> bool:
+    """Whether the App only says that it shows what the panel selected last; true once."""
+    echo = ctx.panel.state.awaited == digest(ctx.view._serialize())
+    ctx.panel.state.awaited = None
+    return echo
 
 
 def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
@@ -45,10 +53,11 @@ def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
     if not own or len(stages) < own["length"]:
         return 0
     last = stages[len(stages) - own["length"] :]
-    return own["length"] if _digest(last) == own["digest"] else 0
+    return own["length"] if digest(last) == own["digest"] else 0
 
 
-def _digest(stages: list[dict]) -> str:
+def digest(stages: list[dict]) -> str:
+    """What two serialized views have in common if they are the same."""
     plain = [[stage["_cls"], stage["kwargs"]] for stage in stages]  # without the stages' own ids
     return hashlib.sha256(json.dumps(_as_in_javascript(plain), sort_keys=True, default=str).encode()).hexdigest()
 

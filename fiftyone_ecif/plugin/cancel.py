@@ -18,6 +18,7 @@ class CancelJob(EcifOperator):
     label = "cancel a running job"
     description = "Stop a job of ECIF that is running, here or in a worker; the data stay as they were"
     icon = "cancel.svg"
+    submit = "Stop it"
 
     def __call__(
         self, sample_collection: SampleCollection, job: str | None = None, delegate: bool = False
@@ -34,16 +35,14 @@ class CancelJob(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, job=job)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Which of the running jobs."""
-        inputs = types.Object()
         jobs = {job.id: f"{job.title} ({job.label})" for job in running_jobs(ctx)}
         if jobs:
             inputs.enum("job", list(jobs), default=next(iter(jobs)), label="Job", view=dropdown(jobs))
             notice(inputs, "harmless", types.Notice, "It stops at its next step.", "The data stay as they were.")
         else:
             refuse(inputs, "no_jobs", "No job is running on this dataset.")
-        return types.Property(inputs, view=types.PromptView(label="Cancel a job", submit_button_label="Stop it"))
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Leave a note for the job."""

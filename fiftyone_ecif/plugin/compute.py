@@ -14,6 +14,7 @@ from fiftyone_ecif.curation.validation import is_classification_field, text_fiel
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.compute_form import compute_form, proposed_run_key, trusted_pairs, without
 from fiftyone_ecif.plugin.forms import notice, show_fields
+from fiftyone_ecif.plugin.kept import open_panel
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 
@@ -24,6 +25,7 @@ class ComputeInfluence(EcifOperator):
     label = "compute influence"
     description = "Find pairs that harm a CLIP-style model, and captions that do not belong to their images"
     icon = "compute.svg"
+    submit = "Compute"
     place = GRID
     streams = delegable = True
 
@@ -97,9 +99,9 @@ class ComputeInfluence(EcifOperator):
             overwrite=overwrite,
         )
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-        """The form, checked as one types."""
-        return compute_form(ctx)
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Everything one may choose, guessed from the data and checked as one types."""
+        compute_form(ctx, inputs)
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Compute in a thread, telling the App how far it is; then show the result."""
@@ -141,6 +143,7 @@ def show_results(ctx: foo.ExecutionContext, results: Any) -> Iterator[Any]:
     yield ctx.ops.reload_dataset()
     yield ctx.ops.set_view(view)
     yield show_fields(ctx, results.run_key)
+    yield open_panel(ctx, "suspects", results.run_key)
     scored, skipped = len(view), len(results.skipped)
     outputs = types.Object()
     notice(outputs, "scored", types.Success, f"Scored {scored:,} pairs", "The most suspicious come first.")

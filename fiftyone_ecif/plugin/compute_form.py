@@ -12,12 +12,10 @@ from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice, passes, ref
 from fiftyone_ecif.plugin.model_form import choose_features, default_model, devices
 
 FEW_PAIRS = 200
-DEVICES = ("auto", "cpu")  # for which the cost is known beforehand
 
 
-def compute_form(ctx: foo.ExecutionContext) -> types.Property:
+def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Everything one may choose, guessed from the data, with the reason below whatever cannot work."""
-    inputs = types.Object()
     inputs.view_target(ctx, action_description="Compute influence for")
     samples = ctx.target_view()
     fields = validation.text_fields(ctx.dataset)
@@ -28,8 +26,6 @@ def compute_form(ctx: foo.ExecutionContext) -> types.Property:
         _choose_run_key(ctx, inputs)
         _choose_advanced(ctx, inputs)
         _estimate(ctx, inputs, samples)
-    view = types.PromptView(label="Compute influence", submit_button_label="Compute")
-    return types.Property(inputs, view=view)
 
 
 def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str]) -> bool:
@@ -189,13 +185,16 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     """Say what embedding will cost, where that is known."""
     from fiftyone_ecif.curation.cost import embedding_cost
 
-    model = ctx.params.get("model") or default_model()[0]
-    if ctx.params.get("features") == "embeddings" or ":" in model or ctx.params.get("device", "auto") not in DEVICES:
+    model, device = ctx.params.get("model") or default_model()[0], ctx.params.get("device", "auto")
+    if ctx.params.get("features") == "embeddings" or ":" in model or device not in ("auto", *devices()):
         return
-    cost = embedding_cost(len(samples), model)
-    if cost is None or (ctx.params.get("device", "auto") == "auto" and len(devices()) > 1):
-        return  # on a GPU nothing was measured
-    label = f"About {_duration(cost.seconds)} to embed {len(samples):,} pairs on this machine's CPU"
+    if device == "auto":
+        device = devices()[-1]  # the SDK prefers a GPU too
+    cost = embedding_cost(len(samples), model, device)
+    if cost is None:
+        return
+    on = "this machine's CPU" if device == "cpu" else f"{device}, or as long as it takes to read the images"
+    label = f"About {_duration(cost.seconds)} to embed {len(samples):,} pairs on {on}"
     memory = f"{(cost.model_bytes + cost.feature_bytes) / 1e9:.1f} GB"
     rest = (
         f"Less if they were embedded before. The scoring comes on top. About {memory} of memory for model and features."

@@ -24,6 +24,7 @@ class ExportCleaned(EcifOperator):
     label = "export the cleaned set"
     description = "Write the samples without those tagged “misaligned”, in a format of FiftyOne's exporters"
     icon = "export.svg"
+    submit = "Export"
     delegable = True
 
     def __call__(
@@ -63,9 +64,8 @@ class ExportCleaned(EcifOperator):
             threshold=threshold,
         )
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Samples, what to leave out, format and folder, and how many are left."""
-        inputs = types.Object()
         samples = choose_samples(ctx, inputs, "Export")
         _choose_suspects(ctx, inputs, samples)
         format = ctx.params.get("format", DEFAULT_FORMAT)
@@ -81,7 +81,6 @@ class ExportCleaned(EcifOperator):
         if ctx.params.get("folder"):
             arguments = _arguments(ctx)
             passes(folder, check_export, samples, arguments["folder"], arguments["format"], arguments["text_field"])
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Export"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Export, and say how many."""

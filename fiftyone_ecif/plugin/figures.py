@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import html
 import itertools
+from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
-from fiftyone_ecif.curation.summary import MeasuredPrecision
+from fiftyone_ecif.curation.summary import SURE, SURENESS_EDGES, MeasuredPrecision, Sureness
 
 ORANGE, GREY, BLUE, GREEN = "#ff6d04", "#8a8f98", "#4a90d9", "#3fa66b"
-HEIGHT = 260
+LINES = (GREEN, BLUE, ORANGE, "#b07cc6", GREY)
+HEIGHT, TALL = 260, 330
+BELOW = {"orientation": "h", "x": 0, "y": -0.25}  # where a legend of several lines covers nothing
+LEAST_SHOWN = 0.02  # half of the range of accuracies at least, lest noise looks like an effect
+BLAMED = 12  # pairs in the graph
+LONGEST_CAPTION = 42
+ROLES = {"positive": ("to blame as a positive", BLUE), "negative": ("as a negative", ORANGE)}
 FONT = {"size": 12}
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 """Plotly's traces and layout."""
 
 
-def histogram_figure(
-    counts: np.ndarray, edges: np.ndarray, threshold: float, selected: tuple[float, float] | None
-) -> Figure:
-    """Counts by misalignment, the expected precision above each value, and the threshold; a selection is coloured."""
+def histogram_figure(pairs: Sequence[int], threshold: float, selected: Sequence[float] | None) -> Figure:
+    """Pairs by misalignment, the expected precision above each value, and the threshold; a selection is coloured."""
+    counts, edges = np.array(pairs), np.linspace(0.0, 1.0, len(pairs) + 1)
     middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
     low, high = selected or (threshold, 1.0)
     inside = (middles >= low) & (middles <= high)
@@ -51,13 +59,8 @@ def histogram_figure(
         "bargap": 0.05,
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.18},
-        "shapes": [
-            {
-                "type": "line", "x0": threshold, "x1": threshold, "y0": 0, "y1": 1, "yref": "paper",
-                "line": {"color": ORANGE, "width": 2, "dash": "dash"},
-            }
-        ],
-    }  # fmt: skip
+        "shapes": [_mark(threshold)],
+    }
     layout["xaxis"] |= {"range": [0, 1]}
     layout["yaxis2"] = {
         "overlaying": "y", "side": "right", "range": [0, 1.02], "tickformat": ".0%", "showgrid": False,
@@ -67,34 +70,38 @@ def histogram_figure(
     return [bars, line], layout
 
 
-def precision_figure(measured: MeasuredPrecision, threshold: float) -> Figure:
-    """Measured precision against recall, and where the threshold stands."""
-    curve = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "measured",
-        "x": measured.recall.tolist(),
-        "y": measured.precision.tolist(),
-        "text": [f"threshold {each:.3f}" for each in measured.threshold],
-        "line": {"color": GREEN, "width": 2},
-        "hovertemplate": "%{text}<br>recall %{x:.1%}, precision %{y:.1%}<extra></extra>",
-    }
-    traces = [curve]
-    reached = np.flatnonzero(measured.threshold >= threshold - 1e-9)
+def precision_figure(measured: dict[str, MeasuredPrecision], threshold: float) -> Figure:
+    """Measured precision against recall, by score, the run's misalignment first; and where the threshold stands."""
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{plain(name)} ({found.average:.3f})",
+            "x": found.recall.tolist(),
+            "y": found.precision.tolist(),
+            "text": [f"{each:.3g}" for each in found.threshold],
+            "line": {"color": color, "width": 2 if number else 3, "dash": "dot" if number else "solid"},
+            "hovertemplate": "at %{text}: recall %{x:.1%}, precision %{y:.1%}<extra></extra>",
+        }
+        for number, (color, (name, found)) in enumerate(zip(LINES, measured.items(), strict=False))
+    ]
+    own = next(iter(measured.values()))
+    reached = np.flatnonzero(own.threshold >= threshold - 1e-9)
     if len(reached):
         row = reached[-1]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": "threshold",
-                "x": [float(measured.recall[row])],
-                "y": [float(measured.precision[row])],
-                "marker": {"color": ORANGE, "size": 10},
+                "x": [float(own.recall[row])],
+                "y": [float(own.precision[row])],
+                "marker": {"color": GREEN, "size": 10},
+                "showlegend": False,
                 "hovertemplate": "at the threshold: recall %{x:.1%}, precision %{y:.1%}<extra></extra>",
             }
         )
-    layout = _layout("Recall", "Precision")
+    layout = _layout("Recall", "Precision") | {"showlegend": True, "legend": BELOW}
+    layout["height"] = TALL
     layout["xaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     layout["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     return traces, layout
@@ -126,27 +133,150 @@ def roles_figure(columns: dict[str, list]) -> Figure:
     return [points], layout
 
 
-def removal_figure(counts: np.ndarray, changes: np.ndarray, chosen: int) -> Figure:
-    """Predicted change of the target loss by the number of removed pairs."""
-    curve = {
+def removal_figure(counts: np.ndarray, changes: np.ndarray, chosen: int, forecast: dict[str, Any] | None) -> Figure:
+    """What becomes of the target by the number of removed pairs.
+
+    Args:
+        counts: numbers of removed pairs
+        changes: of the target's loss, to first order, in nats
+        chosen: the number that is marked
+        forecast: ``removed`` and ``predicted`` of a RemovalCurve; None where there is none
+    """
+    traces = [_line("sum of the values", counts.tolist(), changes.tolist(), GREY if forecast else BLUE)]
+    layout = _layout("Most harmful pairs removed", "Loss change (nats)") | {"shapes": [_mark(chosen)]}
+    layout["yaxis"] |= {"exponentformat": "power"}
+    if forecast is not None:
+        removed, predicted = forecast["removed"], dict(forecast["predicted"])
+        loss = predicted.pop("target_loss")
+        traces.append(_line("predicted loss", removed, [each - loss[0] for each in loss], BLUE))
+        name, shares = next(iter(predicted.items()))
+        traces.append(_line(name.replace("_", " "), removed, shares, GREEN) | {"yaxis": "y2"})
+        layout |= {"showlegend": True, "legend": BELOW, "height": TALL}
+        layout["xaxis"] |= {"range": [0, 1.03 * max(removed[-1], chosen)]}
+        middle, half = (max(shares) + min(shares)) / 2, (max(shares) - min(shares)) / 2
+        half = max(1.2 * half, LEAST_SHOWN)
+        layout["yaxis2"] = {
+            "overlaying": "y", "side": "right", "tickformat": ".0%", "showgrid": False, "automargin": True,
+            "range": [middle - half, middle + half],
+        }  # fmt: skip
+    return traces, layout
+
+
+def _line(name: str, x: list, y: list, color: str) -> dict[str, Any]:
+    return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": "predicted",
-        "x": counts.tolist(),
-        "y": changes.tolist(),
+        "name": name,
+        "x": x,
+        "y": y,
         "marker": {"size": 5},
-        "line": {"color": BLUE, "width": 2},
-        "hovertemplate": "without the %{x:,} most harmful: %{y:.4g} nats<extra></extra>",
+        "line": {"color": color, "width": 2},
+        "hovertemplate": "without the %{x:,} most harmful: %{y:.4g}<extra></extra>",
     }
-    layout = _layout("Most harmful pairs removed", "Loss change (nats)")
-    layout["yaxis"] |= {"exponentformat": "power"}
-    layout["shapes"] = [
+
+
+def _mark(x: float) -> dict[str, Any]:
+    """A dashed line at a choice."""
+    line = {"color": ORANGE, "width": 2, "dash": "dash"}
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def blame_figure(pairs: list[dict[str, Any]], removed: int) -> Figure:
+    """A query and the pairs that are most to blame for it, joined by lines as wide as the blame.
+
+    Args:
+        pairs: rows of a trace's table
+        removed: how many of the first are thought away; the others are pale
+    """
+    drawn = pairs[:BLAMED]
+    largest = max(abs(row["value"]) for row in drawn)
+    traces: list[dict[str, Any]] = []
+    for role, (name, color) in ROLES.items():
+        mine = [(place, row) for place, row in enumerate(drawn) if blamed_role(row) == role]
+        if not mine:
+            continue
+        for place, row in mine:
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [0, 1],
+                    "y": [-(len(drawn) - 1) / 2, -place],
+                    "line": {"color": color, "width": 1 + 6 * abs(row["value"]) / largest, "shape": "spline"},
+                    "opacity": 0.85 if place < removed else 0.3,
+                    "hoverinfo": "skip",
+                    "showlegend": False,
+                }
+            )
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": name,
+                "x": [1] * len(mine),
+                "y": [-place for place, _ in mine],
+                "ids": [row["id"] for _, row in mine],
+                "text": [f"  {row['value']:.2g}  {_caption(row)}" for _, row in mine],
+                "textposition": "middle right",
+                "cliponaxis": False,
+                "marker": {"color": color, "size": 11},
+                "customdata": [[row["value_positive"], row["value_negative"]] for _, row in mine],
+                "hovertemplate": "as a positive %{customdata[0]:.3g}, as a negative %{customdata[1]:.3g} nats"
+                "<extra></extra>",
+            }
+        )
+    traces.append(
         {
-            "type": "line", "x0": chosen, "x1": chosen, "y0": 0, "y1": 1, "yref": "paper",
-            "line": {"color": ORANGE, "width": 2, "dash": "dash"},
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [0],
+            "y": [-(len(drawn) - 1) / 2],
+            "text": ["query"],
+            "textposition": "bottom center",
+            "marker": {"color": GREY, "size": 18},
+            "hoverinfo": "skip",
+            "showlegend": False,
         }
-    ]  # fmt: skip
-    return [curve], layout
+    )
+    layout = _layout("", "") | {"showlegend": True, "legend": {"orientation": "h", "x": 0, "y": 1.15}}
+    hidden = {"visible": False, "fixedrange": True}
+    layout |= {
+        "height": TALL + 20 * max(0, len(drawn) - 10),
+        "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
+        "xaxis": hidden | {"range": [-0.25, 3.4]},
+        "yaxis": hidden | {"range": [0.7 - len(drawn), 0.7]},
+    }
+    return traces, layout
+
+
+def blamed_role(row: dict[str, Any]) -> str:
+    """The role in which a pair of a trace harms the query more."""
+    return "positive" if row["value_positive"] <= row["value_negative"] else "negative"
+
+
+def _caption(row: dict[str, Any]) -> str:
+    return plain(shorten(row["text"] or "(deleted)", LONGEST_CAPTION, placeholder=" …"))
+
+
+def plain(text: str) -> str:
+    """A text that Plotly shows as it stands, for it takes some HTML."""
+    return html.escape(text, quote=False)
+
+
+def sureness_figure(found: Sureness) -> Figure:
+    """Pairs by how many standard errors their value is away from 0."""
+    edges = SURENESS_EDGES
+    bars = {
+        "type": "bar",
+        "x": np.sqrt(edges[:-1] * edges[1:]).tolist(),
+        "width": (edges[1:] - edges[:-1]).tolist(),
+        "y": found.counts.tolist(),
+        "marker": {"color": [GREY if edge < SURE else BLUE for edge in edges[:-1]]},
+        "hovertemplate": "%{x:.3g} standard errors: %{y:,} pairs<extra></extra>",
+    }
+    layout = _layout("Size of the value in standard errors", "Pairs")
+    layout["xaxis"] |= {"type": "log"}
+    return [bars], layout
 
 
 def _layout(x: str, y: str) -> dict[str, Any]:

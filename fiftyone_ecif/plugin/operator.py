@@ -21,6 +21,7 @@ class EcifOperator(foo.Operator):
         label: in the operator browser, after "ECIF:"
         description: one sentence
         icon: file name in ``assets/``
+        submit: the text of the form's button
         place: where its button stands: above the grid, beside the open sample, or nowhere
         streams: whether it reports progress, and so executes as a generator
         delegable: whether it can be left to a worker
@@ -30,6 +31,7 @@ class EcifOperator(foo.Operator):
     label: str
     description: str
     icon: str
+    submit: str
     place: types.Places | None = None
     streams = False
     delegable = False
@@ -47,6 +49,21 @@ class EcifOperator(foo.Operator):
             allow_immediate_execution=True,
             allow_delegated_execution=self.delegable,
         )
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Add what one may choose, what that will do, and why it cannot where it cannot."""
+        raise NotImplementedError
+
+    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+        """The operator's form."""
+        inputs = types.Object()
+        self.form(ctx, inputs)
+        view = types.PromptView(label=self.config.label, submit_button_label=self.submit_label(ctx))
+        return types.Property(inputs, view=view)
+
+    def submit_label(self, ctx: foo.ExecutionContext) -> str:
+        """The text of the form's button, where it depends on what was chosen."""
+        return self.submit
 
     def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement | None:
         """A button that opens the operator's form."""

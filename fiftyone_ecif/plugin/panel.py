@@ -1,33 +1,44 @@
 """The panel “ECIF”: a run seen as pictures, its suspects reviewed one by one, and what removing pairs would do.
 
-What a tab shows is computed by ``_show_…`` when it is needed and kept in the panel's state (texts) and data
-(pictures); :mod:`fiftyone_ecif.plugin.panel_layout` lays it out.
+Here are its events. What a tab shows is computed by :mod:`fiftyone_ecif.plugin.panel_content` when it is needed, and
+laid out by :mod:`fiftyone_ecif.plugin.panel_layout`.
 """
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import functools
+from collections.abc import Callable
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
-import numpy as np
-from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
-from fiftyone_ecif.plugin import figures, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, select, selection
+from fiftyone_ecif.curation.runs import kept_traces
+from fiftyone_ecif.plugin import panel_content, panel_layout
+from fiftyone_ecif.plugin.base_view import base_view, is_echo, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
+from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
 
-CARDS = 4
-SCATTERED = 3000
-FIRST_REMOVED = 10  # at first, a tenth of the harmful pairs is thought away
-STORE = "ecif_panel"
-KEPT = ("run_key", "tab", "threshold", "truth", "remove")
+KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
+
+
+def says_why(event: Callable[[EcifPanel, foo.ExecutionContext], None]) -> Callable:
+    """An event that, where it cannot be done, says why in plain words."""
+
+    @functools.wraps(event)
+    def said(panel: EcifPanel, ctx: foo.ExecutionContext) -> None:
+        try:
+            event(panel, ctx)
+        except ValueError as error:
+            ctx.ops.notify(str(error), variant="error")
+            panel.refresh(ctx)
+
+    return said
 
 
 class EcifPanel(foo.Panel):
@@ -37,7 +48,7 @@ class EcifPanel(foo.Panel):
     def config(self) -> foo.PanelConfig:
         """Beside the samples grid, once."""
         return foo.PanelConfig(
-            name="ecif_panel",
+            name=PANEL,
             label="ECIF",
             icon="/assets/compute.svg",
             category=foo.Categories.CURATE,
@@ -59,6 +70,8 @@ class EcifPanel(foo.Panel):
 
     def on_change_view(self, ctx: foo.ExecutionContext) -> None:
         """Follow the view, but not the panel's own selections."""
+        if is_echo(ctx):
+            return
         if selection(ctx) is None:
             ctx.panel.state.page = 0
         self._show(ctx)
@@ -71,7 +84,8 @@ class EcifPanel(foo.Panel):
 
     def choose_run(self, ctx: foo.ExecutionContext) -> None:
         """Another run."""
-        ctx.panel.state.set({"run_key": ctx.params["value"], "page": 0, "remove": 0})
+        new = {"run_key": ctx.params["value"], "page": 0, "remove": 0, "trace": None, "newest_trace": None}
+        ctx.panel.state.set(new)
         self._show(ctx)
 
     def choose_tab(self, ctx: foo.ExecutionContext) -> None:
@@ -96,6 +110,18 @@ class EcifPanel(foo.Panel):
         value = ctx.params.get("value")
         if isinstance(value, (int, float)) and value >= 0:
             ctx.panel.state.remove = int(value)
+            self._show(ctx)
+
+    def choose_trace(self, ctx: foo.ExecutionContext) -> None:
+        """Another of the run's traces."""
+        ctx.panel.state.set({"trace": ctx.params["value"], "remove_traced": None})
+        self._show(ctx)
+
+    def choose_remove_traced(self, ctx: foo.ExecutionContext) -> None:
+        """How many of the pairs that are most to blame to think away."""
+        value = ctx.params.get("value")
+        if isinstance(value, (int, float)) and value >= 1:
+            ctx.panel.state.remove_traced = int(value)
             self._show(ctx)
 
     def refresh(self, ctx: foo.ExecutionContext) -> None:
@@ -123,11 +149,10 @@ class EcifPanel(foo.Panel):
     def _select_range(self, ctx: foo.ExecutionContext, low: float, high: float) -> None:
         run_key, base = ctx.panel.state.run_key, base_view(ctx)
         name = FIELDS["misalignment"].name(run_key)
-        below = F(name) <= high if high >= 1 else F(name) < high
-        chosen = base.match((F(name) >= low) & below).sort_by(name, reverse=True)
-        select(ctx, chosen, base, {"range": [low, high]})
+        inside = {"$gte": low} if high >= 1 else {"$gte": low, "$lt": high}
+        select(ctx, base.match({name: inside}).sort_by(name, reverse=True), base, {"range": [low, high]})
         show_fields(ctx, run_key)
-        self._show_suspects(ctx, base, (low, high))
+        panel_content.draw_histogram(ctx, (low, high))
 
     def select_points(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs inside the lasso."""
@@ -145,10 +170,56 @@ class EcifPanel(foo.Panel):
     def show_harmful(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs that are thought away, the most harmful first."""
         state, base = ctx.panel.state, base_view(ctx)
-        name = FIELDS["value"].name(state.run_key)
-        chosen = base.exists(name).match(F(name) < 0).sort_by(name).limit(max(1, state.remove))
+        chosen = review.harmful(base, state.run_key).limit(max(1, state.remove))
         select(ctx, chosen, base, {"harmful": state.remove})
         show_fields(ctx, state.run_key, "value")
+
+    def click_blamed(self, ctx: foo.ExecutionContext) -> None:
+        """Open a pair of the trace."""
+        if ctx.params.get("id"):
+            ctx.ops.open_sample(id=ctx.params["id"])
+
+    @says_why
+    def show_blamed(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs of the trace, most to blame first."""
+        state, results = ctx.panel.state, ecif.load_results(ctx.dataset, ctx.panel.state.run_key)
+        blamed = results.load_trace(state.trace).view(state.remove_traced)
+        select(ctx, blamed, ctx.dataset.view(), {"trace": state.trace})  # the view may hold none of them
+        show_fields(ctx, state.run_key, "value")
+
+    @says_why
+    def delete_trace(self, ctx: foo.ExecutionContext) -> None:
+        """Forget the trace."""
+        state = ctx.panel.state
+        ecif.load_results(ctx.dataset, state.run_key).delete_trace(state.trace)
+        state.set({"trace": None, "newest_trace": None})
+        self._show(ctx)
+
+    # Forms of operators, after which the panel looks again
+
+    def compute(self, ctx: foo.ExecutionContext) -> None:
+        """Compute a run."""
+        self._prompt(ctx, "compute_influence")
+
+    def find_failures(self, ctx: foo.ExecutionContext) -> None:
+        """Find the queries that fail."""
+        self._prompt(ctx, "find_failures", run_key=ctx.panel.state.run_key)
+
+    def estimate(self, ctx: foo.ExecutionContext) -> None:
+        """Estimate the removal of the pairs in view."""
+        self._prompt(ctx, "estimate_removal", run_key=ctx.panel.state.run_key)
+
+    def forecast(self, ctx: foo.ExecutionContext) -> None:
+        """Predict loss and accuracy along the curve."""
+        self._prompt(ctx, "forecast_removal", run_key=ctx.panel.state.run_key)
+
+    def verify_trace(self, ctx: foo.ExecutionContext) -> None:
+        """Refit without the pairs that are most to blame."""
+        state = ctx.panel.state
+        self._prompt(ctx, "verify_trace", run_key=state.run_key, trace=state.trace, n=state.remove_traced)
+
+    def _prompt(self, ctx: foo.ExecutionContext, operator: str, **params: object) -> None:
+        ctx.prompt(f"@ecif/ecif/{operator}", params=params, on_success=self.refresh)
 
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
@@ -156,36 +227,42 @@ class EcifPanel(foo.Panel):
         ctx.panel.state.own = None
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
         if ctx.panel.state.tab == "suspects":
-            self._show_suspects(ctx, base, None)
+            panel_content.suspects(ctx, base)
 
     # Repairs
 
+    @says_why
     def tag(self, ctx: foo.ExecutionContext) -> None:
         """Tag the pairs at or above the threshold."""
         state = ctx.panel.state
         tagged = ecif.tag_misaligned(base_view(ctx), state.run_key, state.threshold)
         self._changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
 
+    @says_why
     def accept(self, ctx: foo.ExecutionContext) -> None:
         """Replace a card's caption by the suggestion."""
         report = ecif.apply_suggestions(self._card(ctx), ctx.panel.state.run_key, by=ctx.user_id)
         self._changed(ctx, "Replaced the caption" if report.changed else f"Nothing was replaced: {report}")
 
+    @says_why
     def find(self, ctx: foo.ExecutionContext) -> None:
         """Compute a suggestion for a card that has none."""
         found = ecif.load_results(ctx.dataset, ctx.panel.state.run_key).suggest(self._card(ctx))
         self._changed(ctx, "Found a suggestion" if found else "No caption of the data set fits this image better")
 
+    @says_why
     def fine(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as fine."""
         ecif.mark_as_fine(self._card(ctx))
         self._changed(ctx, "Marked as fine")
 
+    @says_why
     def reject(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as wrong, and its suggestion too."""
         ecif.reject(self._card(ctx))
         self._changed(ctx, "Rejected: it is left out of the cleaned set")
 
+    @says_why
     def undo(self, ctx: foo.ExecutionContext) -> None:
         """Take back what the latest action replaced."""
         report = ecif.undo_fixes(fixes.last_fixed(ctx.dataset))
@@ -211,7 +288,10 @@ class EcifPanel(foo.Panel):
         ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")
 
     def _card(self, ctx: foo.ExecutionContext) -> fo.DatasetView:
-        return ctx.dataset.select([ctx.params["id"]])
+        card = ctx.dataset.select([ctx.params["id"]])
+        if not card:
+            raise ValueError("This sample was deleted meanwhile.")
+        return card
 
     def _changed(self, ctx: foo.ExecutionContext, message: str) -> None:
         """Let the grid and the panel show a change of the data."""
@@ -230,7 +310,7 @@ class EcifPanel(foo.Panel):
             "remove": 0,
             "page": 0,
         }
-        ctx.panel.state.set(first | (ctx.store(STORE).get("choices") or {}))
+        ctx.panel.state.set(first | kept_choices(ctx))
 
     def _show(self, ctx: foo.ExecutionContext) -> None:
         """Compute what the chosen tab shows, or say why there is nothing to see."""
@@ -249,70 +329,17 @@ class EcifPanel(foo.Panel):
         if gone:
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
             return
-        ctx.store(STORE).set("choices", {name: state.get(name) for name in KEPT})
-        base = base_view(ctx)
+        keep_choices(ctx, {name: state.get(name) for name in KEPT})
+        self._turn_to_new_trace(ctx)
         try:
-            if state.tab == "suspects":
-                what = selection(ctx) or {}
-                self._show_suspects(ctx, base, tuple(what["range"]) if "range" in what else None)
-            elif state.tab == "review":
-                self._show_review(ctx, base)
-            elif state.tab == "influence":
-                self._show_influence(ctx, base)
+            panel_content.CONTENT[state.tab](ctx, base_view(ctx))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 
-    def _show_suspects(
-        self, ctx: foo.ExecutionContext, base: fo.DatasetView, selected: tuple[float, float] | None
-    ) -> None:
+    def _turn_to_new_trace(self, ctx: foo.ExecutionContext) -> None:
+        """Show a trace that was made since the last look."""
         state = ctx.panel.state
-        facts = summary.suspects(base, state.run_key, state.threshold)
-        state.suspects = vars(facts)
-        state.selected = selected
-        counts, edges = summary.misalignment_histogram(base, state.run_key)
-        traces, state.histogram = figures.histogram_figure(counts, edges, state.threshold, selected)
-        ctx.panel.set_data("histogram", traces)
-        choices = summary.truth_choices(ctx.dataset)
-        state.truths, state.measured = choices, None
-        if state.truth in choices and (measured := summary.measured_precision(base, state.run_key, state.truth)):
-            state.measured = {"average": measured.average, "wrong": measured.wrong}
-            traces, state.precision = figures.precision_figure(measured, state.threshold)
-            ctx.panel.set_data("precision", traces)
-
-    def _show_review(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
-        state = ctx.panel.state
-        config = ctx.dataset.get_run_info(state.run_key).config
-        waiting = review.to_review(base, state.run_key)
-        total = len(waiting)
-        state.page = min(state.page or 0, max(0, (total - 1) // CARDS))
-        suggestion, misalignment = (FIELDS[name].name(state.run_key) for name in ("suggestion", "misalignment"))
-        columns = ["id", "filepath", misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
-        text = fixes.text_path(ctx.dataset, config.text_field) if config.text_field else "id"
-        shown = waiting.skip(state.page * CARDS).limit(CARDS)
-        state.waiting, state.last_fixed = total, len(fixes.last_fixed(ctx.dataset))
-        state.cards = [
-            {
-                "id": id,
-                "image": f"/media?filepath={quote(filepath)}",
-                "text": caption,
-                "misalignment": probability,
-                "suggestion": label,
-                "confidence": confidence,
-            }
-            for id, filepath, probability, label, confidence, caption in zip(
-                *shown.values([*columns, text]), strict=True
-            )
-        ]
-
-    def _show_influence(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
-        state = ctx.panel.state
-        columns = summary.roles_sample(base, state.run_key, SCATTERED)
-        traces, state.roles = figures.roles_figure(columns)
-        ctx.panel.set_data("roles", traces)
-        counts, changes = summary.removal_curve(base, state.run_key)
-        harmful = int(counts[-1])
-        state.remove = min(state.remove or -(-harmful // FIRST_REMOVED), harmful)
-        traces, state.removal = figures.removal_figure(counts, changes, state.remove)
-        ctx.panel.set_data("removal", traces)
-        change = float(np.interp(state.remove, counts, changes))
-        state.influence = {"drawn": len(columns["id"]), "harmful": harmful, "change": change}
+        newest = next(reversed(kept_traces(ctx.dataset.get_run_info(state.run_key).config)), "")
+        if state.newest_trace is not None and newest not in ("", state.newest_trace):
+            state.set({"tab": "trace", "trace": newest, "remove_traced": None})
+        state.newest_trace = newest

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.curation import validation
+from fiftyone_ecif.curation import review, validation
 from fiftyone_ecif.plugin.base_view import selection
-from fiftyone_ecif.plugin.figures import HEIGHT
+from fiftyone_ecif.plugin.figures import HEIGHT, TALL
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
+from fiftyone_ecif.plugin.removal import figure_name
+from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
 from fiftyone_ecif.plugin.runs import describe_run
 
 if TYPE_CHECKING:
     from fiftyone_ecif.plugin.panel import EcifPanel
 
 UNKNOWN = "unknown"
-TABS = {"suspects": "Suspects", "review": "Review", "influence": "Influence", "health": "Health"}
+TABS = {
+    "suspects": "Suspects",
+    "review": "Review",
+    "influence": "Influence",
+    "trace": "Trace",
+    "health": "Health",
+}
 HELP = """Scores of a run of **ECIF: compute influence**.
 
 *Suspects*: how likely captions are wrong; drag over the bars to see the pairs.
 *Review*: the most suspicious pairs one by one.
 *Influence*: what pairs do to the target loss, and what removing the most harmful ones would do.
+*Trace*: which pairs are to blame for a failing query.
 *Health*: whether to trust the numbers."""
-COMPUTE = "@ecif/ecif/compute_influence"
+SUGGESTED_THRESHOLD = f"{review.SUGGESTED_PRECISION:.0%} are expected from"
+NO_THRESHOLD = f"No threshold is expected to reach a precision of {review.SUGGESTED_PRECISION:.0%}."
 MILLISECONDS_BETWEEN_LOOKS = 2000
 PLOT = {"displayModeBar": False}  # it would cover the legend; a double click resets the axes
 
 
 def problem(ctx: foo.ExecutionContext) -> str | None:
     """Why nothing can be shown of this dataset; None if something can."""
+    missing = missing_packages()
+    if missing:
+        return f"{missing_words(missing)} {HOW_TO_INSTALL}"
     if ecif.list_runs(ctx.dataset):
         return None
     try:
@@ -49,17 +64,17 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
     _jobs(panel, root, state)
     runs = ecif.list_runs(ctx.dataset)
     if not state.run_key or not runs:
-        _empty(root, state)
+        _empty(panel, root, state)
         return types.Property(root)
     _menu(panel, root, ctx, runs)
-    if state.problem:
-        notice(root, "problem_words", types.Warning, state.problem)
-        return types.Property(root)
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
         tabs.add_choice(name, label=label)
     root.enum("tab", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
-    {"suspects": _suspects, "review": _review, "influence": _influence, "health": _health}[state.tab](panel, root, ctx)
+    if state.problem:
+        notice(root, "problem_words", types.Warning, state.problem)
+    else:
+        LAYOUTS[state.tab](panel, root, ctx)
     return types.Property(root)
 
 
@@ -74,17 +89,17 @@ def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
         root.view("timer", timer)
 
 
-def _empty(root: types.Object, state: Any) -> None:
+def _empty(panel: EcifPanel, root: types.Object, state: Any) -> None:
     """No run: why, or how to begin."""
     if state.problem:
         notice(root, "problem_words", types.Warning, state.problem)
         return
     root.md(
-        "### No run yet\nCompute influence, and see here which captions are probably wrong, which pairs harm the "
+        "**No run yet.** Compute influence, and see here which captions are probably wrong, which pairs harm the "
         "model, and what removing them would do.",
         name="empty",
     )
-    root.btn("compute", label="Compute influence", on_click=COMPUTE, prompt=True, variant="contained")
+    root.btn("compute", label="Compute influence", on_click=panel.compute, variant="contained")
 
 
 def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
@@ -92,7 +107,7 @@ def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs:
     row = root.h_stack("menu", gap=2, align_y="center", pad=1)
     state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
     row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
-    row.btn("again", label="New run", icon="add", on_click=COMPUTE, prompt=True, variant="outlined")
+    row.btn("again", label="New run", icon="add", on_click=panel.compute, variant="outlined")
     if selection(ctx):
         clear = panel.clear_selection
         row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=clear, variant="outlined")
@@ -108,7 +123,8 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     expected = "" if precision is None else f", of which {precision:.0%} are expected to be wrong"
     root.md(
         f"**{facts['scored']:,}** scored pairs in view, about **{facts['expected_wrong']:,.0f}** of them wrong. "
-        f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}.",
+        f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}."
+        + (f" {NO_THRESHOLD}" if facts["suggested"] is None else f" {SUGGESTED_THRESHOLD} {facts['suggested']:g}."),
         name="facts",
     )
     root.plot(
@@ -123,6 +139,12 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
     row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
+    suggested = facts["suggested"]
+    if suggested is not None and suggested != state.threshold:
+        params = {"value": suggested}
+        row.btn(
+            "suggested", label=f"Take {suggested:g}", on_click=panel.choose_threshold, params=params, variant="outlined"
+        )
     choices = {UNKNOWN: "unknown"} | (state.truths or {})
     if len(choices) > 1:
         root.enum(
@@ -134,9 +156,12 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
             on_change=panel.choose_truth,
         )
     if state.measured:
-        text = f"Measured on {state.measured['wrong']:,} wrong pairs: average precision {state.measured['average']:.3f}"
+        text = (
+            f"Measured on {state.measured['wrong']:,} wrong pairs: average precision "
+            f"**{state.measured['average']:.3f}**, beside that of other scores."
+        )
         root.md(text, name="measured_words")
-        root.plot("precision", layout=state.precision, config=PLOT, height=HEIGHT)
+        root.plot("precision", layout=state.precision, config=PLOT, height=TALL)
 
 
 def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -161,14 +186,7 @@ def _card(panel: EcifPanel, root: types.Object, number: int, card: dict[str, Any
     """Picture, caption, suggestion, and the three answers."""
     frame = root.h_stack(f"card_{number}", gap=2, align_y="center", variant="outline", pad=1)
     params = {"id": card["id"]}
-    frame.define_property(
-        "image",
-        types.String(),
-        default=card["image"],
-        view=types.ImageView(
-            height="96px", width="96px", alt="the pair's image", operator=panel.open_card, params=params
-        ),
-    )
+    _picture(frame, card["image"], "the pair's image", panel.open_card, params)
     body = frame.v_stack("body", gap=1)
     body.md(
         f"**{escaped(card['text'] or '(no caption)')}**  \nwrong with probability {card['misalignment']:.2f}",
@@ -189,6 +207,11 @@ def _card(panel: EcifPanel, root: types.Object, number: int, card: dict[str, Any
     answers.btn("reject", label="Reject", icon="close", on_click=panel.reject, params=params, variant="outlined")
 
 
+def _picture(frame: types.Object, image: str, alt: str, on_click: Callable, params: dict[str, Any]) -> None:
+    view = types.ImageView(height="96px", width="96px", alt=alt, operator=on_click, params=params)
+    frame.define_property("image", types.String(), default=image, view=view)
+
+
 def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
     state = ctx.panel.state
     facts = state.influence or {}
@@ -206,25 +229,97 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
     if not facts["harmful"]:
         notice(root, "harmless", types.Notice, "No pair in view harms.")
         return
-    root.md(
-        f"**What if** the {state.remove:,} most harmful of {facts['harmful']:,} harmful pairs were gone? The target "
-        f"loss would change by **{facts['change']:.3g} nats**, to first order.",
-        name="what_if",
-    )
-    root.plot("removal", layout=state.removal, config=PLOT, height=HEIGHT, on_click=panel.click_curve)
+    root.md(_what_if(state), name="what_if")
+    root.plot("removal", layout=state.removal, config=PLOT, height=state.removal["height"], on_click=panel.click_curve)
     row = root.h_stack("actions", gap=2, align_y="center")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
-    row.btn(
-        "estimate",
-        label="Estimate",
-        icon="calculate",
-        on_click="@ecif/ecif/estimate_removal",
-        prompt=True,
-        params={"run_key": state.run_key},
-        variant="outlined",
+    row.btn("forecast", label="Predict", icon="show_chart", on_click=panel.forecast, variant="outlined")
+    row.btn("estimate", label="Estimate", icon="calculate", on_click=panel.estimate, variant="outlined")
+
+
+def _what_if(state: Any) -> str:
+    facts = state.influence
+    words = f"**What if** the {state.remove:,} most harmful of {facts['harmful']:,} harmful pairs were gone? "
+    predicted = dict(facts["predicted"] or {})
+    if not predicted:
+        return words + (
+            f"To first order the target loss would change by **{facts['change']:.3g} nats**; "
+            "*Predict* gives the loss and accuracy in closed form."
+        )
+    before, after = predicted.pop("target_loss")
+    words += f"The target loss is predicted to go from {before:.4g} to **{after:.4g} nats**"
+    for name, (before, after) in predicted.items():
+        words += f", {figure_name(name).lower()} from {before:.1%} to **{after:.1%}**"
+    return words + "."
+
+
+def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
+    state = ctx.panel.state
+    blame = state.blame
+    if not blame:
+        root.md(
+            "**No trace yet.** Find the queries that fail, open one of them and choose *Trace a failing query (ECIF)* "
+            "above it: here you see which training pairs are to blame.",
+            name="empty",
+        )
+        find = panel.find_failures
+        root.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="contained")
+        return
+    row = root.h_stack("traces", gap=2, align_y="center")
+    labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
+    row.enum("trace", list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
+    row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
+    if not blame["pairs"]:
+        notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")
+        return
+    _query(panel, root, blame)
+    for number, note in enumerate(blame["notes"]):
+        notice(root, f"note_{number}", types.Notice, note)
+    root.plot("blamed", layout=state.blamed, config=PLOT, height=state.blamed["height"], on_click=panel.click_blamed)
+    row = root.h_stack("actions", gap=2, align_y="center")
+    row.int("removed", default=state.remove_traced, label="Pairs to remove", on_change=panel.choose_remove_traced)
+    row.btn("show", label="Show them", icon="visibility", on_click=panel.show_blamed, variant="contained")
+    row.btn("verify", label="Verify by refitting", icon="fact_check", on_click=panel.verify_trace, variant="outlined")
+
+
+def _query(panel: EcifPanel, root: types.Object, blame: dict[str, Any]) -> None:
+    """Who asks, and what removing the pairs to blame would do."""
+    frame = root.h_stack("query", gap=2, align_y="center", variant="outline", pad=1)
+    asking = blame["asking"]
+    if asking:
+        _picture(frame, asking["image"], "the query's image", panel.open_card, {"id": asking["id"]})
+    error = "" if math.isnan(blame["standard_error"]) else f" ± {blame['standard_error']:.2g}"
+    words = (
+        f"**{escaped(asking['text'] or '(no caption)') if asking else escaped(blame['query'])}**  \n"
+        f"Without the {blame['removed']:,} pairs that are most to blame, the {blame['kind']} is predicted to go from "
+        f"{blame['before']:.3g} to **{blame['predicted']:.3g}**{error} nats"
     )
+    if blame["measured"] is not None:
+        words += f"; refitted, it goes to **{blame['measured']:.3g}**"
+    if blame["kind"] == "margin":
+        words += ". Above 0, the query is answered right"
+    frame.md(words + ".", name="effect")
 
 
 def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
-    describe_run(ctx, root, ctx.panel.state.run_key)
+    state = ctx.panel.state
+    if state.sureness:
+        sure, scored = state.sureness["sure"], state.sureness["scored"]
+        root.md(
+            f"**Spread over the rounds:** the values of {sure:,} of {scored:,} pairs in view ({sure / scored:.0%}) are "
+            "two standard errors or more away from 0, so that their sign is known.",
+            name="spread_words",
+        )
+        root.plot("spread", layout=state.spread, config=PLOT, height=HEIGHT)
+    describe_run(ctx, root, state.run_key)
+
+
+LAYOUTS: dict[str, Callable[..., None]] = {
+    "suspects": _suspects,
+    "review": _review,
+    "influence": _influence,
+    "trace": _trace,
+    "health": _health,
+}
+"""By tab."""

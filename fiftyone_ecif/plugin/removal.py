@@ -11,6 +11,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.curation import review
 from fiftyone_ecif.curation.fields import FIELDS
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import (
@@ -22,6 +23,7 @@ from fiftyone_ecif.plugin.forms import (
     notice,
     refuse,
 )
+from fiftyone_ecif.plugin.kept import keep_forecast
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 FIGURES = {
@@ -30,18 +32,17 @@ FIGURES = {
     "recall_at_5": "Recall at 5",
     "zero_shot_accuracy": "Zero-shot accuracy",
 }
-"""What the figures of a removal are called."""
+
+
+def figure_name(name: str) -> str:
+    """What a figure of a removal is called."""
+    return FIGURES.get(name, name)
 
 
 class RemovalOperator(EcifOperator):
-    """Asks something about removing pairs; subclasses say what.
-
-    Class attributes:
-        submit: the text of the form's button
-    """
+    """Asks something about removing pairs; subclasses say what."""
 
     streams = delegable = True
-    submit: str
 
     def __call__(
         self, sample_collection: SampleCollection, run_key: str | None = None, delegate: bool = False
@@ -61,26 +62,25 @@ class RemovalOperator(EcifOperator):
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Add what else the subclass lets one choose."""
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
+        """Say how many pairs are removed, or refuse."""
+        name = FIELDS["value"].name(run_key)
+        scored, removed = ctx.dataset.count(name), samples.count(name)
+        if removed == 0:
+            refuse(inputs, "count", "None of these samples was scored in this run.")
+        elif removed == scored:
+            reason = "These are all the pairs of the run."
+            refuse(inputs, "count", reason, "Select some of them, or open a view of some.")
+        else:
+            notice(inputs, "count", types.Notice, f"{removed:,} of {scored:,} pairs are thought away")
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run and samples, and how many of these the run has scored."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             samples = choose_samples(ctx, inputs, "Remove")
-            _count(ctx, inputs, samples, run_key)
+            self.count(ctx, inputs, samples, run_key)
             self.choose_more(ctx, inputs, run_key)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label=self.submit))
-
-
-def _count(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
-    name = FIELDS["value"].name(run_key)
-    scored, removed = ctx.dataset.count(name), samples.count(name)
-    if removed == 0:
-        refuse(inputs, "count", "None of these samples was scored in this run.")
-    elif removed == scored:
-        refuse(inputs, "count", "These are all the pairs of the run.", "Select some of them, or open a view of some.")
-    else:
-        notice(inputs, "count", types.Notice, f"{removed:,} of {scored:,} pairs are thought away")
 
 
 class EstimateRemoval(RemovalOperator):
@@ -101,6 +101,52 @@ class EstimateRemoval(RemovalOperator):
         )
         if effect is not None and not ctx.delegated:
             yield show_effect(ctx, effect)
+
+
+class ForecastRemoval(RemovalOperator):
+    """Predicts the target along the way, as ever more harmful pairs are removed."""
+
+    name = "forecast_removal"
+    label = "what if the most harmful pairs were removed"
+    description = "Predict the target's loss and accuracy as ever more harmful pairs are removed; the panel draws it"
+    icon = "estimate.svg"
+    submit = "Predict"
+
+    def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
+        """Say how many pairs harm, or refuse."""
+        harmful = review.harmful(samples, run_key).count()
+        if harmful:
+            notice(inputs, "count", types.Notice, f"{harmful:,} of these pairs harm", "The most harmful go first.")
+        else:
+            refuse(inputs, "count", "None of these samples was scored as harmful in this run.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Predict, keep the curve for the panel, and show its figures."""
+        run_key, samples = chosen_run(ctx), chosen_samples(ctx)
+        results = ecif.load_results(ctx.dataset, run_key)
+        forecast = yield from in_background(
+            ctx, "Predicting removals", lambda progress: results.forecast_removal(samples, progress=progress)
+        )
+        if forecast is None:
+            return
+        keep_forecast(ctx, run_key, samples, forecast)
+        if not ctx.delegated:
+            yield _show_forecast(ctx, forecast)
+
+
+def _show_forecast(ctx: foo.ExecutionContext, forecast: Any) -> Any:
+    """Show the figures by the number of removed pairs as a table."""
+    outputs = types.Object()
+    table = types.TableView(read_only=True)
+    table.add_column("removed", label="Pairs removed")
+    for name in forecast.predicted:
+        table.add_column(name, label=figure_name(name))
+    rows = [
+        {"removed": f"{count:,}"} | {name: f"{values[row]:.5g}" for name, values in forecast.predicted.items()}
+        for row, count in enumerate(forecast.removed)
+    ]
+    outputs.list("figures", types.Object(), view=table)
+    return show_output(ctx, outputs, {"figures": rows})
 
 
 class VerifyRemoval(RemovalOperator):
@@ -198,7 +244,7 @@ def show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
     for key, label in columns.items():
         table.add_column(key, label=label)
     rows = [
-        {"figure": FIGURES.get(name, name), "before": f"{before:.5g}", "predicted": f"{effect.predicted[name]:.5g}"}
+        {"figure": figure_name(name), "before": f"{before:.5g}", "predicted": f"{effect.predicted[name]:.5g}"}
         | ({} if effect.measured is None else {"measured": f"{effect.measured[name]:.5g}"})
         for name, before in effect.before.items()
     ]

@@ -30,6 +30,7 @@ class TagMisaligned(EcifOperator):
     label = "tag misaligned pairs"
     description = "Give the pairs above a misalignment the sample tag “misaligned”"
     icon = "tag.svg"
+    submit = "Tag"
 
     def __call__(
         self,
@@ -51,9 +52,8 @@ class TagMisaligned(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, samples and threshold, and how many pairs these give."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             samples = choose_samples(ctx, inputs, "Tag among")
@@ -70,7 +70,6 @@ class TagMisaligned(EcifOperator):
                     notice(inputs, "count", types.Notice, f"{count:,} pairs will be tagged")
                 else:
                     refuse(inputs, "count", "No pair is that suspicious: lower the threshold.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Tag"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
@@ -88,6 +87,7 @@ class ApplySuggestions(EcifOperator):
     label = "review and apply suggestions"
     description = "Replace captions or labels by the run's suggestions; the old ones are kept, and can be put back"
     icon = "fix.svg"
+    submit = "Apply"
     place = MODAL
 
     def __call__(
@@ -110,9 +110,8 @@ class ApplySuggestions(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, min_confidence=min_confidence)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, samples and confidence, and what would change."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             samples = choose_samples(ctx, inputs, "Repair")
@@ -127,7 +126,6 @@ class ApplySuggestions(EcifOperator):
                 invalidate(field, "A confidence lies between 0 and 1.")
             else:
                 _preview(ctx, inputs, samples, run_key, confidence)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Apply"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Repair, and say what was not repaired and why."""
@@ -181,6 +179,7 @@ class MarkAsFine(EcifOperator):
     label = "mark as fine"
     description = "Record that these pairs are right: the sample tag “trusted”, which suggestions and tags respect"
     icon = "fine.svg"
+    submit = "Mark"
     place = MODAL
 
     def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
@@ -195,13 +194,11 @@ class MarkAsFine(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Which samples."""
-        inputs = types.Object()
         samples = choose_samples(ctx, inputs, "Mark")
         text = f"{len(samples):,} pairs get the tag “{review.TRUSTED_TAG}”"
         notice(inputs, "count", types.Notice, text, "Taking the tag off again undoes it.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Mark"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
@@ -218,6 +215,7 @@ class UndoFixes(EcifOperator):
     label = "undo fixes"
     description = "Put back the captions or labels that applied suggestions replaced"
     icon = "undo.svg"
+    submit = "Undo"
     place = MODAL
 
     def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
@@ -232,16 +230,14 @@ class UndoFixes(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Which samples, and how many of them have a fix."""
-        inputs = types.Object()
         count = len(ecif.fixed(choose_samples(ctx, inputs, "Put back")))
         if count:
             text = "A caption that was edited by hand since stays as it is."
             notice(inputs, "count", types.Notice, f"{count:,} samples have a fix", text)
         else:
             refuse(inputs, "count", "None of these samples has a fix.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Undo"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Put back, and say what was not and why."""

@@ -28,6 +28,7 @@ class ManageRuns(EcifOperator):
     label = "manage runs"
     description = "See how a run was made and how it went; show its pairs, rename it or delete it"
     icon = "runs.svg"
+    submit = ACTIONS["show"]
     place = GRID
 
     def __call__(
@@ -52,9 +53,11 @@ class ManageRuns(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, action=action, new_run_key=new_run_key)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def submit_label(self, ctx: foo.ExecutionContext) -> str:
+        return ACTIONS.get(ctx.params.get("action", "show"), self.submit)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run and action, and below them what is known of the run."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         action = ctx.params.get("action", "show")
         if run_key is not None:
@@ -68,8 +71,6 @@ class ManageRuns(EcifOperator):
                 warning = f"Deletes the run {run_key!r} and its fields. This cannot be undone."
                 notice(inputs, "warning", types.Warning, warning)
             describe_run(ctx, inputs, run_key)
-        view = types.PromptView(label="Manage runs", submit_button_label=ACTIONS.get(action, "Show its pairs"))
-        return types.Property(inputs, view=view)
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Do the chosen action and let the App show its effect."""

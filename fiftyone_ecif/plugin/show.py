@@ -23,6 +23,8 @@ class ShowPairs(EcifOperator):
     none: str
     field: str
 
+    submit = "Show"
+
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
         raise NotImplementedError
@@ -50,9 +52,8 @@ class ShowPairs(EcifOperator):
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Add what else the subclass lets one choose."""
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, limit, and how many pairs these give."""
-        inputs = types.Object()
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
             self.choose_more(ctx, inputs)
@@ -62,7 +63,6 @@ class ShowPairs(EcifOperator):
                 notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs")
             else:
                 refuse(inputs, "pairs", self.none)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Show"))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Set the view and the fields shown on the thumbnails."""

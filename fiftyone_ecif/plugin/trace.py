@@ -10,6 +10,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import (
     choose_run,
@@ -22,11 +23,13 @@ from fiftyone_ecif.plugin.forms import (
     refuse,
     show_fields,
 )
+from fiftyone_ecif.plugin.kept import open_panel
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
 
 DIRECTIONS = {"image_to_text": "The image looks for its text", "text_to_image": "The text looks for its image"}
 BLAMED = 20
 SHOWN = 10
+VERIFIED = 10
 
 
 class FindFailures(EcifOperator):
@@ -36,6 +39,7 @@ class FindFailures(EcifOperator):
     label = "find failing queries"
     description = "Find the samples whose image or text retrieves a wrong answer, the worst first"
     icon = "failures.svg"
+    submit = "Find"
     streams = delegable = True
 
     def __call__(
@@ -58,13 +62,11 @@ class FindFailures(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, direction=direction)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, samples and direction."""
-        inputs = types.Object()
         if choose_run(ctx, inputs) is not None:
             choose_samples(ctx, inputs, "Ask about")
             _choose_direction(inputs)
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Find"))
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Ask, and show the failing samples, the worst first."""
@@ -95,6 +97,7 @@ class TraceQuery(EcifOperator):
     label = "trace a failing query"
     description = "Show the training pairs that are to blame for a query's failure, and what removing them would do"
     icon = "trace.svg"
+    submit = "Trace"
     place = MODAL
     streams = delegable = True
 
@@ -123,9 +126,8 @@ class TraceQuery(EcifOperator):
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, text=text, direction=direction, k=k)
 
-    def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, query and direction."""
-        inputs = types.Object()
         if choose_run(ctx, inputs) is not None:
             samples = choose_samples(ctx, inputs, "Trace")
             text = inputs.str(
@@ -140,7 +142,6 @@ class TraceQuery(EcifOperator):
             inputs.int("k", default=BLAMED, min=1, label="Most pairs to show")
             if len(samples) == 0:
                 refuse(inputs, "nothing", "There is no sample to ask about.")
-        return types.Property(inputs, view=types.PromptView(label=self.config.label, submit_button_label="Trace"))
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Trace, then show the pairs, most to blame first."""
@@ -164,8 +165,69 @@ class TraceQuery(EcifOperator):
         if ctx.current_sample:
             yield ctx.ops.close_sample()
         yield ctx.ops.set_view(found.view())
-        yield show_fields(ctx, run_key)
+        yield show_fields(ctx, run_key, "value")
+        yield open_panel(ctx, "trace", run_key)
         yield _show_trace(ctx, found)
+
+
+class VerifyTrace(EcifOperator):
+    """Refits the head without the pairs that are most to blame for a query."""
+
+    name = "verify_trace"
+    label = "verify a trace by refitting"
+    description = "Refit the head without the pairs that are most to blame for a query, and ask the query again"
+    icon = "verify.svg"
+    submit = "Refit"
+    streams = delegable = True
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        trace: str | None = None,
+        n: int | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the dataset of the run
+            run_key: the run; None: the newest
+            trace: the trace's key; None: the newest
+            n: how many of the first pairs to remove
+            delegate: whether to queue it for a worker
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, trace=trace, n=n)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Run, trace and number of pairs."""
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            keys = kept_traces(ctx.dataset.get_run_info(run_key).config)[::-1]
+            if keys:
+                inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
+                inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")
+            else:
+                refuse(inputs, "no_traces", "This run has no trace yet.", "Start with “ECIF: trace a failing query”.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
+        """Refit, and show the prediction beside what was measured."""
+        results = ecif.load_results(ctx.dataset, chosen_run(ctx))
+        opened = results.load_trace(ctx.params.get("trace") or results.list_traces()[-1])
+        n = ctx.params.get("n", VERIFIED)
+        effect = yield from in_background(
+            ctx, "Verifying a trace", lambda progress: opened.verify(n, progress=progress)
+        )
+        if effect is None or ctx.delegated:
+            return
+        outputs = types.Object()
+        words = f"Without {effect.removed:,} pairs the {opened.kind} goes from {effect.before:.4g} to "
+        words += f"{effect.measured:.4g} nats; predicted were {effect.predicted:.4g}."
+        notice(outputs, "effect", types.Success, opened.query, words)
+        yield show_output(ctx, outputs)
 
 
 def _choose_direction(inputs: types.Object) -> None:

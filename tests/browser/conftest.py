@@ -1,6 +1,7 @@
 """The FiftyOne App, served to headless Chromium."""
 
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import time
@@ -34,7 +35,7 @@ def browser():
     if executable is None:
         message = "no Chromium found; on Debian: apt-get install chromium fonts-dejavu-core"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)  # two busy cores are slow
     with sync_playwright() as playwright:
         playwright.selectors.set_test_id_attribute("data-cy")
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(CHROMIUM_OPTIONS))
@@ -60,8 +61,8 @@ def session():
 def open_page(browser, session, request):
     """``open_page(dataset, theme="dark", width=1500, height=900)``: a fresh page that shows the dataset's grid.
 
-    Each page's ``errors`` lists the script errors it met. When the test ends, a picture of every page is left in
-    ``shots/``, named after the test.
+    When the test ends, a picture of every page is left in ``shots/``, named after the test. The test fails if a page
+    met an error: of a script, in the browser's console, of an operator, or of the server, whose log is not kept.
     """
     import fiftyone as fo
 
@@ -73,9 +74,9 @@ def open_page(browser, session, request):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
         context.add_init_script(f"localStorage.setItem('mui-mode', '{theme}')")
         page = context.new_page()
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.set_default_timeout(60_000)
         address = f"http://127.0.0.1:{session.server_port}"
+        watch(page, address)
         page.route(
             "**/*",
             lambda route: (
@@ -93,9 +94,40 @@ def open_page(browser, session, request):
 
     yield open_page
     SHOTS.mkdir(exist_ok=True)
+    errors = []
     for number, page in enumerate(pages):
         page.screenshot(path=SHOTS / f"{request.node.name}{f'-{number}' if number else ''}.png")
+        errors += page.errors + failed_operations(page)
         page.context.close()
+    assert errors == []
+
+
+def watch(page, address):
+    """Collect a page's errors in ``page.errors``, and the answers to its operations in ``page.operations``."""
+    page.errors, page.operations = [], []
+
+    def note(text, url=address):
+        if url.startswith(address) and text != "entry is loading":  # that one is FiftyOne's own
+            page.errors.append(text)
+
+    def look_at(answer):
+        if answer.status >= 500:
+            note(f"{answer.status} {answer.url}", answer.url)
+        if "/operators/execute" in answer.url:
+            page.operations.append(answer)
+
+    page.on("pageerror", lambda error: note(str(error)))
+    page.on("console", lambda said: note(said.text, said.location["url"]) if said.type == "error" else None)
+    page.on("response", look_at)
+
+
+def failed_operations(page):
+    """The errors of a page's operators and panels, which FiftyOne sends to the page and does not log."""
+    errors = []
+    for answer in page.operations:
+        with contextlib.suppress(Exception):  # a page that was left keeps no bodies; a stream has no JSON
+            errors.append(answer.json().get("error"))
+    return [error for error in errors if error]
 
 
 @pytest.fixture
@@ -111,3 +143,11 @@ def in_thread():
             return executor.submit(function, *args, **kwargs).result()
 
     return in_thread
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Where pictures are left: in the folder that the environment variable ECIF_SCREENSHOTS names."""
+    folder = Path(os.environ.get("ECIF_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

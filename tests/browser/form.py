@@ -7,15 +7,24 @@ from playwright.sync_api import Locator, Page, expect
 SECONDS_BEFORE_A_CHANGE_IS_SENT = 0.7
 
 
-class OperatorForm:
-    """An operator's form, opened from the operator browser by the operator's label."""
+def done(page: Page) -> None:
+    """Wait until an operator has shown what it did, and close that."""
+    output = page.get_by_test_id("operators-prompt-view-modal")
+    button = output.get_by_role("button", name="Done")
+    button.click(timeout=60_000)
+    expect(output).to_have_count(0)
 
-    def __init__(self, page: Page, label: str):
+
+class OperatorForm:
+    """An operator's form, opened from the operator browser by the operator's label; None: it is open."""
+
+    def __init__(self, page: Page, label: str | None):
         self.page = page
-        page.get_by_test_id("action-browse-operations").click()
-        operators = page.get_by_test_id("operators-browser")
-        operators.get_by_role("textbox").fill(label)
-        operators.get_by_text(label, exact=True).first.click()
+        if label is not None:
+            page.get_by_test_id("action-browse-operations").click()
+            operators = page.get_by_test_id("operators-browser")
+            operators.get_by_role("textbox").fill(label)
+            operators.get_by_text(label, exact=True).first.click()
         self.dialog = page.get_by_test_id("operators-prompt-modal")
         expect(self.button("Cancel")).to_be_visible(timeout=60_000)  # the first form waits for open_clip's import
         self.settle()

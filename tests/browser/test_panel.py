@@ -1,47 +1,11 @@
 """The story in the App: a run's pictures, a selection on them, a caption repaired from its card and put back."""
 
-import os
-from pathlib import Path
-
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from tests.browser.form import OperatorForm
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Where pictures are left: in the folder that the environment variable ECIF_SCREENSHOTS names."""
-    folder = Path(os.environ.get("ECIF_SCREENSHOTS", tmp_path))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-class PanelPage:
-    """The panel, opened beside the grid."""
-
-    def __init__(self, page: Page):
-        self.page = page
-        page.get_by_test_id("new-panel-btn").first.click()
-        page.get_by_test_id("new-panel-option-ecif_panel").click()
-        self.content = page.get_by_test_id("panel-content-ecif_panel")
-        expect(self.content).to_be_visible()
-
-    def tab(self, name: str) -> None:
-        self.content.get_by_role("tab", name=name).click()
-
-    def button(self, name: str):
-        return self.content.get_by_role("button", name=name, exact=True).first
-
-    def drag(self, start: float, end: float) -> None:
-        """Drag over the first plot between two shares of its width."""
-        box = self.content.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
-        y, mouse = box["y"] + box["height"] / 2, self.page.mouse
-        mouse.move(box["x"] + start * box["width"], y)
-        mouse.down()
-        for step in range(1, 9):
-            mouse.move(box["x"] + (start + (end - start) * step / 8) * box["width"], y - 3 * step)
-        mouse.up()
+import fiftyone_ecif as ecif
+from tests.browser.form import OperatorForm, done
+from tests.browser.panel import PanelPage
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
@@ -52,7 +16,7 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     panel, before = PanelPage(page), scored_dataset.values("caption")
     expect(panel.content.locator(".js-plotly-plot g.point").first).to_be_visible(timeout=60_000)
     expect(panel.content.get_by_text("scored pairs in view")).to_be_visible()
-    page.screenshot(path=pictures / f"panel-suspects-{theme}.png")
+    panel.picture(pictures, f"panel-suspects-{theme}")
 
     suspects = len(scored_dataset.match({"first_misalignment": {"$gte": 0.5}}))
     panel.drag(0.51, 0.995)
@@ -65,7 +29,7 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     expect(panel.content.get_by_text("of 60 pairs to review")).to_be_visible()
     accept = panel.button("Accept")
     expect(accept).to_be_visible()
-    page.screenshot(path=pictures / f"panel-review-{theme}.png")
+    panel.picture(pictures, f"panel-review-{theme}")
     accept.click()
     expect(panel.content.get_by_text("of 59 pairs to review")).to_be_visible()
     scored_dataset.reload()
@@ -77,10 +41,43 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
 
     panel.tab("Influence")
     expect(panel.content.get_by_text("What if")).to_be_visible()
+    panel.button("Predict").click()
+    form = OperatorForm(page, None)
+    expect(form.dialog.get_by_text("of these pairs harm")).to_be_visible()
+    form.button("Predict").click()
+    done(page)
+    expect(panel.content.get_by_text("The target loss is predicted to go from")).to_be_visible()
+    panel.picture(pictures, f"panel-influence-{theme}")
     panel.tab("Health")
     expect(panel.content.get_by_text("cg_relative_residual")).to_be_visible()
-    page.screenshot(path=pictures / f"panel-health-{theme}.png")
-    assert [error for error in page.errors if error != "entry is loading"] == []  # that one is FiftyOne's own
+    expect(panel.content.get_by_text("standard errors or more away from 0")).to_be_visible()
+    panel.picture(pictures, f"panel-health-{theme}")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page, scored_dataset, pictures, theme):
+    page = open_page(scored_dataset, theme, *((1920, 1080) if theme == "dark" else (1280, 800)))
+    OperatorForm(page, "ECIF: find failing queries").button("Find").click()
+    done(page)
+    page.get_by_test_id("looker").first.click()
+    page.get_by_test_id("modal").get_by_title("Trace a failing query (ECIF)").click()
+    form = OperatorForm(page, None)
+    page.screenshot(path=pictures / f"trace-form-{theme}.png")
+    form.button("Trace").click()
+    done(page)
+
+    panel = PanelPage(page, is_open=True)
+    expect(panel.content.get_by_text("pairs that are most to blame, the margin is predicted")).to_be_visible()
+    scored_dataset.reload()
+    results = ecif.load_results(scored_dataset, "first")
+    (key,) = results.list_traces()
+    blamed = results.load_trace(key)
+    expect(page.get_by_test_id("entry-counts")).to_have_text(f"{len(blamed)} samples")
+    panel.button("Verify by refitting").click()
+    OperatorForm(page, None).button("Refit").click()
+    done(page)
+    expect(panel.content.get_by_text("refitted, it goes to")).to_be_visible()
+    panel.picture(pictures, f"panel-trace-{theme}")
 
 
 def test_selected_samples_are_repaired_from_the_form(open_page, scored_dataset, pictures):

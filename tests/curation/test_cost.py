@@ -6,12 +6,31 @@ from fiftyone_ecif.curation import cost
 
 
 def test_the_estimate_gives_the_speed_that_was_measured(monkeypatch):
-    monkeypatch.setattr(cost, "product_speed", lambda: 155e9)
+    monkeypatch.setattr(cost, "product_speed", lambda device: 155e9)
     measured = 1 / 14 + 1 / 19  # seconds per pair of ViT-B-32
     assert cost.embedding_cost(1000, "ViT-B-32").seconds == pytest.approx(1000 * measured, rel=0.1)
 
 
-@pytest.mark.parametrize("model", ["RN50", "ViT-SO400M-14-SigLIP", "no such model"])
+def test_a_resnets_products_are_those_of_its_modules(monkeypatch):
+    """Counted by torch over the modules themselves."""
+    import open_clip
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    monkeypatch.setattr(cost, "product_speed", lambda device: 1.0)
+    config = open_clip.get_model_config("RN50")
+    vision = open_clip.model._build_vision_tower(1024, open_clip.CLIPVisionCfg(**config["vision_cfg"]))
+    text = open_clip.model._build_text_tower(1024, open_clip.CLIPTextCfg(**config["text_cfg"]))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        vision(torch.zeros(1, 3, 224, 224))
+        text(torch.zeros(1, 77, dtype=torch.int64))
+    found = cost.embedding_cost(1, "RN50")
+    assert found.seconds * cost.EFFICIENCY == pytest.approx(counter.get_total_flops(), rel=0.03)
+    weights = sum(part.numel() for tower in (vision, text) for part in tower.parameters())
+    assert found.model_bytes == pytest.approx(4 * weights, rel=0.03)
+
+
+@pytest.mark.parametrize("model", ["ViT-SO400M-14-SigLIP", "roberta-ViT-B-32", "no such model"])
 def test_no_estimate_is_given_where_none_can_be(model):
     assert cost.embedding_cost(1000, model) is None
 

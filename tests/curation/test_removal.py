@@ -50,6 +50,23 @@ def test_values_agree_with_the_estimates_of_removing_single_pairs(embedded_datas
     assert np.mean(np.sign(values) == np.sign(changes)) > 0.8
 
 
+def test_a_forecast_is_the_estimate_of_each_group(embedded_dataset, stored):
+    for samples, target in ((embedded_dataset[:45], embedded_dataset[45:]), (embedded_dataset, None)):
+        results = ecif.compute_influence(samples, target=target, **stored, overwrite=True)
+        forecast = results.forecast_removal(points=3, progress=False)
+        assert forecast.removed == [0, *(round(len(samples) / 5 * part) for part in (1 / 3, 2 / 3, 1))]
+        assert set(forecast.predicted) == {"target_loss", "recall_at_1", "recall_at_5"}
+        before, *losses = forecast.predicted["target_loss"]
+        for count, loss in zip(forecast.removed[2:], losses[1:]):  # of fewer, none may be in one of the halves
+            effect = results.estimate_removal(results.harmful(limit=count), progress=False)
+            assert before == pytest.approx(effect.before["target_loss"])
+            expected = effect.predicted["target_loss"] - effect.before["target_loss"]
+            assert loss - before == pytest.approx(expected, rel=1e-4)
+    within = results.harmful(limit=30).match_tags("no such tag")
+    with pytest.raises(ValueError, match="nothing to remove"):
+        results.forecast_removal(within)
+
+
 def test_cross_fitted_runs_and_labels_are_judged_too(embedded_dataset, stored):
     results = ecif.compute_influence(embedded_dataset, **(stored | dict(text_field="ground_truth")))
     effect = results.verify_removal(results.harmful(limit=6), progress=False)

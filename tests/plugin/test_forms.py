@@ -48,7 +48,8 @@ def test_compute_form_offers_the_tags_of_the_chosen_model(resolve_form, pair_dat
 
 def test_compute_form_says_what_embedding_will_cost(resolve_form, pair_dataset):
     assert "to embed 60 pairs" in resolve_form(COMPUTE, pair_dataset, device="cpu")["cost"].view.label
-    assert "cost" not in resolve_form(COMPUTE, pair_dataset, model="RN50", pretrained="yfcc15m", device="cpu")
+    assert "cost" in resolve_form(COMPUTE, pair_dataset, model="RN50", pretrained="yfcc15m", device="cpu")
+    assert "cost" not in resolve_form(COMPUTE, pair_dataset, model="roberta-ViT-B-32", device="cpu")
     assert "cost" not in resolve_form(COMPUTE, pair_dataset, device="cuda")
 
 

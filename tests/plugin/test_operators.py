@@ -30,7 +30,9 @@ def test_compute_scores_the_pairs_and_shows_the_most_suspicious_first(embedded_d
     result = foo.get_operator(COMPUTE)(embedded_dataset, "caption", run_key="mine", **STORED_FIELDS)
     assert ecif.list_runs(embedded_dataset) == ["mine"]
     requests = requests_of(result)
-    assert list(requests) == ["reload_dataset", "set_view", "set_active_fields", "show_output", "notify"]
+    assert list(requests) == [
+        "reload_dataset", "set_view", "set_active_fields", "open_panel", "show_output", "notify",
+    ]  # fmt: skip
     assert shown_ids(embedded_dataset, requests) == ecif.load_results(embedded_dataset, "mine").misaligned().values(
         "id"
     )

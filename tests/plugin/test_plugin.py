@@ -36,6 +36,35 @@ def test_loading_the_plugin_leaves_torch_and_open_clip_out():
     assert found.stdout.splitlines()[-1] == "[]"
 
 
+def test_where_packages_are_missing_every_operator_says_which_and_how_to_install_them():
+    """In a process that cannot import them, as after a download without an install."""
+    program = """
+import importlib.abc, sys
+MISSING = ("torch", "open_clip", "safetensors", "filelock")
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(name)
+import importlib.util, types, fiftyone.operators
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in MISSING else found(name)
+sys.meta_path.insert(0, Missing())
+from fiftyone_ecif.plugin import OPERATORS, register
+class Plugin(list):
+    register = list.append
+registered = Plugin()
+register(registered)
+for operator in registered[: len(OPERATORS)]:
+    (field,) = operator().resolve_input(types.SimpleNamespace(params={})).type.properties.values()
+    assert field.invalid and "torch, open_clip_torch, safetensors, filelock" in field.error_message, field
+    assert "--install" in field.error_message and "torch" in operator().config.label
+print(len(registered))
+"""
+    found = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1] == str(len(OPERATORS) + len(PANELS))
+
+
 def test_a_downloaded_copy_works_without_the_package_installed(tmp_path):
     program = (
         "import runpy, sys; "
