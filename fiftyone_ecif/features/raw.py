@@ -47,6 +47,12 @@ class RawPairs:
         self._cache: dict[int, Tensor] = {}
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": {}, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
     @classmethod
     def readable(
         cls,
