@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
@@ -81,8 +81,15 @@ class StoredPairs:
 
     def _map(self, number: int) -> dict[str, Tensor]:
         if number not in self._mapped:
-            with safe_open(self.shards[number], framework="pt") as file:
-                self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
+            try:
+                with safe_open(self.shards[number], framework="pt") as file:
+                    self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
+            except (SafetensorError, OSError) as error:
+                raise OSError(
+                    f"The feature shard {self.shards[number]} cannot be read any more ({error}). Run it again: "
+                    "only its pairs are embedded anew. On a cluster, FIFTYONE_ECIF_CACHE must name a folder that every "
+                    "node sees under the same path."
+                ) from error
         return self._mapped[number]
 
 

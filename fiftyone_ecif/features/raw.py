@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_caption, read_image
-from fiftyone_ecif.models import ContrastiveModel
+
+if TYPE_CHECKING:
+    from fiftyone_ecif.models import ContrastiveModel
 
 CACHE_BYTES = 2**30
 
