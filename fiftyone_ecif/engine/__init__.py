@@ -11,7 +11,7 @@ from fiftyone_ecif.engine.removal import (
     verify_removal,
 )
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
-from fiftyone_ecif.engine.workers import ENGINES, engine_workers
+from fiftyone_ecif.engine.workers import ENGINES, check_engine, engine_workers
 
 __all__ = [
     "ENGINES",
@@ -23,6 +23,7 @@ __all__ = [
     "PairScores",
     "RemovalEffect",
     "Settings",
+    "check_engine",
     "compute",
     "cross_fit",
     "engine_workers",

@@ -28,6 +28,9 @@ RETRIES = 3
 AHEAD = 2
 """Parts per worker that may be finished and not asked for yet."""
 
+PATIENCE = 120
+"""Seconds that workers may take to start."""
+
 HEARTBEAT = 5.0
 """Seconds between two looks at whether the cluster's head still answers."""
 
@@ -39,11 +42,12 @@ class RayWorkers:
     starts on this machine. Every node needs this package, and the images and the feature store under the same paths.
 
     Args:
-        count: workers, each with a GPU or a CPU core of its own; None for all that the cluster has
+        count: workers, each with a GPU or a CPU core of its own; None for all that are free
         device: "cuda" or "cpu"; None for GPUs where the cluster has any
 
     Raises:
         ValueError: if the cluster has not as many GPUs or cores
+        RuntimeError: if it has, but is busy
     """
 
     def __init__(self, count: int | None = None, device: str | None = None) -> None:
@@ -53,12 +57,12 @@ class RayWorkers:
         resources = ray.cluster_resources()
         kind = "CPU" if device == "cpu" or (device is None and not resources.get("GPU")) else "GPU"
         room = int(resources.get(kind, 0))
-        self.count = count or room
+        self.count = int(ray.available_resources().get(kind, 0)) if count is None else count
         if not 1 <= self.count <= room:
             self.__exit__()
             raise ValueError(
-                f"The Ray cluster has {room} {kind}s, which is not enough for {count or 'any'} workers: "
-                "pass a smaller num_workers, or another device."
+                f"The Ray cluster has {room} {kind}s, which are not enough or not free for {count or 'any'} workers: "
+                "pass a smaller num_workers or another device, or wait for it."
             )
         self.head = ray.get_runtime_context().gcs_address
         self.last_answer = time.monotonic()
@@ -68,6 +72,15 @@ class RayWorkers:
         )
         self.workers = [worker.remote("cuda" if kind == "GPU" else "cpu") for _ in range(self.count)]
         self._kept: dict[int, Any] = {}
+        started, _ = ray.wait(
+            [worker.__ray_ready__.remote() for worker in self.workers], num_returns=self.count, timeout=PATIENCE
+        )
+        if len(started) < self.count:
+            self.__exit__()
+            raise RuntimeError(
+                f"Only {len(started)} of {self.count} workers started within {PATIENCE} s: the Ray cluster is busy. "
+                "Wait for it, or pass a smaller num_workers."
+            )
 
     def __enter__(self) -> RayWorkers:
         return self
@@ -89,7 +102,8 @@ class RayWorkers:
             RuntimeError: if the head of the cluster is lost, or a worker dies again and again
         """
         task = ray.put(self._pack((function, shared)))
-        idle, running, results = deque(self.workers), {}, []
+        idle, running = deque(self.workers), {}
+        results: list[Any] = []
         given = 0
         while given < len(parts):
             while idle and len(results) < min(len(parts), given + AHEAD * self.count):

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.cloudpickle import CloudPickler
 from torch import Tensor, nn
 
 from fiftyone_ecif.core import silent
@@ -38,7 +39,7 @@ class Worker:
         return file.getvalue()
 
 
-class Pickler(pickle.Pickler):
+class Pickler(CloudPickler):
     """Pickles floating-point tensors as arrays, so that they land on the receiver's device, and kept objects by name.
 
     Indices stay where they are counted, on the CPU.
@@ -57,7 +58,7 @@ class Pickler(pickle.Pickler):
         kept: tuple[type, ...] = (),
         reference: Callable[[Any], str] = repr,
     ) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        super().__init__(file)
         self.whole, self.reference = whole, reference
         # A module travels with all that is in it.
         self.kept = () if isinstance(whole, nn.Module) else kept

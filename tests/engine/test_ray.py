@@ -2,11 +2,18 @@
 
 import os
 import signal
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from fiftyone_ecif.engine import compute, engine_workers
+from fiftyone_ecif.engine import Attributed, Settings, compute, engine_workers
+from fiftyone_ecif.features import PairRow, RawPairs, embed_pairs
+from fiftyone_ecif.models import load_model, parameter_scope
+from tests.conftest import free_port
 from tests.engine.test_workers import SETTINGS, assert_same_scores, attributed
 
 ray = pytest.importorskip("ray", reason="engine='ray' needs Ray: pip install 'fiftyone-ecif[ray]'")
@@ -14,11 +21,11 @@ ray = pytest.importorskip("ray", reason="engine='ray' needs Ray: pip install 'fi
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes on this machine, with two workers' room on one and one's on the other."""
+    """Two nodes on this machine, with room for two workers each."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    made.add_node(num_cpus=1)
+    made.add_node(num_cpus=2)
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -43,14 +50,13 @@ def where(part, progress):
 
 @pytest.fixture(scope="module")
 def workers(cluster):
-    with engine_workers("ray") as made:
+    with engine_workers("ray", 3) as made:
         yield made
 
 
 def test_scores_equal_the_local_engines_whatever_the_number_of_workers(workers, monkeypatch):
     made = attributed()
     expected = compute(made, "clip", SETTINGS)
-    assert workers.count == 3
     for count in (1, 2, 3):
         monkeypatch.setattr(workers, "count", count)
         assert_same_scores(compute(made, "clip", SETTINGS, workers=workers), expected)
@@ -63,8 +69,66 @@ def test_work_is_spread_over_nodes_kept_in_order_and_done_again_where_a_worker_d
     assert (tmp_path / "died").exists()
 
 
+@pytest.fixture
+def model_and_rows(tmp_path):
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = load_model("ecif-tiny")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(200):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+        rows.append(PairRow(str(number), str(path), f"picture number {number}"))
+    rows[5] = rows[5]._replace(filepath="none.png")
+    rows[190] = rows[190]._replace(caption=" ")
+    return model, rows
+
+
+def test_features_and_skips_are_those_of_one_process(workers, model_and_rows, tmp_path):
+    model, rows = model_and_rows
+    ours = embed_pairs(model, rows, tmp_path / "ours", workers=workers)
+    theirs = embed_pairs(model, rows, tmp_path / "theirs", num_workers=0)
+    assert ours.ids == theirs.ids and ours.skipped == theirs.skipped and len(ours.skipped) == 2
+    everything = torch.arange(len(ours))
+    for one, other in zip(ours.gather(everything), theirs.gather(everything), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_scopes_inside_the_towers_travel(workers, model_and_rows):
+    model, rows = model_and_rows
+    made = Attributed(
+        parameter_scope(model, "visual.proj|text_projection"), RawPairs.readable(model, rows[:8]), None, 1, 2
+    )
+    settings = Settings(rounds=2, batch_size=2, anchor=1.0, max_iterations=5)
+    assert_same_scores(
+        compute(made, "clip", settings, workers=workers), compute(made, "clip", settings), tolerance=1e-3
+    )
+
+
+def test_a_run_on_a_cluster_writes_what_a_local_run_writes(workers, model_and_rows, pair_dataset):
+    import fiftyone_ecif as ecif
+
+    for engine in ("local", "ray"):
+        ecif.compute_influence(
+            pair_dataset,
+            "caption",
+            run_key=engine,
+            model=model_and_rows[0],
+            rounds=2,
+            batch_size=20,
+            anchor=1.0,
+            engine=engine,
+            num_workers=1 if engine == "ray" else 0,
+            progress=False,
+        )
+    local, ray_ = (np.array(pair_dataset.values(f"{engine}_value")) for engine in ("local", "ray"))
+    np.testing.assert_allclose(ray_, local, rtol=1e-3, atol=1e-3 * np.abs(local).max())
+
+
 def test_what_goes_wrong_is_said_plainly(workers, monkeypatch):
-    with pytest.raises(ValueError, match="has 3 CPUs, which is not enough for 4"), engine_workers("ray", 4):
+    with pytest.raises(ValueError, match=r"has 4 CPUs, which are not enough .* for 5"), engine_workers("ray", 5):
         pass
     with pytest.raises(ValueError, match="has 0 GPUs"), engine_workers("ray", device="cuda"):
         pass
@@ -72,6 +136,13 @@ def test_what_goes_wrong_is_said_plainly(workers, monkeypatch):
         pass
     with pytest.raises(ValueError, match="part 7 is wrong"):
         list(workers.map(refuse, [7]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "head", f"127.0.0.1:{free_port()}")
+        patch.setattr(workers, "last_answer", 0.0)
+        patch.setattr(ray, "shutdown", lambda: None)
+        with pytest.raises(RuntimeError, match=r"head of the Ray cluster .* does not answer .* shards are kept"):
+            list(workers.map(where, [0]))
 
     def dead(*references, **options):
         raise ray.exceptions.ActorDiedError()
