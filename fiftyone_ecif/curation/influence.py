@@ -26,6 +26,7 @@ from fiftyone_ecif.curation.validation import check_collection, check_run_key, i
 from fiftyone_ecif.curation.writing import score_columns, write_run
 from fiftyone_ecif.detect import Misalignment, threshold_for
 from fiftyone_ecif.engine import Attributed, CrossFit, InfluenceOutcome, Settings, check_engine, compute, engine_workers
+from fiftyone_ecif.features import changed_since
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
@@ -121,7 +122,7 @@ def compute_influence(
         pretrained = DEFAULT_MODEL[1]
 
     report = as_progress(progress)
-    started = time.perf_counter()
+    started, began = time.perf_counter(), time.time()
     timings: dict[str, float] = {}
     with engine_workers(engine, num_workers, worker_device) as workers:
         with warnings.catch_warnings(record=True) as caught:
@@ -160,6 +161,11 @@ def compute_influence(
     timings["misalignment"] = time.perf_counter() - start
 
     notes = [str(item.message) for item in caught] + _notes(pairs, outcome, found, judges, settings, texts)
+    if isinstance(source, TowerSource) and (changed := changed_since(_filepaths(samples, pairs.ids), began)):
+        notes.append(
+            f"{changed} images were changed while the run was computed, and scored as they were when they were read. "
+            "Compute it again: only they are embedded anew."
+        )
     for note in notes:
         warnings.warn(note, stacklevel=2)
     config = EcifConfig(
@@ -234,6 +240,11 @@ def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) ->
         return None
     path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
     by_id = dict(zip(*samples.values(["id", path]), strict=True))
+    return [by_id[id] for id in ids]
+
+
+def _filepaths(samples: SampleCollection, ids: list[str]) -> list[str]:
+    by_id = dict(zip(*samples.values(["id", "filepath"]), strict=True))
     return [by_id[id] for id in ids]
 
 

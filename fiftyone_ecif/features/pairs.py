@@ -56,7 +56,8 @@ class StoredPairs:
         index = index.cpu()
         image, text = torch.empty(len(index), self.image_dim), torch.empty(len(index), self.text_dim)
         for rows, shard, within in self._by_shard(index):
-            image[rows], text[rows] = shard["image"][within], shard["text"][within]
+            for half, held in ((image, shard["image"]), (text, shard["text"])):
+                half.index_copy_(0, rows, held.index_select(0, within))
         return image, text
 
     def subset(self, index: Tensor) -> StoredPairs:
@@ -73,11 +74,12 @@ class StoredPairs:
 
     def _by_shard(self, index: Tensor):
         """Which of ``index`` lie in each shard: (rows of index, the shard's tensors, rows within the shard)."""
-        position = self.position[index]
+        position, order = self.position[index].sort()
         owner = torch.bucketize(position, self.starts, right=True) - 1
-        for number in owner.unique().tolist():
-            rows = (owner == number).nonzero().squeeze(1)
-            yield rows, self._map(number), position[rows] - self.starts[number]
+        within = position - self.starts[owner]
+        numbers, counts = (found.tolist() for found in owner.unique_consecutive(return_counts=True))
+        for number, rows, inside in zip(numbers, order.split(counts), within.split(counts), strict=True):
+            yield rows, self._map(number), inside
 
     def _map(self, number: int) -> dict[str, Tensor]:
         if number not in self._mapped:
