@@ -88,8 +88,8 @@ def compute_influence(
         seed: of everything random
         device: "cpu", "cuda", "cuda:1"; None for a GPU where there is one
         engine: where the towers, the curvature and the scores are computed: "local" for this process, "ray" for the
-            workers of a Ray cluster, which may have GPUs that this machine has not (docs/scale.md)
-        num_workers: "local": processes that decode images, None to choose; "ray": workers, None for all that there are
+            workers of a Ray cluster, which may have GPUs that this machine has not (docs/cluster.md)
+        num_workers: "local": processes that decode images, None to choose; "ray": workers, None for all that are free
         skip_failures: whether an unusable pair is left out and its reason kept, or raises
         overwrite: whether to replace a run of the same key, once the new one is complete
         progress: True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to
