@@ -5,14 +5,16 @@ from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
 from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
 from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.partition import partitions
 from fiftyone_ecif.core.removal import PreparedRemovals, RemovalForecast, removal_gradients, removal_step
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope, TensorPairs, embeddings_under
 from fiftyone_ecif.core.scores import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.solver import Solution, conjugate_gradients, largest_eigenvalue
+from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
 __all__ = [
+    "HERE",
     "LOSSES",
     "ClipLoss",
     "ContrastiveLoss",
@@ -31,6 +33,7 @@ __all__ = [
     "SigLipLoss",
     "Solution",
     "TensorPairs",
+    "Workers",
     "conjugate_gradients",
     "embeddings_under",
     "fit_to_rest",

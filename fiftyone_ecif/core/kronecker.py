@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -112,49 +113,85 @@ def kronecker_curvature(
             "above 0."
         )
     accumulated: dict[int, tuple[Tensor, Tensor]] = {}
+    for moments in objective.over_parts(_second_moments, scope, samples, seed, step="Curvature", progress=progress):
+        for position, moment in moments.items():
+            _add(accumulated, position, moment)
+    bases = {
+        position: (torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])
+        for position, (inputs, outputs) in accumulated.items()
+    }
+    eigenvalues: dict[int, Tensor] = {}
     diagonal = torch.zeros_like(scope.vector())
-    total = 2 * objective.batch_count
+    for values, rest in objective.over_parts(
+        _eigenvalues, scope, samples, seed, bases, step="Curvature", progress=progress
+    ):
+        diagonal += rest
+        for position, value in values.items():
+            eigenvalues[position] = eigenvalues[position] + value if position in eigenvalues else value
+    for position, values in eigenvalues.items():
+        diagonal[position : position + values.numel()] = 0.0  # held by the layer, not by the diagonal
+    layers = [LayerFactors(position, *bases[position], values) for position, values in eigenvalues.items()]
+    return KroneckerCurvature(layers, diagonal, damping)
 
-    def draws(offset: int):
-        generator = torch.Generator(diagonal.device).manual_seed(seed)
-        for done, (_, batch) in enumerate(objective.linearizations(scope)):
-            progress("Curvature", offset + done, total)
-            similarity = batch.similarity()
-            if not similarity.isfinite().all():
-                raise ValueError(
-                    "Similarities are not finite: look for NaN or huge numbers in features, weights or logit scale."
-                )
-            root = objective.loss.sample_curvature_root(similarity, samples, generator)
-            yield batch.cotangent(root), batch
 
-    for cotangent, batch in draws(0):
+def _fisher_samples(
+    part: Objective, scope: Scope, samples: int, seed: int, progress: Progress, half: int
+) -> Iterator[tuple[Linearization, Cotangent]]:
+    """Every batch with cotangents of its embeddings whose outer products' mean is its curvature."""
+    generator = torch.Generator(scope.vector().device)
+    count = part.batch_count
+    for done, (index, batch) in enumerate(part.linearizations(scope), start=half * count):
+        progress("Curvature", done, 2 * count)
+        similarity = batch.similarity()
+        if not similarity.isfinite().all():
+            raise ValueError(
+                "Similarities are not finite: look for NaN or huge numbers in features, weights or logit scale."
+            )
+        # A batch's draws are its own, so that it does not matter which worker makes them.
+        generator.manual_seed(seed * 1_000_003 + int(index[0]))
+        yield batch, batch.cotangent(part.loss.sample_curvature_root(similarity, samples, generator))
+    progress("Curvature", (half + 1) * count, 2 * count)
+
+
+def _second_moments(
+    part: Objective, scope: Scope, samples: int, seed: int, progress: Progress
+) -> dict[int, tuple[Tensor, Tensor]]:
+    """Each layer's Σ a aᵀ over what it was fed, and Σ g gᵀ over its output's sampled gradients, by position."""
+    moments: dict[int, tuple[Tensor, Tensor]] = {}
+    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, half=0):
         for layer in batch.layer_statistics(cotangent):
             gradients = layer.output_gradients.flatten(0, 1)
-            inputs = layer.inputs.T @ layer.inputs
-            outputs = gradients.T @ gradients
-            before = accumulated.get(layer.position)
-            accumulated[layer.position] = (
-                (inputs, outputs) if before is None else (before[0] + inputs, before[1] + outputs)
-            )
-    bases = {
-        key: (torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])
-        for key, (inputs, outputs) in accumulated.items()
-    }
+            _add(moments, layer.position, (layer.inputs.T @ layer.inputs, gradients.T @ gradients))
+    return moments
+
+
+def _add(moments: dict[int, tuple[Tensor, Tensor]], position: int, moment: tuple[Tensor, Tensor]) -> None:
+    before = moments.get(position)
+    moments[position] = moment if before is None else (before[0] + moment[0], before[1] + moment[1])
+
+
+def _eigenvalues(
+    part: Objective,
+    scope: Scope,
+    samples: int,
+    seed: int,
+    bases: dict[int, tuple[Tensor, Tensor]],
+    progress: Progress,
+) -> tuple[dict[int, Tensor], Tensor]:
+    """The eigenvalue correction: second moments of the pulled-back samples in the factors' own basis, and as they are.
+
+    The layers' by position, (R, C) each, and those of all parameters, (P,).
+    """
+    diagonal = torch.zeros_like(scope.vector())
     eigenvalues = {
-        key: torch.zeros(len(rows), len(columns), dtype=diagonal.dtype, device=diagonal.device)
-        for key, (rows, columns) in bases.items()
+        position: torch.zeros(len(rows), len(columns)).to(diagonal) for position, (rows, columns) in bases.items()
     }
-    scale = objective.weight / samples
-    for cotangent, batch in draws(objective.batch_count):
-        # The eigenvalue correction: second moments of the pulled-back samples in the factors' own basis.
+    scale = part.weight / samples
+    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, half=1):
         for position, rotated in _rotated(batch, cotangent, bases).items():
             eigenvalues[position] += scale * rotated.square().sum(0)
         diagonal += scale * batch.pull_back(cotangent).square().sum(0)
-    progress("Curvature", total, total)
-    for key, values in eigenvalues.items():
-        diagonal[key : key + values.numel()] = 0.0  # held by the layer, not by the diagonal
-    layers = [LayerFactors(key, rows, columns, eigenvalues[key]) for key, (rows, columns) in bases.items()]
-    return KroneckerCurvature(layers, diagonal, damping)
+    return eigenvalues, diagonal
 
 
 def _rotated(batch: Linearization, cotangent: Cotangent, bases: dict[int, tuple[Tensor, Tensor]]) -> dict[int, Tensor]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +14,7 @@ from torch import Tensor
 from fiftyone_ecif.core.losses import ContrastiveLoss
 from fiftyone_ecif.core.partition import without
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
-
-Progress = Callable[[str, int, int], None]
-"""Called with a step's name, the work done and the work in all; may raise to cancel."""
-
-
-def silent(step: str, done: int, total: int) -> None:
-    """A :data:`Progress` that shows nothing."""
+from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,7 @@ class Objective:
         anchor: δ, strength of the pull towards ``origin``
         origin: θ0 (P,), the weights the objective is anchored at; None without an anchor
         divisor: N, the number of pairs before any removal
+        workers: where passes over the batches run
     """
 
     pairs: Pairs
@@ -42,6 +40,7 @@ class Objective:
     anchor: float = 0.0
     origin: Tensor | None = None
     divisor: int = 0
+    workers: Workers = HERE
 
     def __post_init__(self) -> None:
         if self.anchor and self.origin is None:
@@ -72,6 +71,22 @@ class Objective:
         if len(self.pairs) - int(removed.sum()) < 2:
             raise ValueError("Removing these pairs leaves fewer than two: there is no contrastive loss without them.")
 
+    @cached_property
+    def parts(self) -> list[Objective]:
+        """The batches dealt out to the workers: objectives without an anchor whose values add up to this one's."""
+        count = max(1, min(self.workers.count, self.batch_count))
+        plain = replace(self, anchor=0.0, origin=None, workers=HERE)
+        before = accumulate(map(len, self.rounds), initial=0)
+        dealt = list(zip(before, self.rounds, strict=False))
+        return [
+            replace(plain, rounds=[batches[(part - done) % count :: count] for done, batches in dealt])
+            for part in range(count)
+        ]
+
+    def over_parts(self, function: Callable, *shared: Any, step: str = "", progress: Progress = silent) -> Iterator:
+        """``function(part, *shared, progress)`` of every part, by the workers."""
+        return self.workers.map(function, self.parts, *shared, step=step, progress=progress)
+
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""
         for batches in self.rounds:
@@ -86,25 +101,35 @@ class Objective:
     def value_and_gradient(self, scope: Scope) -> tuple[float, Tensor]:
         """J(θ) in nats and ∇J(θ), (P,)."""
         theta = scope.vector()
-        total, gradient = 0.0, torch.zeros_like(theta)
-        for _, batch in self.linearizations(scope):
-            similarity = batch.similarity()
-            total += self.loss.sum_loss(similarity).item()
-            cotangent = self.loss.similarity_cotangent(similarity)
-            gradient += batch.pull_back(batch.cotangent(cotangent[None]))[0]
-        gradient *= self.weight
+        totals, gradients = zip(*self.over_parts(_value_and_gradient, scope), strict=True)
+        gradient = sum(gradients[1:], gradients[0])
         if self.origin is not None:
             gradient += self.anchor * (theta - self.origin)
-        return total * self.weight + self._anchor_value(theta), gradient
+        return sum(totals) + self._anchor_value(theta), gradient
 
     def gauss_newton_product(self, scope: Scope, directions: Tensor) -> Tensor:
         """(Gauss-Newton matrix of the mean batch loss + δ I) times directions (K, P)  (ECIF.md §5)."""
-        result = torch.zeros_like(directions)
-        for _, batch in self.linearizations(scope):
-            tangents = batch.similarity_tangent(directions)
-            product = self.loss.curvature_product(batch.similarity(), tangents)
-            result += batch.pull_back(batch.cotangent(product))
-        return result * self.weight + self.anchor * directions
+        products = list(self.over_parts(_gauss_newton_product, scope, directions))
+        return sum(products[1:], products[0]) + self.anchor * directions
 
     def _anchor_value(self, theta: Tensor) -> float:
         return 0.0 if self.origin is None else 0.5 * self.anchor * (theta - self.origin).square().sum().item()
+
+
+def _value_and_gradient(part: Objective, scope: Scope, progress: Progress) -> tuple[float, Tensor]:
+    total, gradient = 0.0, torch.zeros_like(scope.vector())
+    for _, batch in part.linearizations(scope):
+        similarity = batch.similarity()
+        total += part.loss.sum_loss(similarity).item()
+        cotangent = part.loss.similarity_cotangent(similarity)
+        gradient += batch.pull_back(batch.cotangent(cotangent[None]))[0]
+    return total * part.weight, gradient * part.weight
+
+
+def _gauss_newton_product(part: Objective, scope: Scope, directions: Tensor, progress: Progress) -> Tensor:
+    result = torch.zeros_like(directions)
+    for _, batch in part.linearizations(scope):
+        tangents = batch.similarity_tangent(directions)
+        product = part.loss.curvature_product(batch.similarity(), tangents)
+        result += batch.pull_back(batch.cotangent(product))
+    return result * part.weight

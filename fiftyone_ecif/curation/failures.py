@@ -56,6 +56,7 @@ def find_failures(
         name = kept.name(run_key)
         if not dataset.has_sample_field(name):
             kept.add_to(dataset, run_key)
+            kept.index(dataset, run_key)
         dataset.set_values(name, dict(zip(ids, columns[kept.suffix])), key_field="id")
     failed = f"{run_key}_failed"
     return samples.select(ids).match(F(failed)).sort_by(f"{run_key}_margin")

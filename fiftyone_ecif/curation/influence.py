@@ -26,7 +26,8 @@ from fiftyone_ecif.curation.suggesting import suggestion_labels
 from fiftyone_ecif.curation.validation import check_collection, check_run_key, is_classification_field
 from fiftyone_ecif.curation.writing import score_columns, write_run
 from fiftyone_ecif.detect import Misalignment, threshold_for
-from fiftyone_ecif.engine import Attributed, CrossFit, InfluenceOutcome, Settings, compute
+from fiftyone_ecif.engine import Attributed, CrossFit, InfluenceOutcome, Settings, check_engine, compute, engine_workers
+from fiftyone_ecif.features import changed_since
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
@@ -87,8 +88,9 @@ def compute_influence(
         damping: added to the curvature on top of the anchor; None for none
         seed: of everything random
         device: "cpu", "cuda", "cuda:1"; None for a GPU where there is one
-        engine: where work runs; "local" is this process
-        num_workers: processes that decode images; None to choose
+        engine: where the towers, the curvature and the scores are computed: "local" for this process, "ray" for the
+            workers of a Ray cluster, which may have GPUs that this machine has not (docs/cluster.md)
+        num_workers: "local": processes that decode images, None to choose; "ray": workers, None for all that are free
         skip_failures: whether an unusable pair is left out and its reason kept, or raises
         overwrite: whether to replace a run of the same key, once the new one is complete
         progress: True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to
@@ -110,40 +112,42 @@ def compute_influence(
     if target is not None:
         check_collection(target, "target")
     check_run_key(samples, run_key, overwrite)
-    if engine != "local":
-        raise ValueError(f"engine {engine!r} is not available: only 'local' is.")
+    check_engine(engine)
     if (image_embeddings is None) != (text_embeddings is None):
         raise ValueError("Stored embeddings come in two fields: pass image_embeddings and text_embeddings together.")
     if text_field is None and image_embeddings is None:
         raise ValueError("Pass text_field: the field that holds the captions or labels.")
     settings = Settings(removal, rounds, batch_size or DEFAULT_BATCH_SIZE, anchor, damping or 0.0, seed)
-    device = check_device(device)
+    worker_device, device = device, "cpu" if engine == "ray" else check_device(device)
     if isinstance(model, str) and pretrained is None and model == DEFAULT_MODEL[0]:
         pretrained = DEFAULT_MODEL[1]
 
     report = as_progress(progress)
-    started = time.perf_counter()
+    started, began = time.perf_counter(), time.time()
     timings: dict[str, float] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        if image_embeddings is not None and text_embeddings is not None:
-            source: PairSource = EmbeddingSource(image_embeddings, text_embeddings)
-        else:
-            loaded = model if isinstance(model, ContrastiveModel) else load_model(model, pretrained, device)
-            source = TowerSource(loaded, str(text_field), templates, num_workers, report)
-        check_scope(source, scope)
-        pairs = source.pairs(samples, "Embed", skip_failures)
-        target_pairs = None if target is None else source.pairs(target, "Embed target", skip_failures)
-        _check_overlap(pairs, target_pairs)
-        views = source.views(pairs, samples)
-        attributed = attributed_scope(
-            source, scope, samples, pairs, target, target_pairs, settings.batch_size, seed, report
-        )
-    timings["embed"] = time.perf_counter() - started
-    head = source.head(pairs)
-    scored = attributed or Attributed.of_head(head, pairs, target_pairs)
-    outcome = compute(scored, source.loss, settings, device, report)
-    timings.update(outcome.timings)
+    with engine_workers(engine, num_workers, worker_device) as workers:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            if image_embeddings is not None and text_embeddings is not None:
+                source: PairSource = EmbeddingSource(image_embeddings, text_embeddings)
+            else:
+                loaded = model if isinstance(model, ContrastiveModel) else load_model(model, pretrained, device)
+                source = TowerSource(
+                    loaded, str(text_field), templates, num_workers if engine == "local" else None, report, workers
+                )
+            check_scope(source, scope)
+            pairs = source.pairs(samples, "Embed", skip_failures)
+            target_pairs = None if target is None else source.pairs(target, "Embed target", skip_failures)
+            _check_overlap(pairs, target_pairs)
+            views = source.views(pairs, samples)
+            attributed = attributed_scope(
+                source, scope, samples, pairs, target, target_pairs, settings.batch_size, seed, report
+            )
+        timings["embed"] = time.perf_counter() - started
+        head = source.head(pairs)
+        scored = attributed or Attributed.of_head(head, pairs, target_pairs)
+        outcome = compute(scored, source.loss, settings, device, report, workers)
+        timings.update(outcome.timings)
 
     start = time.perf_counter()
     marked = set(samples.match_tags(TRUSTED_TAG).values("id"))
@@ -165,6 +169,11 @@ def compute_influence(
     timings["misalignment"] = time.perf_counter() - start
 
     notes = [str(item.message) for item in caught] + _notes(pairs, outcome, found, judges, settings, texts)
+    if isinstance(source, TowerSource) and (changed := changed_since(_filepaths(samples, pairs.ids), began)):
+        notes.append(
+            f"{changed} images were changed while the run was computed, and scored as they were when they were read. "
+            "Compute it again: only they are embedded anew."
+        )
     for note in notes:
         warnings.warn(note, stacklevel=2)
     config = EcifConfig(
@@ -275,6 +284,11 @@ def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) ->
         return None
     path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
     by_id = dict(zip(*samples.values(["id", path]), strict=True))
+    return [by_id[id] for id in ids]
+
+
+def _filepaths(samples: SampleCollection, ids: list[str]) -> list[str]:
+    by_id = dict(zip(*samples.values(["id", "filepath"]), strict=True))
     return [by_id[id] for id in ids]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.core import LOSSES, Head, Progress
+from fiftyone_ecif.core import HERE, LOSSES, Head, Progress, Workers
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
@@ -131,6 +131,7 @@ class TowerSource:
         templates: for labels
         num_workers: processes that decode images; None to choose
         report: called with the work done
+        workers: what runs the towers
     """
 
     def __init__(
@@ -140,9 +141,10 @@ class TowerSource:
         templates: Sequence[str] | None,
         num_workers: int | None,
         report: Progress,
+        workers: Workers = HERE,
     ) -> None:
         self.model, self.text_field, self.templates = model, text_field, templates
-        self.num_workers, self.report = num_workers, report
+        self.num_workers, self.report, self.workers = num_workers, report, workers
         self.name: str | None = model.name
         self.pretrained: str | None = model.pretrained
         self.fingerprint: str | None = model.fingerprint
@@ -169,6 +171,7 @@ class TowerSource:
             num_workers=self.num_workers,
             skip_failures=skip_failures,
             progress=lambda done, total: self.report(step, done, total),
+            workers=self.workers,
         )
 
     def head(self, pairs: StoredPairs | ArrayPairs) -> Head:

@@ -11,8 +11,10 @@ from fiftyone_ecif.engine.removal import (
     verify_removal,
 )
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
+from fiftyone_ecif.engine.workers import ENGINES, check_engine, engine_workers
 
 __all__ = [
+    "ENGINES",
     "Attributed",
     "CrossFit",
     "FittedPairs",
@@ -21,8 +23,10 @@ __all__ = [
     "PairScores",
     "RemovalEffect",
     "Settings",
+    "check_engine",
     "compute",
     "cross_fit",
+    "engine_workers",
     "estimate_removal",
     "mean_effect",
     "recall",

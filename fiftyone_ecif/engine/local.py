@@ -1,4 +1,4 @@
-"""The whole computation in one process, on one device: fit, curvature, target gradient, solve, scores."""
+"""The whole computation: fit, curvature, target gradient, solve, scores. Its passes run where the workers are."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import (
+    HERE,
     Fit,
     KroneckerCurvature,
     Objective,
@@ -18,6 +20,7 @@ from fiftyone_ecif.core import (
     Progress,
     Roles,
     Scope,
+    Workers,
     conjugate_gradients,
     fit_to_rest,
     influence,
@@ -57,7 +60,12 @@ class Subset:
 
 
 def compute(
-    attributed: Attributed, loss: str, settings: Settings, device: str = "cpu", progress: Progress = silent
+    attributed: Attributed,
+    loss: str,
+    settings: Settings,
+    device: str = "cpu",
+    progress: Progress = silent,
+    workers: Workers = HERE,
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
@@ -68,6 +76,7 @@ def compute(
         settings: the run's choices
         device: where to compute
         progress: called with each step's name
+        workers: where passes over the pairs run; results do not depend on it but for rounding
 
     Returns:
         an :class:`InfluenceOutcome`
@@ -83,7 +92,7 @@ def compute(
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
         )
-    run = _Run(loss, settings, progress)
+    run = _Run(loss, settings, progress, workers)
     scored = replace(attributed, scope=attributed.scope.to(device))
     scores = PairScores.empty(count)
     folds = cross_fit_folds(count, settings.seed)
@@ -127,8 +136,8 @@ def _preconditioner(attributed: Attributed, curvature: KroneckerCurvature) -> Ca
 class _Run:
     """One run's steps, their timings and what is to be said about them."""
 
-    def __init__(self, loss: str, settings: Settings, progress: Progress) -> None:
-        self.loss, self.settings, self.progress = loss, settings, progress
+    def __init__(self, loss: str, settings: Settings, progress: Progress, workers: Workers) -> None:
+        self.loss, self.settings, self.progress, self.workers = loss, settings, progress, workers
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
@@ -137,7 +146,7 @@ class _Run:
         """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
         with self.timed("fit"):
-            objective = anchored(mean_loss(members, self.loss, settings, FITTED), scope, settings)
+            objective = anchored(self.mean_loss(members, FITTED), scope, settings)
             curvature = kronecker_curvature(
                 objective, scope, objective.anchor + settings.damping, seed=settings.seed, progress=self.progress
             )
@@ -161,7 +170,7 @@ class _Run:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
         objective, scope, settings = fitted.objective, fitted.scope, self.settings
         with self.timed("solve"):
-            target_loss, gradient = mean_loss(target, self.loss, settings, TARGET).value_and_gradient(scope)
+            target_loss, gradient = self.mean_loss(target, TARGET).value_and_gradient(scope)
             damped = replace(objective, anchor=objective.anchor + settings.damping)
             solution = conjugate_gradients(
                 lambda directions: damped.gauss_newton_product(scope, directions),
@@ -178,7 +187,7 @@ class _Run:
                 "damping."
             )
         with self.timed("scores"):
-            found = influence(objective, scope, solution.vectors, progress=self.progress)
+            found = self.per_pair(objective, "Scores", _influence, scope, solution.vectors)
             roles = Roles(*(part[:, 0].float() for part in found))
         with self.timed("self-influence"):
             probes, curvature = fitted.attributed.probes, fitted.curvature
@@ -187,11 +196,10 @@ class _Run:
                     f"Self-influence is estimated from {probes} random directions: its relative standard error is "
                     f"{(2 / probes) ** 0.5:.0%}."
                 )
-                own = self_influence_by_probes(
-                    objective, scope, curvature.inverse_root, probes, settings.seed, self.progress
-                )
+                rooted = curvature.inverse_root, probes, settings.seed
+                (own,) = self.per_pair(objective, "Self-influence", _self_influence_by_probes, scope, *rooted)
             else:
-                own = self_influence(objective, scope, curvature.quadratic, progress=self.progress)
+                (own,) = self.per_pair(objective, "Self-influence", _self_influence, scope, curvature.quadratic)
         index = fitted.members.index
         value = roles.value(settings.removal)
         scores.value[index] = value.mean(0)
@@ -219,6 +227,19 @@ class _Run:
         )
         return solution.vectors[0]
 
+    def mean_loss(self, pairs: Pairs, purpose: int) -> Objective:
+        """The mean batch loss of some pairs; see :func:`~fiftyone_ecif.engine.losses.mean_loss`."""
+        return mean_loss(pairs, self.loss, self.settings, purpose, self.workers)
+
+    def per_pair(self, objective: Objective, step: str, score: Callable, *arguments: Any) -> list[Tensor]:
+        """Scores (..., N) of every pair, put together from what each part of the objective says of its own."""
+        parts = objective.over_parts(score, *arguments, step=step, progress=self.progress)
+        found = list(next(parts))
+        for part in parts:
+            for values, more in zip(found, part, strict=True):
+                torch.where(more.isnan(), values, more, out=values)
+        return found
+
     def say_once(self, warning: str) -> None:
         """Add a warning unless it was said of another fit already."""
         if warning not in self.warnings:
@@ -230,6 +251,20 @@ class _Run:
         start = time.perf_counter()
         yield
         self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
+
+
+def _influence(part: Objective, scope: Scope, solutions: Tensor, progress: Progress) -> Roles:
+    return influence(part, scope, solutions, progress=progress)
+
+
+def _self_influence(part: Objective, scope: Scope, quadratic: Callable, progress: Progress) -> tuple[Tensor]:
+    return (self_influence(part, scope, quadratic, progress=progress),)
+
+
+def _self_influence_by_probes(
+    part: Objective, scope: Scope, inverse_root: Callable, probes: int, seed: int, progress: Progress
+) -> tuple[Tensor]:
+    return (self_influence_by_probes(part, scope, inverse_root, probes, seed, progress),)
 
 
 def ranking_stability(value: Tensor) -> float:

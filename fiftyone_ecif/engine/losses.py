@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from fiftyone_ecif.core import LOSSES, Objective, Pairs, Scope, largest_eigenvalue, partitions
+from fiftyone_ecif.core import HERE, LOSSES, Objective, Pairs, Scope, Workers, largest_eigenvalue, partitions
 from fiftyone_ecif.engine.settings import Settings
 
 RELATIVE_ANCHOR = 0.1
@@ -22,7 +22,7 @@ FITTED, HELD_OUT, TARGET = range(3)
 """What a loss is for; each has partitions of its own."""
 
 
-def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int) -> Objective:
+def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int, workers: Workers = HERE) -> Objective:
     """The mean batch loss of some pairs, without an anchor.
 
     Args:
@@ -30,13 +30,14 @@ def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int) -> Obje
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
         settings: batch size, rounds and seed are used
         purpose: ``FITTED``, ``HELD_OUT`` or ``TARGET``
+        workers: where passes over the batches run
 
     Returns:
         an :class:`~fiftyone_ecif.core.Objective`; all pairs share one batch where there are fewer than fill it
     """
     batch_size = min(settings.batch_size, len(pairs))
     rounds = partitions(len(pairs), batch_size, settings.rounds, settings.seed + purpose)
-    return Objective(pairs, rounds, LOSSES[loss])
+    return Objective(pairs, rounds, LOSSES[loss], workers=workers)
 
 
 def anchored(objective: Objective, scope: Scope, settings: Settings) -> Objective:

@@ -4,7 +4,7 @@ from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs
 from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
 from fiftyone_ecif.features.raw import RawPairs
-from fiftyone_ecif.features.reading import PairRow, UnreadablePair, read_image
+from fiftyone_ecif.features.reading import PairRow, UnreadablePair, changed_since, read_image
 from fiftyone_ecif.features.store import FeatureStore
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "StoredPairs",
     "UnreadablePair",
     "cache_folder",
+    "changed_since",
     "embed_pairs",
     "read_image",
     "stored_embeddings",

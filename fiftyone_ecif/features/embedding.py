@@ -7,19 +7,27 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fiftyone_ecif.core import HERE, Head, Progress, Workers
+from fiftyone_ecif.features.batch_size import fastest_batch_size
 from fiftyone_ecif.features.pairs import StoredPairs
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_caption, read_image
 from fiftyone_ecif.features.store import FeatureStore, row_key
-from fiftyone_ecif.models import ContrastiveModel
+
+if TYPE_CHECKING:  # open_clip takes long to import, and a worker of a cluster may never need it
+    from fiftyone_ecif.models import ContrastiveModel
 
 # Rows per shard: what a kill can cost, against the number of files.
 SHARD_ROWS = 1024
+# Rows between two calls of progress where no batch size is set.
+REPORT_ROWS = 64
 # Below this many images, starting worker processes takes longer than decoding.
 _WORTH_WORKERS = 256
 
@@ -33,6 +41,7 @@ def embed_pairs(
     num_workers: int | None = None,
     skip_failures: bool = True,
     progress: Callable[[int, int], None] | None = None,
+    workers: Workers = HERE,
 ) -> StoredPairs:
     """Tower features of pairs; those already in the store are not computed again.
 
@@ -40,10 +49,11 @@ def embed_pairs(
         model: whose towers to run
         rows: the pairs
         folder: where stores are kept; the model gets a subfolder of its own
-        batch_size: images or captions per forward pass; None for 64, or 256 on a GPU
-        num_workers: processes that decode images; None for none with few images, else up to 4
+        batch_size: images or captions per forward pass; None for the fastest by trial, remembered
+        num_workers: processes that decode images, for each of the workers; None for none with few images, else up to 4
         skip_failures: whether a pair that cannot be embedded is left out with its reason, or raises
         progress: called with the number of rows done and of all rows
+        workers: what runs the towers; this process alone writes
 
     Returns:
         :class:`StoredPairs` in the order of ``rows``
@@ -51,29 +61,33 @@ def embed_pairs(
     Raises:
         UnreadablePair: at the first pair that cannot be embedded, if ``skip_failures`` is False
         RuntimeError: if another process writes to the same store
+        OSError: if features cannot be written, as on a full disk
     """
     report = progress or (lambda done, total: None)
-    towers = _Towers(model, batch_size or (256 if model.device.type == "cuda" else 64), num_workers)
-    store = FeatureStore(folder, model.fingerprint, towers.dims)
+    fingerprint, head = model.fingerprint, model.head()
+    store = FeatureStore(folder, fingerprint, (head.image_weight.shape[1], head.text_weight.shape[1]))
     keys = [row_key(row) for row in rows]
-    with store.writing():
-        todo = {key: row for key, row in zip(keys, rows, strict=True) if key not in store}
-        waiting, skipped = [], {}
-        try:
-            for done, (key, outcome) in enumerate(_outcomes(towers, todo), start=len(rows) - len(todo) + 1):
-                if isinstance(outcome, _Features):
-                    waiting.append((key, outcome))
-                elif skip_failures:
-                    skipped[key] = outcome.reason
-                else:
-                    raise UnreadablePair(f"pair {todo[key].id} ({todo[key].filepath}): {outcome.reason}")
-                if len(waiting) == SHARD_ROWS:
-                    _flush(store, waiting)
-                if done % towers.batch_size == 0:
-                    report(done, len(rows))
-        finally:  # an error or an interruption keeps what was computed
-            _flush(store, waiting)
-            store.record_skipped(skipped)
+    if any(key not in store for key in keys):  # several may read at a time
+        with store.writing():
+            todo = {key: row for key, row in zip(keys, rows, strict=True) if key not in store}
+            towers = _Towers(model, head, fingerprint, batch_size, num_workers, len(todo))
+            outcomes = _outcomes(towers, todo) if workers is HERE else _outcomes_by(workers, towers, todo)
+            waiting, skipped = [], {}
+            try:
+                for done, (key, outcome) in enumerate(outcomes, start=len(rows) - len(todo) + 1):
+                    if isinstance(outcome, _Features):
+                        waiting.append((key, outcome))
+                    elif skip_failures:
+                        skipped[key] = outcome.reason
+                    else:
+                        raise UnreadablePair(f"pair {todo[key].id} ({todo[key].filepath}): {outcome.reason}")
+                    if len(waiting) == SHARD_ROWS:
+                        _flush(store, waiting)
+                    if done % (batch_size or REPORT_ROWS) == 0:
+                        report(done, len(rows))
+            finally:  # an error or an interruption keeps what was computed
+                _flush(store, waiting)
+                store.record_skipped(skipped)
     report(len(rows), len(rows))
     return store.pairs(rows, keys)
 
@@ -90,8 +104,8 @@ def _flush(store: FeatureStore, waiting: list[tuple[bytes, _Features]]) -> None:
     if waiting:
         keys, features = zip(*waiting, strict=True)
         image, text, truncated = zip(*features, strict=True)
+        waiting.clear()  # a shard that cannot be written is not tried again
         store.append(keys, torch.stack(image), torch.stack(text), torch.tensor(truncated))
-        waiting.clear()
 
 
 def _outcomes(towers: _Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[bytes, _Features | UnreadablePair]]:
@@ -112,6 +126,48 @@ def _outcomes(towers: _Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[byt
         image, (text, truncated) = images.take(row.filepath), captions.take(texts[key])
         unusable = next((half for half in (image, text) if isinstance(half, UnreadablePair)), None)
         yield key, unusable or _Features(image, text, truncated)
+
+
+class _Piece(NamedTuple):
+    """What a worker found of some rows: the good ones' features in order, and the others' faults."""
+
+    image: Tensor
+    text: Tensor
+    truncated: Tensor
+    faults: dict[bytes, UnreadablePair]
+
+
+def _outcomes_by(
+    workers: Workers, towers: _Towers, todo: dict[bytes, PairRow]
+) -> Iterator[tuple[bytes, _Features | UnreadablePair]]:
+    """The same as :func:`_outcomes`, by other processes: a piece that dies with its worker is at most one shard."""
+    rows = list(todo.items())
+    size = min(SHARD_ROWS, max(REPORT_ROWS, len(rows) // (4 * workers.count)))
+    pieces = [dict(rows[start : start + size]) for start in range(0, len(rows), size)]
+    for piece, found in zip(pieces, workers.map(_embed_piece, pieces, towers), strict=True):
+        features = zip(found.image, found.text, found.truncated.tolist(), strict=True)
+        for key in piece:
+            yield key, found.faults.get(key) or _Features(*next(features))
+
+
+def _embed_piece(piece: dict[bytes, PairRow], towers: _Towers, progress: Progress) -> _Piece:
+    faults: dict[bytes, UnreadablePair] = {
+        key: UnreadablePair("image file has changed meanwhile, or is another on this node of the cluster")
+        for key, row in piece.items()
+        if row_key(row) != key
+    }
+    if towers.num_workers is None and towers.model.device.type == "cpu":
+        towers.num_workers = 0  # the other cores have workers of their own
+    good = []
+    for key, outcome in _outcomes(towers, {key: row for key, row in piece.items() if key not in faults}):
+        if isinstance(outcome, UnreadablePair):
+            faults[key] = outcome
+        else:
+            good.append(outcome)
+    if not good:
+        return _Piece(torch.empty(0), torch.empty(0), torch.empty(0), faults)
+    image, text, truncated = zip(*good, strict=True)
+    return _Piece(torch.stack(image), torch.stack(text), torch.tensor(truncated), faults)
 
 
 class _OnDemand:
@@ -136,10 +192,30 @@ class _OnDemand:
 class _Towers:
     """Batched forward passes of a model's two towers."""
 
-    def __init__(self, model: ContrastiveModel, batch_size: int, num_workers: int | None) -> None:
-        self.model, self.batch_size, self.num_workers = model, batch_size, num_workers
-        self.head = model.head().to(model.device)
-        self.dims = self.head.image_weight.shape[1], self.head.text_weight.shape[1]
+    def __init__(
+        self,
+        model: ContrastiveModel,
+        head: Head,
+        fingerprint: str,
+        batch_size: int | None,
+        num_workers: int | None,
+        images: int,
+    ) -> None:
+        self.model, self.head, self.fingerprint = model, head.to(model.device), fingerprint
+        self.asked, self.num_workers, self.count = batch_size, num_workers, images
+
+    @cached_property
+    def batch_size(self) -> int:
+        """What was asked for, else the fastest where the model is."""
+        if self.asked:
+            return self.asked
+        image = self.model.preprocess(Image.new("RGB", (256, 256)))
+
+        def forward(size: int) -> Tensor:
+            with self._autocast():
+                return self.model.image_features(image.expand(size, *image.shape)).cpu()
+
+        return fastest_batch_size(self.fingerprint, self.model.device, forward, self.count)
 
     def images(self, paths: list[str]) -> Iterator[tuple[str, Tensor | UnreadablePair]]:
         """(path, feature or fault) of each image file."""
@@ -148,12 +224,13 @@ class _Towers:
             batch_size=self.batch_size,
             num_workers=_default_workers(len(paths)) if self.num_workers is None else self.num_workers,
             collate_fn=_collate,
+            pin_memory=self.model.device.type == "cuda",
         )
         for names, batch, faults in loader:
             yield from faults
             if batch is not None:
                 with self._autocast():
-                    features = self.model.image_features(batch)
+                    features = self.model.image_features(batch.to(self.model.device, non_blocking=True))
                 yield from zip(names, self._checked(features, self.head.image_weight, "image"), strict=True)
 
     def captions(self, texts: list[str]) -> Iterator[tuple[str, tuple[Tensor | UnreadablePair, bool]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
@@ -56,7 +56,8 @@ class StoredPairs:
         index = index.cpu()
         image, text = torch.empty(len(index), self.image_dim), torch.empty(len(index), self.text_dim)
         for rows, shard, within in self._by_shard(index):
-            image[rows], text[rows] = shard["image"][within], shard["text"][within]
+            for half, held in ((image, shard["image"]), (text, shard["text"])):
+                half.index_copy_(0, rows, held.index_select(0, within))
         return image, text
 
     def subset(self, index: Tensor) -> StoredPairs:
@@ -73,16 +74,24 @@ class StoredPairs:
 
     def _by_shard(self, index: Tensor):
         """Which of ``index`` lie in each shard: (rows of index, the shard's tensors, rows within the shard)."""
-        position = self.position[index]
+        position, order = self.position[index].sort()
         owner = torch.bucketize(position, self.starts, right=True) - 1
-        for number in owner.unique().tolist():
-            rows = (owner == number).nonzero().squeeze(1)
-            yield rows, self._map(number), position[rows] - self.starts[number]
+        within = position - self.starts[owner]
+        numbers, counts = (found.tolist() for found in owner.unique_consecutive(return_counts=True))
+        for number, rows, inside in zip(numbers, order.split(counts), within.split(counts), strict=True):
+            yield rows, self._map(number), inside
 
     def _map(self, number: int) -> dict[str, Tensor]:
         if number not in self._mapped:
-            with safe_open(self.shards[number], framework="pt") as file:
-                self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
+            try:
+                with safe_open(self.shards[number], framework="pt") as file:
+                    self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
+            except (SafetensorError, OSError) as error:
+                raise OSError(
+                    f"The feature shard {self.shards[number]} cannot be read any more ({error}). Run it again: "
+                    "only its pairs are embedded anew. On a cluster, FIFTYONE_ECIF_CACHE must name a folder that every "
+                    "node sees under the same path."
+                ) from error
         return self._mapped[number]
 
 

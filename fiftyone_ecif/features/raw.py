@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_caption, read_image
-from fiftyone_ecif.models import ContrastiveModel
+
+if TYPE_CHECKING:
+    from fiftyone_ecif.models import ContrastiveModel
 
 CACHE_BYTES = 2**30
 
@@ -46,6 +49,12 @@ class RawPairs:
         self.cache_bytes, self.num_workers = cache_bytes, num_workers
         self._cache: dict[int, Tensor] = {}
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": {}, "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     @classmethod
     def readable(

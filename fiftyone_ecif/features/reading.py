@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,27 @@ def read_image(path: str | os.PathLike) -> Image.Image:
     # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise UnreadablePair(f"image file is damaged ({error})") from error
+
+
+def changed_since(paths: Iterable[str | os.PathLike], moment: float) -> int:
+    """Number of files that were changed or replaced after a moment, or are gone.
+
+    Args:
+        paths: of the files
+        moment: seconds since the epoch
+
+    Returns:
+        their number
+    """
+
+    def changed(path: str | os.PathLike) -> bool:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return True
+        return max(status.st_mtime, status.st_ctime) > moment  # a file that was moved here is as old as it was
+
+    return sum(map(changed, paths))
 
 
 def check_caption(caption: object) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,7 +78,8 @@ class FeatureStore:
             lock.acquire()
         except Timeout as error:
             raise RuntimeError(
-                f"Another process is writing features to {self.folder}. Wait for it, or choose another folder."
+                f"Another process is writing features to {self.folder}. Wait for it, or let FIFTYONE_ECIF_CACHE name "
+                "another folder."
             ) from error
         try:
             for path in self._rescan():
@@ -96,6 +97,9 @@ class FeatureStore:
             image: (n, F_image)
             text: (n, F_text)
             truncated: (n,), whether the caption was cut
+
+        Raises:
+            OSError: if the shard cannot be written; the store is then as it was
         """
         number = 1 + max((int(path.stem.removeprefix("shard-")) for path in self._shards), default=-1)
         path = self.folder / f"shard-{number:05d}.safetensors"
@@ -105,9 +109,7 @@ class FeatureStore:
             "text": text.float().contiguous(),
             "truncated": truncated.bool().contiguous(),
         }
-        part = path.with_name(path.name + ".part")
-        save_file(tensors, part)
-        part.replace(path)
+        self._write(path, lambda part: save_file(tensors, part))
         self._add_shard(path, keys)
 
     def record_skipped(self, skipped: dict[bytes, str]) -> None:
@@ -200,7 +202,17 @@ class FeatureStore:
             "text_dim": self.text_dim,
             "skipped": {key.hex(): reason for key, reason in self.skipped.items()},
         }
-        path = self.folder / "manifest.json"
+        self._write(self.folder / "manifest.json", lambda part: part.write_text(json.dumps(manifest, indent=1)))
+
+    def _write(self, path: Path, save: Callable[[Path], object]) -> None:
+        """Write a whole file or none."""
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(manifest, indent=1))
-        part.replace(path)
+        try:
+            save(part)
+            part.replace(path)
+        except (SafetensorError, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise OSError(
+                f"Features cannot be written to {self.folder} ({error}). What was written before is kept: make "
+                "room and run it again, it goes on from there; or let FIFTYONE_ECIF_CACHE name another disk's folder."
+            ) from error

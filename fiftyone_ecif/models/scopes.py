@@ -101,6 +101,9 @@ class ParameterScope(Scope):
         ordered = [name for name in values if name in set(names) and name not in scalars] + scalars
         return cls(module, {name: values[name].detach().clone() for name in ordered}, micro_batch, autocast)
 
+    def __getstate__(self) -> dict:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # what is cached can be had again
+
     @property
     def size(self) -> int:
         """Number of parameters."""

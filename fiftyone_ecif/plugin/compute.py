@@ -46,6 +46,7 @@ class ComputeInfluence(EcifOperator):
         damping: float | None = None,
         seed: int | None = None,
         device: str | None = None,
+        engine: str | None = None,
         evidence: bool | None = None,
         overwrite: bool | None = None,
         delegate: bool = False,
@@ -69,6 +70,7 @@ class ComputeInfluence(EcifOperator):
             damping: damping of the curvature
             seed: of the batches
             device: "cpu", "cuda", ...; None: the best there is
+            engine: "local" for this machine, "ray" for a Ray cluster
             evidence: whether to write what each kind of evidence for misalignment says
             overwrite: whether to replace a run of this name
             delegate: whether to queue the run for a worker
@@ -95,6 +97,7 @@ class ComputeInfluence(EcifOperator):
             damping=damping,
             seed=seed,
             device=device,
+            engine=engine,
             evidence=evidence,
             overwrite=overwrite,
         )
@@ -122,7 +125,8 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     given = {name: value for name, value in ctx.params.items() if value not in (None, "")}
     given.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
     given.setdefault("run_key", proposed_run_key(ctx.dataset))
-    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "evidence", "overwrite"]
+    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "engine"]
+    names += ["evidence", "overwrite"]
     if given.get("features") == "embeddings":
         names += ["image_embeddings", "text_embeddings"]
     else:
@@ -132,7 +136,7 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
         arguments["templates"] = [line.strip() for line in given["templates"].splitlines() if line.strip()]
     if given.get("device", "auto") != "auto":
         arguments["device"] = given["device"]
-    if not ctx.delegated:
+    if not ctx.delegated and given.get("engine") != "ray":
         arguments["num_workers"] = 0  # the App's server must not fork
     return arguments
 

@@ -162,7 +162,7 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description="How a pair leaves its batch",
         view=dropdown(removals, space=6),
     )
-    from fiftyone_ecif.curation.influence import DEFAULT_BATCH_SIZE
+    from fiftyone_ecif.curation.influence import DEFAULT_BATCH_SIZE, check_engine
 
     half = types.FieldView(space=6)
     inputs.int("rounds", default=4, min=1, label="Rounds", description="Random partitions into batches", view=half)
@@ -173,6 +173,16 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.int("seed", default=0, min=0, label="Seed", description="Of everything random", view=half)
     choices = ["auto", *devices()]
     inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))
+    engines = {"local": "This machine", "ray": "A Ray cluster"}
+    field = inputs.enum(
+        "engine",
+        list(engines),
+        default="local",
+        label="Where to compute",
+        description="The cluster that RAY_ADDRESS names, or the one that runs here",
+        view=dropdown(engines, space=6),
+    )
+    passes(field, check_engine, ctx.params.get("engine") or "local")
     inputs.bool(
         "evidence",
         default=False,

@@ -1,3 +1,5 @@
+import os
+
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -219,9 +221,17 @@ def test_a_model_reads_images_and_skips_what_it_cannot_read(pair_dataset, tmp_pa
     results = ecif.compute_influence(pair_dataset, "caption", **tiny)
     assert results.skipped == {sample.id: "image file is empty", second.id: "caption is empty"}
     assert len(pair_dataset.exists("ecif_value")) == 58
+    assert not [warning for warning in results.warnings if "were changed" in warning]
+
+    def touch(step, done, total):
+        if step == "Scores":
+            times = os.stat(second.filepath)
+            os.utime(second.filepath, ns=(times.st_atime_ns, times.st_mtime_ns))
+
     labels = ecif.compute_influence(
-        pair_dataset, "ground_truth", run_key="labels", templates=["a {}", "one {}"], **tiny
+        pair_dataset, "ground_truth", run_key="labels", templates=["a {}", "one {}"], **{**tiny, "progress": touch}
     )
+    assert [warning for warning in labels.warnings if "1 images were changed while the run was computed" in warning]
     assert len(pair_dataset.exists("labels_value")) == 59
     suggested = {label.label for label in pair_dataset.exists("labels_suggestion").values("labels_suggestion")}
     assert suggested <= {"circle", "square", "triangle"}

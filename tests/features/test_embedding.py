@@ -1,11 +1,10 @@
 """Embedding computes what is missing, once, and keeps it whatever happens."""
 
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import textwrap
 
 import pytest
 import torch
@@ -183,30 +182,40 @@ def test_interruption_keeps_what_was_computed(model, rows, store, monkeypatch):
     assert_same(pairs.gather(EVERY), reference(model, rows))
 
 
-def test_kill_between_shards_leaves_a_usable_store(model, rows, store, tmp_path):
-    """A process killed while it writes its third shard loses that shard and nothing else."""
-    torch.save([tuple(row) for row in rows], tmp_path / "rows.pt")
-    model.save_checkpoint(tmp_path / "model.safetensors")
-    script = f"""
-        import os, signal, torch
-        import fiftyone_ecif.features.embedding as embedding, fiftyone_ecif.features.store as store
-        from fiftyone_ecif.features import PairRow
-        from fiftyone_ecif.models import load_model
-        save = store.save_file
-        def save_until(tensors, path):
-            save(tensors, path)
-            if "00002" in str(path):
-                os.kill(os.getpid(), signal.SIGKILL)
-        embedding.SHARD_ROWS, store.save_file = 4, save_until
-        rows = [PairRow(*row) for row in torch.load({str(tmp_path / "rows.pt")!r})]
-        model = load_model("ecif-tiny", {str(tmp_path / "model.safetensors")!r})
-        embedding.embed_pairs(model, rows, {str(store)!r})
-    """
-    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    pairs = embed_pairs(model, rows, store)
-    assert model.counts() == (4, 4)
-    assert_same(pairs.gather(EVERY), reference(model, rows))
+def test_kill_at_any_moment_wastes_at_most_a_shard_and_changes_nothing(model, rows, tmp_path, monkeypatch):
+    """kill -9, after so many of the calls that an embedding process makes."""
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 4)
+    expected = reference(model, rows)
+    embed_pairs(model, rows, tmp_path / "first")  # what is done once in a process is done now
+    model.counts()
+    calls, embedded = embed_in_child(model, rows, tmp_path / "whole")
+    assert embedded == 12
+    for moment in torch.linspace(1, calls - 9, 12).long().tolist():
+        store = tmp_path / str(moment)
+        _, embedded = embed_in_child(model, rows, store, kill_after=moment)
+        pairs = embed_pairs(model, rows, store)
+        assert embedded + model.counts()[0] <= 12 + 4
+        assert_same(pairs.gather(EVERY), expected)
+
+
+def embed_in_child(model, rows, store, kill_after=None):
+    """Embed in another process that kills itself after so many calls; the calls made and the images embedded."""
+    calls, embedded = multiprocessing.Value("q", 0), multiprocessing.Value("q", 0)
+
+    def count(frame, event, argument):
+        calls.value += 1
+        embedded.value = model.images
+        if calls.value == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+        sys.setprofile(count)
+        embed_pairs(model, rows, store, batch_size=2, num_workers=0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == (0 if kill_after is None else signal.SIGKILL)
+    return calls.value, embedded.value
 
 
 def test_progress_reaches_the_total(model, rows, store):

@@ -1,10 +1,13 @@
 """Whatever is wrong with a file or a caption, there is a plain reason for it."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fiftyone_ecif.features.reading import UnreadablePair, check_caption, read_image
+from fiftyone_ecif.features.reading import UnreadablePair, changed_since, check_caption, read_image
 
 
 @pytest.fixture
@@ -70,3 +73,16 @@ def test_caption_without_text_is_refused(caption, expected):
 
 def test_caption_is_handed_on_unchanged():
     assert check_caption(" ein Bild 🙂 ") == " ein Bild 🙂 "
+
+
+def test_changed_replaced_and_missing_files_are_counted(tmp_path):
+    paths = [tmp_path / name for name in "abcd"]
+    for path in paths:
+        path.write_text("as it was")
+    os.utime(paths[0], (1, 1))
+    before = time.time()
+    time.sleep(0.05)
+    assert changed_since(paths, before) == 0
+    paths[0].rename(paths[1])  # older than what it replaces
+    paths[2].write_text("another")
+    assert changed_since(paths, before) == 3

@@ -5,8 +5,10 @@ import threading
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import fiftyone_ecif.features.embedding as embedding
+import fiftyone_ecif.features.store as store_module
 from fiftyone_ecif.features import FeatureStore, embed_pairs
 from fiftyone_ecif.models import wrap_model
 
@@ -74,12 +76,39 @@ def test_absent_store_is_a_clear_error(store):
         FeatureStore(store, "0" * 64)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_full_disk_is_said_and_keeps_what_was_written(model, rows, store, monkeypatch, error):
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 4)
+    save = store_module.save_file
+
+    def save_until_full(tensors, path):
+        save(tensors, path)
+        if "00001" in str(path):
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "save_file", save_until_full)
+        with pytest.raises(OSError, match=r"cannot be written .*No space left on device.*it goes on from there"):
+            embed_pairs(model, rows, store, batch_size=4)
+    model.counts()
+    assert not list(store.rglob("*.part"))
+    assert len(embed_pairs(model, rows, store)) == 12 and model.counts() == (8, 8)
+
+
+def test_shard_lost_after_it_was_found_is_said(model, rows, store, written):
+    pairs = embed_pairs(model, rows, store)
+    (written / "shard-00001.safetensors").unlink()
+    with pytest.raises(OSError, match=r"shard-00001.safetensors cannot be read any more.*Run it again"):
+        pairs.gather(torch.arange(12))
+
+
 def test_second_writer_is_turned_away(model, rows, store, written):
     raised = []
 
     def write():
         try:
-            embed_pairs(model, rows, store)
+            assert len(embed_pairs(model, rows, store)) == 12  # nothing is to be written
+            embed_pairs(model, [rows[0]._replace(caption="new")], store)
         except RuntimeError as error:
             raised.append(str(error))
 

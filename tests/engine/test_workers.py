@@ -1,0 +1,53 @@
+"""Results do not depend on how many workers share the passes."""
+
+from dataclasses import astuple, replace
+
+import pytest
+import torch
+
+from fiftyone_ecif.core import HERE, Head, TensorPairs
+from fiftyone_ecif.core.workers import ThisProcess
+from fiftyone_ecif.engine import Attributed, Settings, compute
+from fiftyone_ecif.engine.losses import FITTED, mean_loss
+
+SETTINGS = Settings(rounds=3, batch_size=16, anchor=1.0)
+
+
+class Several(ThisProcess):
+    """Several parts, one after the other."""
+
+    def __init__(self, count):
+        self.count = count
+
+
+def attributed(pairs=60, dim=4, probes=0):
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, pairs, dim, generator=generator, dtype=torch.float64)
+    head = Head.identity(dim, dim, 1.0, torch.float64)
+    return replace(Attributed.of_head(head, TensorPairs(image, 0.5 * image + text), None), probes=probes)
+
+
+def assert_same_scores(one, other, tolerance=1e-5):
+    """The arithmetic is float64, the scores are stored as float32."""
+    for ours, theirs in zip(astuple(one.scores), astuple(other.scores), strict=True):
+        assert not ours.isnan().any()
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize(("count", "probes"), [(2, 0), (5, 3), (50, 0)])
+def test_scores_are_the_same_whatever_the_number_of_workers(count, probes):
+    made = attributed(probes=probes)
+    assert_same_scores(compute(made, "clip", SETTINGS, workers=Several(count)), compute(made, "clip", SETTINGS))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 1000])
+def test_parts_hold_every_batch_once_and_none_is_idle(count):
+    objective = mean_loss(attributed().pairs, "clip", SETTINGS, FITTED, Several(count))
+    parts = objective.parts
+    assert len(parts) == min(count, objective.batch_count)
+    sizes = [part.batch_count for part in parts]
+    assert sum(sizes) == objective.batch_count and max(sizes) - min(sizes) <= 1
+    for number, batches in enumerate(objective.rounds):
+        dealt = [index.tolist() for part in parts for index in part.rounds[number]]
+        assert sorted(dealt) == sorted(index.tolist() for index in batches)
+    assert all(part.workers is HERE for part in parts)
