@@ -242,7 +242,7 @@ def role_derivatives_along(
 
 
 def _softmax_side(similarity: Tensor, tangent: FactoredTangent, own: Tensor, removal: str) -> tuple[Tensor, Tensor]:
-    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for the largest entry is kept."""
+    """One direction of the softmax loss; see ``ClipLoss._add_row_derivatives``, whose care for P > ½ is kept."""
     probability = similarity.softmax(1)
     top = similarity.argmax(1)
     largest = probability[own, top][:, None]

@@ -136,11 +136,12 @@ class _Run:
     def fit(self, attributed: Attributed, index: Tensor, step: str) -> _Fitted:
         """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
-        with self.timed("fit"):
+        with self.timed("curvature"):
             objective = anchored(mean_loss(members, self.loss, settings, FITTED), scope, settings)
             curvature = kronecker_curvature(
                 objective, scope, objective.anchor + settings.damping, seed=settings.seed, progress=self.progress
             )
+        with self.timed("fit"):
             fit = fit_to_rest(
                 objective,
                 scope,
