@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ Progress = Callable[[str, int, int], None]
 
 def silent(step: str, done: int, total: int) -> None:
     """A :data:`Progress` that shows nothing."""
+
+
+CURVATURE_PAIRS = 8_192
+"""Pairs that curvature is taken from where an estimate will do (docs/scale.md)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,23 @@ class Objective:
         """Raise a ValueError if a removal (bool, (N,)) leaves nothing to compare."""
         if len(self.pairs) - int(removed.sum()) < 2:
             raise ValueError("Removing these pairs leaves fewer than two: there is no contrastive loss without them.")
+
+    def sample(self, pairs: int) -> Objective:
+        """The objective over its first batches, round after round, that hold so many pairs: an estimate of it.
+
+        Itself, where it does not hold more.
+        """
+        batches = [batch for batches in self.rounds for batch in batches]
+        held = list(accumulate(map(len, batches)))
+        count = bisect_left(held, pairs) + 1
+        if count >= len(batches):
+            return self
+        share = held[count - 1] / held[-1]
+        return replace(self, rounds=[batches[:count]], divisor=round(self.divisor * len(self.rounds) * share))
+
+    def rough(self) -> Objective:
+        """The objective over no more rounds than its curvature takes to estimate: one, of many pairs."""
+        return self.sample(max(CURVATURE_PAIRS, self.divisor))
 
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""

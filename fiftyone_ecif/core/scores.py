@@ -12,7 +12,6 @@ from fiftyone_ecif.core.losses import ContrastiveLoss, Roles
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
 
-
 WHOLE_BYTES = 1 << 28
 """What S and Ṡ of a batch may take in memory: 4,096 pairs and one target take half of it."""
 

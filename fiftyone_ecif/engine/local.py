@@ -18,6 +18,7 @@ from fiftyone_ecif.core import (
     Progress,
     Roles,
     Scope,
+    Solution,
     conjugate_gradients,
     fit_to_rest,
     influence,
@@ -26,6 +27,7 @@ from fiftyone_ecif.core import (
     self_influence_by_probes,
     silent,
 )
+from fiftyone_ecif.core.objective import CURVATURE_PAIRS
 from fiftyone_ecif.engine.losses import FITTED, TARGET, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
 
@@ -139,7 +141,11 @@ class _Run:
         with self.timed("curvature"):
             objective = anchored(mean_loss(members, self.loss, settings, FITTED), scope, settings)
             curvature = kronecker_curvature(
-                objective, scope, objective.anchor + settings.damping, seed=settings.seed, progress=self.progress
+                objective.sample(CURVATURE_PAIRS),
+                scope,
+                objective.anchor + settings.damping,
+                seed=settings.seed,
+                progress=self.progress,
             )
         with self.timed("fit"):
             fit = fit_to_rest(
@@ -163,15 +169,7 @@ class _Run:
         objective, scope, settings = fitted.objective, fitted.scope, self.settings
         with self.timed("solve"):
             target_loss, gradient = mean_loss(target, self.loss, settings, TARGET).value_and_gradient(scope)
-            damped = replace(objective, anchor=objective.anchor + settings.damping)
-            solution = conjugate_gradients(
-                lambda directions: damped.gauss_newton_product(scope, directions),
-                gradient[None],
-                fitted.preconditioner,
-                settings.tolerance,
-                settings.max_iterations,
-                progress=self.progress,
-            )
+            solution = self.solve(fitted, gradient[None])
         if not solution.converged:
             self.warnings.append(
                 f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
@@ -219,6 +217,27 @@ class _Run:
             )
         )
         return solution.vectors[0]
+
+    def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
+        """s = H⁻¹ b for b (K, P): on few rounds first, so that little is left to do on all of them."""
+        settings, scope = self.settings, fitted.scope
+        damped = replace(fitted.objective, anchor=fitted.objective.anchor + settings.damping)
+
+        def solved(objective: Objective, tolerance: float, start: Tensor | None) -> Solution:
+            return conjugate_gradients(
+                lambda directions: objective.gauss_newton_product(scope, directions),
+                targets,
+                fitted.preconditioner,
+                tolerance,
+                settings.max_iterations,
+                start,
+                progress=self.progress,
+            )
+
+        rough = damped.rough()
+        start = None if rough is damped else solved(rough, settings.tolerance / 2, None)
+        found = solved(damped, settings.tolerance, start and start.vectors)
+        return replace(found, iterations=found.iterations + start.iterations) if start else found
 
     def say_once(self, warning: str) -> None:
         """Add a warning unless it was said of another fit already."""
