@@ -235,7 +235,7 @@ class _Run:
             )
 
         rough = damped.rough()
-        start = None if rough is damped else solved(rough, settings.tolerance / 2, None)
+        start = None if rough is damped else solved(rough, settings.tolerance / 4, None)
         found = solved(damped, settings.tolerance, start and start.vectors)
         return replace(found, iterations=found.iterations + start.iterations) if start else found
 
