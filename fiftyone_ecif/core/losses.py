@@ -57,9 +57,33 @@ class ContrastiveLoss(ABC):
     def roles(self, similarity: Tensor) -> Roles:
         """pos_n, neg_n and negx_n of every pair of the batch, (B,) each (ECIF.md §2)."""
 
-    @abstractmethod
     def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
         """Derivatives of the roles along Ṡ (K, B, B), (K, B) each (ECIF.md §4)."""
+        total = Roles(*tangents.new_zeros(len(Roles._fields), *tangents.shape[:-1]))
+        for rows, row_tangents in ((similarity, tangents), (similarity.T, tangents.mT)):
+            self.add_row_derivatives(rows, row_tangents, 0, total)
+        return total
+
+    def add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
+        """Add what some rows of S, or of Sᵀ, give to the derivatives of the roles along Ṡ.
+
+        Both directions of a loss are sums over rows, so that rows can be had a few at a time; here they are taken so
+        few together that what is computed of them stays in the processor's cache.
+
+        Args:
+            similarity: (b, B)
+            tangents: (K, b, B)
+            first: where in the batch the first of these rows is
+            total: of the batch, (K, B) each, added to in place
+        """
+        together = max(1, _CACHED_CELLS[similarity.device.type == "cpu"] // (similarity.shape[1] * len(tangents)))
+        for start in range(0, len(similarity), together):
+            rows = slice(start, start + together)
+            self._add_row_derivatives(similarity[rows], tangents[:, rows], first + start, total)
+
+    @abstractmethod
+    def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
+        """Like :meth:`add_row_derivatives`, all rows together."""
 
     @abstractmethod
     def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
@@ -101,10 +125,27 @@ class ClipLoss(ContrastiveLoss):
         rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
         return Roles(*(0.5 * (row + column) for row, column in zip(rows.values(), columns.values(), strict=True)))
 
-    def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
-        rows = _SoftmaxSide(similarity).derivatives(tangents)
-        columns = _SoftmaxSide(similarity.T).derivatives(tangents.mT)
-        return Roles(*(0.5 * (row + column) for row, column in zip(rows, columns, strict=True)))
+    def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
+        at, own = _own_entries(similarity, first)
+        probability = similarity.softmax(1)
+        m = torch.einsum("ij,kij->ki", probability, tangents)  # m_i = Σ_j P_ij Ṡ_ij
+        total.positive[:, own] += 0.5 * (m - tangents[:, at, own])
+        # A pair is no negative of itself: n = i drops out of the sums over i below.
+        probability[at, own] = 0.0
+        change = (tangents - m[..., None]).mul_(probability)  # P_in (Ṡ_in − m_i)
+        total.negative_first_order.add_(change.sum(-2), alpha=0.5)
+        # Deleting candidate n from row i divides by 1 − P_in. A row has one entry with P_in > ½ at most, and it alone
+        # is computed from the row without it; everywhere else 1 − P_in ≥ ½ and nothing can cancel (ECIF.md §2).
+        hard = (probability.amax(1) > 0.5).nonzero().squeeze(1)
+        top = probability[hard].argmax(1)
+        largest = probability[hard, top]
+        exact = change.div_(probability.neg_().add_(1.0))
+        if len(hard):
+            # (Ṡ_in − m_i) / (1 − P_in) = Ṡ_in − (mean of Ṡ_i over the row without n)
+            rest = similarity[hard].scatter(1, top[:, None], -torch.inf).softmax(1)
+            rest_mean = torch.einsum("ij,kij->ki", rest, tangents[:, hard])
+            exact[:, hard, top] = largest * (tangents[:, hard, top] - rest_mean)
+        total.negative_exact.add_(exact.sum(-2), alpha=0.5)
 
     def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
         rows = _SoftmaxSide(similarity).deletion_cotangents(index)
@@ -138,22 +179,6 @@ class _SoftmaxSide:
         positive = -self.log_probability.diagonal()
         first_order = _off_diagonal(self.probability).sum(0)
         exact = -_off_diagonal(self.log_complement()).sum(0)
-        return positive, first_order, exact
-
-    def derivatives(self, tangents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Along Ṡ (K, B, B): m_n − Ṡ_nn, Σ_{i≠n} P_in (Ṡ_in − m_i), and the same over (1 − P_in); (K, B) each."""
-        weighted = self.probability * tangents
-        mean = weighted.sum(-1, keepdim=True)  # m_i
-        positive = mean.squeeze(-1) - tangents.diagonal(dim1=-2, dim2=-1)
-        change = weighted - self.probability * mean  # P_in (Ṡ_in − m_i)
-        first_order = _off_diagonal(change).sum(-2)
-        # (Ṡ_in − m_i) / (1 − P_in) = Ṡ_in − (mean of Ṡ_i over the row without n)
-        top = self.top.expand(*tangents.shape[:-1], 1)
-        rest_mean = (self.rest_probability * tangents).sum(-1, keepdim=True)
-        at_top = self.probability.gather(1, self.top) * (tangents.gather(-1, top) - rest_mean)
-        at_top = torch.where(self.log_rest.isneginf(), torch.zeros_like(at_top), at_top)
-        exact = change / (1.0 - self.probability.scatter(1, self.top, 0.0))
-        exact = _off_diagonal(exact.scatter(-1, top, at_top)).sum(-2)
         return positive, first_order, exact
 
     def deletion_cotangents(self, index: Tensor) -> Tensor:
@@ -199,8 +224,16 @@ class SigLipLoss(ContrastiveLoss):
     def roles(self, similarity: Tensor) -> Roles:
         return self._roles(-F.logsigmoid(self._sign(similarity) * similarity))
 
-    def role_derivatives(self, similarity: Tensor, tangents: Tensor) -> Roles:
-        return self._roles(self.similarity_cotangent(similarity) * tangents)
+    def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
+        at, own = _own_entries(similarity, first)
+        cells = similarity.sigmoid()  # −z σ(−z S) is σ(S) off the diagonal and σ(S) − 1 on it
+        cells[at, own] -= 1.0
+        cells = cells * tangents
+        total.positive[:, own] += 0.5 * cells[:, at, own]  # every cell is in a row of S and in one of Sᵀ
+        cells[:, at, own] = 0.0
+        negative = cells.sum(-2)
+        total.negative_first_order.add_(negative)
+        total.negative_exact.add_(negative)
 
     def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
         own = F.one_hot(index, len(similarity)).bool()
@@ -216,6 +249,16 @@ class SigLipLoss(ContrastiveLoss):
 
 
 LOSSES: dict[str, ContrastiveLoss] = {"clip": ClipLoss(), "siglip": SigLipLoss()}
+
+
+_CACHED_CELLS = {True: 1 << 17, False: 1 << 26}
+"""Cells of S that are worked on together, on a CPU and elsewhere."""
+
+
+def _own_entries(similarity: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Where rows (b, B) that begin at pair ``first`` hold their own pair's similarity: rows and columns."""
+    at = torch.arange(len(similarity), device=similarity.device)
+    return at, at + first
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:

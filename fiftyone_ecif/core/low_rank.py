@@ -78,7 +78,7 @@ def low_rank_inverse(
     """
     if not objective.anchor > 0:
         raise ValueError("The curvature is singular without an anchor: set one above 0.")
-    sample = _sample(objective, pairs)
+    sample = objective if pairs is None or pairs >= len(objective.pairs) else objective.sample(pairs)
     plain = replace(sample, anchor=0.0)
     start = _random_gradients(sample, scope, block + PROBES, torch.Generator().manual_seed(seed))
     probes, start = start[:PROBES], start[PROBES:]
@@ -110,18 +110,6 @@ def _rayleigh_ritz(basis: Tensor, images: Tensor, anchor: float) -> tuple[Tensor
     # What the space leaves out curves about as much as the least that it found.
     rest = anchor + eigenvalues[-1].item()
     return rotation, LowRankInverse(rotation.T @ basis, eigenvalues, anchor, rest, float("nan"))
-
-
-def _sample(objective: Objective, pairs: int | None) -> Objective:
-    """The objective over about so many pairs, out of all rounds: its curvature is an estimate."""
-    if pairs is None or pairs >= len(objective.pairs):
-        return objective
-    batches = [batch for batches in zip(*objective.rounds) for batch in batches]
-    count, held = 0, 0
-    while held < max(pairs, 2):
-        held += len(batches[count])
-        count += 1
-    return replace(objective, rounds=[batches[:count]], divisor=held)
 
 
 def _random_gradients(objective: Objective, scope: Scope, count: int, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,9 @@ from fiftyone_ecif.core.losses import ContrastiveLoss
 from fiftyone_ecif.core.partition import without
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
+
+CURVATURE_PAIRS = 8_192
+"""Pairs that curvature is taken from where an estimate will do (docs/scale.md)."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,23 @@ class Objective:
     def over_parts(self, function: Callable, *shared: Any, step: str = "", progress: Progress = silent) -> Iterator:
         """``function(part, *shared, progress)`` of every part, by the workers."""
         return self.workers.map(function, self.parts, *shared, step=step, progress=progress)
+
+    def sample(self, pairs: int) -> Objective:
+        """The objective over its first batches, round after round, that hold so many pairs: an estimate of it.
+
+        Itself, where it does not hold more.
+        """
+        batches = [batch for batches in self.rounds for batch in batches]
+        held = list(accumulate(map(len, batches)))
+        count = bisect_left(held, pairs) + 1
+        if count >= len(batches):
+            return self
+        share = held[count - 1] / held[-1]
+        return replace(self, rounds=[batches[:count]], divisor=round(self.divisor * len(self.rounds) * share))
+
+    def rough(self) -> Objective:
+        """The objective over no more rounds than its curvature takes to estimate: one, of many pairs."""
+        return self.sample(max(CURVATURE_PAIRS, self.divisor))
 
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""

@@ -30,6 +30,30 @@ class Cotangent(NamedTuple):
     logit_bias: Tensor | None = None
 
 
+class Factors(NamedTuple):
+    """S or Ṡ by its factors, so that rows can be had without the whole matrix: left rightᵀ + bias.
+
+    Attributes:
+        left: (..., B, R), of the images
+        right: (..., B, R), of the texts
+        bias: (..., 1, 1) or None
+    """
+
+    left: Tensor
+    right: Tensor
+    bias: Tensor | None
+
+    @property
+    def transposed(self) -> Factors:
+        """Sᵀ or Ṡᵀ."""
+        return Factors(self.right, self.left, self.bias)
+
+    def rows(self, part: slice = slice(None)) -> Tensor:
+        """Some of the rows, (..., b, B)."""
+        result = self.left[..., part, :] @ self.right.mT
+        return result if self.bias is None else result.add_(self.bias)
+
+
 class LayerStatistics(NamedTuple):
     """One linear layer's part in K pulled-back scalars, the raw material of Kronecker factors (ECIF.md §5).
 
@@ -61,21 +85,27 @@ class Linearization(ABC):
 
     def similarity(self) -> Tensor:
         """S_ij = τ u_i·v_j (+ bias), shape (B, B), rows are images (ECIF.md, Notation)."""
-        similarity = self.logit_scale.exp() * (self.image @ self.text.T)
-        return similarity if self.logit_bias is None else similarity + self.logit_bias
+        return self.similarity_factors().rows()
+
+    def similarity_factors(self) -> Factors:
+        """S by its factors."""
+        return Factors(self.logit_scale.exp() * self.image, self.text, self.logit_bias)
 
     def similarity_tangent(self, directions: Tensor) -> Tensor:
         """Ṡ_ij = τ (u̇_i·v_j + u_i·v̇_j) + τ̇/τ S_ij (+ bias tangent) for directions (K, P): (K, B, B) (ECIF.md §4)."""
+        return self.tangent_factors(directions).rows()
+
+    def tangent_factors(self, directions: Tensor) -> Factors:
+        """Ṡ by its factors."""
         tangent = self.tangent(directions)
-        scale = self.logit_scale.exp()
-        # One product of doubled depth instead of two: [u̇ + τ̇/τ u, u] · [v, v̇].
+        # One product of doubled depth instead of two: τ [u̇ + τ̇/τ u, u] · [v, v̇].
         left = torch.cat(
             [tangent.image + tangent.logit_scale[:, None, None] * self.image, self.image.expand_as(tangent.image)],
             dim=-1,
         )
         right = torch.cat([self.text.expand_as(tangent.text), tangent.text], dim=-1)
-        result = scale * (left @ right.mT)
-        return result if tangent.logit_bias is None else result + tangent.logit_bias[:, None, None]
+        bias = None if tangent.logit_bias is None else tangent.logit_bias[:, None, None]
+        return Factors(self.logit_scale.exp() * left, right, bias)
 
     def cotangent(self, similarity_cotangent: Tensor) -> Cotangent:
         """Derivatives by S, (K, B, B), carried to the embeddings: ū = τ S̄ v, v̄ = τ S̄ᵀ u, and the scalars'."""

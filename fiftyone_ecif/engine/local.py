@@ -20,6 +20,7 @@ from fiftyone_ecif.core import (
     Progress,
     Roles,
     Scope,
+    Solution,
     Workers,
     conjugate_gradients,
     fit_to_rest,
@@ -29,6 +30,7 @@ from fiftyone_ecif.core import (
     self_influence_by_probes,
     silent,
 )
+from fiftyone_ecif.core.objective import CURVATURE_PAIRS
 from fiftyone_ecif.engine.losses import FITTED, TARGET, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
 
@@ -145,11 +147,16 @@ class _Run:
     def fit(self, attributed: Attributed, index: Tensor, step: str) -> _Fitted:
         """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
-        with self.timed("fit"):
+        with self.timed("curvature"):
             objective = anchored(self.mean_loss(members, FITTED), scope, settings)
             curvature = kronecker_curvature(
-                objective, scope, objective.anchor + settings.damping, seed=settings.seed, progress=self.progress
+                objective.sample(CURVATURE_PAIRS),
+                scope,
+                objective.anchor + settings.damping,
+                seed=settings.seed,
+                progress=self.progress,
             )
+        with self.timed("fit"):
             fit = fit_to_rest(
                 objective,
                 scope,
@@ -171,15 +178,7 @@ class _Run:
         objective, scope, settings = fitted.objective, fitted.scope, self.settings
         with self.timed("solve"):
             target_loss, gradient = self.mean_loss(target, TARGET).value_and_gradient(scope)
-            damped = replace(objective, anchor=objective.anchor + settings.damping)
-            solution = conjugate_gradients(
-                lambda directions: damped.gauss_newton_product(scope, directions),
-                gradient[None],
-                fitted.preconditioner,
-                settings.tolerance,
-                settings.max_iterations,
-                progress=self.progress,
-            )
+            solution = self.solve(fitted, gradient[None])
         if not solution.converged:
             self.warnings.append(
                 f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
@@ -239,6 +238,27 @@ class _Run:
             for values, more in zip(found, part, strict=True):
                 torch.where(more.isnan(), values, more, out=values)
         return found
+
+    def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
+        """s = H⁻¹ b for b (K, P): on few rounds first, so that little is left to do on all of them."""
+        settings, scope = self.settings, fitted.scope
+        damped = replace(fitted.objective, anchor=fitted.objective.anchor + settings.damping)
+
+        def solved(objective: Objective, tolerance: float, start: Tensor | None) -> Solution:
+            return conjugate_gradients(
+                lambda directions: objective.gauss_newton_product(scope, directions),
+                targets,
+                fitted.preconditioner,
+                tolerance,
+                settings.max_iterations,
+                start,
+                progress=self.progress,
+            )
+
+        rough = damped.rough()
+        start = None if rough is damped else solved(rough, settings.tolerance / 4, None)
+        found = solved(damped, settings.tolerance, start and start.vectors)
+        return replace(found, iterations=found.iterations + start.iterations) if start else found
 
     def say_once(self, warning: str) -> None:
         """Add a warning unless it was said of another fit already."""

@@ -18,6 +18,7 @@ from fiftyone_ecif.core import (
     removal_step,
     silent,
 )
+from fiftyone_ecif.core.objective import CURVATURE_PAIRS
 from fiftyone_ecif.engine.local import FIT_TOLERANCE
 from fiftyone_ecif.engine.losses import FITTED, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, Settings
@@ -90,7 +91,8 @@ class FittedPairs:
         preconditioner: Callable[[Tensor], Tensor] = torch.clone
         if attributed.preconditioned:
             damping = anchor + settings.damping
-            preconditioner = kronecker_curvature(objective, scope, damping, seed=settings.seed, progress=progress).solve
+            sample = objective.sample(CURVATURE_PAIRS)
+            preconditioner = kronecker_curvature(sample, scope, damping, seed=settings.seed, progress=progress).solve
         return cls(objective, scope, preconditioner, attributed.fit_steps)
 
     def at_rest(self, progress: Progress = silent) -> FittedPairs:

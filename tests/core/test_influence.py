@@ -18,11 +18,13 @@ from fiftyone_ecif.core import (
     influence,
     kronecker_curvature,
     largest_eigenvalue,
+    losses,
     partitions,
     removal_gradients,
     removal_step,
     self_influence,
 )
+from fiftyone_ecif.core.scores import batch_derivatives
 
 KINDS = ["clip", "siglip"]
 
@@ -322,3 +324,35 @@ def test_scores_do_not_depend_on_the_device(kind):
     there = influence(objective, head.to("cuda"), solutions.cuda())
     for mine, theirs in zip(here, there, strict=True):
         torch.testing.assert_close(mine, theirs.cpu(), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_scores_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kind, rows, monkeypatch):
+    """A hard negative among them: rows where 1 − P cancels are computed apart."""
+    objective, head = make_objective(kind, pairs=10, batch_size=10, logit_scale=3.5)
+    batch = head.linearize(*objective.pairs.gather(torch.arange(10)))
+    batch.text = torch.cat([batch.image[1:2], batch.text[1:]])
+    solutions = torch.randn(2, head.size, dtype=torch.float64)
+    whole = objective.loss.role_derivatives(batch.similarity(), batch.similarity_tangent(solutions))
+    monkeypatch.setattr(losses, "_CACHED_CELLS", {True: 20 * min(2, rows), False: 20})
+    chunked = batch_derivatives(objective.loss, batch, solutions, whole_bytes=rows * 3 * 10 * 8)
+    for ours, expected in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_sample_of_the_batches_weighs_what_all_of_them_do():
+    """Whole rounds first; its mean curvature is an estimate of the objective's, so also after a removal."""
+    objective, head = make_objective(pairs=24, batch_size=8, rounds=3)
+    objective = objective.without(torch.arange(24) < 6)
+    assert objective.sample(54) is objective and objective.sample(1000) is objective
+    sample = objective.sample(18)
+    assert [len(batches) for batches in sample.rounds] == [3]
+    assert torch.equal(torch.cat(sample.rounds[0]).sort().values, torch.arange(6, 24))
+    assert sample.weight * 18 == pytest.approx(objective.weight * 54)
+    assert objective.rough() is objective
+    monotone = replace(objective, rounds=objective.rounds[:1] * 2)  # the same round twice: its half is all of it
+    direction = torch.randn(1, head.size, dtype=torch.float64)
+    torch.testing.assert_close(
+        monotone.sample(18).gauss_newton_product(head, direction), monotone.gauss_newton_product(head, direction)
+    )

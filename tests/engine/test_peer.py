@@ -104,7 +104,7 @@ class CrossEntropy(ContrastiveLoss):
         positive = (similarity.softmax(1) * tangents).sum(-1) - tangents[..., 0]
         return Roles(positive, torch.zeros_like(positive), torch.zeros_like(positive))
 
-    def swap_losses(self, similarity):
+    def _add_row_derivatives(self, similarity, tangents, first, total):
         raise NotImplementedError
 
     def deletion_cotangents(self, similarity, index):

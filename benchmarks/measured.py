@@ -1,0 +1,51 @@
+"""Seconds, taken so that a busy machine does not decide what is compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+
+class Measured:
+    """Seconds of several things done in turn: by the clock, and of this process on the processor.
+
+    Args:
+        things: what is timed, by name
+        repeats: of each; once more before that, to warm caches up
+        device: whose work is waited for
+        between: called after each, and not timed
+    """
+
+    def __init__(
+        self,
+        things: dict[str, Callable[[], object]],
+        repeats: int,
+        device: str = "cpu",
+        between: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.clock: dict[str, np.ndarray] = {name: np.zeros(repeats) for name in things}
+        self.processor: dict[str, np.ndarray] = {name: np.zeros(repeats) for name in things}
+        for repeat in range(-1, repeats):  # the first time warms caches up and does not count
+            for name, thing in things.items():
+                clock, processor = time.perf_counter(), time.process_time()
+                thing()
+                if torch.device(device).type == "cuda":
+                    torch.cuda.synchronize()
+                if repeat >= 0:
+                    self.clock[name][repeat] = time.perf_counter() - clock
+                    self.processor[name][repeat] = time.process_time() - processor
+                between()
+
+    def seconds(self, name: str) -> float:
+        """Median by the clock."""
+        return float(np.median(self.clock[name]))
+
+    def ratio(self, label: str, above: str, below: str) -> dict[str, float]:
+        """Median over the repeats of one thing's seconds over another's, and of the processor's."""
+        return {
+            label: float(np.median(self.clock[above] / self.clock[below])),
+            f"{label}_cpu": float(np.median(self.processor[above] / self.processor[below])),
+        }

@@ -1,0 +1,83 @@
+"""Peak memory of a score pass, measured in a process of its own (Linux's /proc)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+EVERY = 0.02
+"""Seconds between two looks at the anonymous memory: the kernel keeps a peak of the resident memory alone."""
+
+
+class Memory(NamedTuple):
+    """Bytes: resident memory holds pages of mapped files, anonymous memory does not.
+
+    Attributes:
+        interpreter: resident with everything imported and nothing opened
+        peak: largest resident memory
+        interpreter_anonymous: anonymous with everything imported
+        anonymous: largest anonymous memory
+    """
+
+    interpreter: int
+    peak: int
+    interpreter_anonymous: int
+    anonymous: int
+
+
+def peak_memory(folder: Path, pairs: int, dim: int, feature_dim: int, batch: int) -> Memory:
+    """Open a made-up store and score its first N pairs in one round, in a child process.
+
+    Args:
+        folder: of the store
+        pairs: N
+        dim: D
+        feature_dim: F
+        batch: B
+
+    Returns:
+        :class:`Memory`
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_score, args=(sender, folder, pairs, dim, feature_dim, batch))
+    child.start()
+    sender.close()
+    try:
+        return Memory(*receiver.recv())
+    finally:
+        child.join()
+
+
+def _score(sender: Connection, folder: Path, pairs: int, dim: int, feature_dim: int, batch: int) -> None:
+    import torch
+
+    from benchmarks.made_up_store import fitting_head, open_made_up_store
+    from fiftyone_ecif.core import LOSSES, Objective, influence, partitions
+
+    torch.ones(64, 64) @ torch.ones(64, 64)  # the libraries' own buffers
+    interpreter, interpreter_anonymous = _status("VmRSS"), _status("RssAnon")
+    largest, done = [interpreter_anonymous], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(EVERY):
+            largest[0] = max(largest[0], _status("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    head = fitting_head(dim, feature_dim)
+    opened = open_made_up_store(folder, pairs, feature_dim)
+    objective = Objective(opened, partitions(pairs, batch, 1, 0), LOSSES["clip"])
+    influence(objective, head, torch.randn(1, head.size))
+    done.set()
+    watcher.join()
+    sender.send((interpreter, _status("VmHWM"), interpreter_anonymous, largest[0]))
+
+
+def _status(name: str) -> int:
+    """A size of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024

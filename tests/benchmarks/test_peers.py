@@ -1,0 +1,27 @@
+"""The task that the peers are given, and that all of them can be run on it."""
+
+import argparse
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.made_up_store import fitting_head
+from fiftyone_ecif.core import LOSSES, TensorPairs
+
+
+def test_the_peers_are_given_the_positive_role_of_a_pair_among_others():
+    head = fitting_head(16, 24)
+    image, text = torch.randn(2, 9, 24, generator=torch.Generator().manual_seed(0))
+    model = peers.PositiveRole(head, TensorPairs(image[1:], text[1:]))
+    expected = LOSSES["clip"].roles(head.linearize(image, text).similarity()).positive[0]
+    torch.testing.assert_close(peers.PositiveLoss()(model(image[:1], text[:1])), expected)
+
+
+@pytest.mark.parametrize("name", ["captum_tracin", "dattri_cg"])
+def test_a_peer_scores_every_pair(name):
+    pytest.importorskip({"captum_tracin": "captum", "dattri_cg": "dattri"}[name])
+    asked = argparse.Namespace(pairs=64, dim=8, feature_dim=8, batch=16, seed=0)
+    figures = peers.measure(asked, {name: peers.PEERS[name]})
+    assert figures[f"seconds_{name}"] > 0 and figures["seconds_per_refit"] > 0
+    assert -1 <= figures[f"rank_correlation_{name}"] <= 1

@@ -1,0 +1,85 @@
+"""What the throughput benchmark counts, and that its kill is a real one."""
+
+import argparse
+import json
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import embedding_speed, throughput
+from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
+from benchmarks.measured import Measured
+from benchmarks.memory import peak_memory
+from fiftyone_ecif.core import LOSSES, Objective, influence, partitions
+
+ASKED = argparse.Namespace(pairs=512, dim=96, feature_dim=96, batch=64, device="cpu", repeats=1, seed=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    write_made_up_store(folder, ASKED.pairs + ASKED.pairs // 8, ASKED.feature_dim)
+    return folder
+
+
+def test_a_score_pass_multiplies_no_more_than_what_it_is_compared_with(store):
+    head = fitting_head(ASKED.dim, ASKED.feature_dim)
+    pairs = open_made_up_store(store, 128, ASKED.feature_dim)
+    objective = Objective(pairs, partitions(128, 64, 1, 0), LOSSES["clip"])
+    with FlopCounterMode(display=False) as counted:
+        influence(objective, head, torch.randn(1, head.size))
+    products = 2 * throughput.score_flop(64, head)
+    # What is beyond them are the sums m_i, c_j, which torch counts as thin products.
+    assert products <= counted.get_total_flops() <= 1.01 * products
+    with FlopCounterMode(display=False) as counted:
+        throughput.score_products([64, 64], head, "cpu")()
+    assert counted.get_total_flops() == products
+
+
+def test_the_figures_of_scores_solve_and_growth(store):
+    head = fitting_head(ASKED.dim, ASKED.feature_dim)
+    pairs = open_made_up_store(store, 576, ASKED.feature_dim)
+    figures = throughput.score_figures(open_made_up_store(store, 512, ASKED.feature_dim), head, ASKED)
+    figures |= throughput.solve_figures(pairs, 64, head, ASKED, figures["epoch_seconds"])
+    figures |= throughput.growth_figures(pairs, head, ASKED)
+    wanted = {"pairs_per_second_scores", "epoch_ratio", "gemm_fraction", "solve_epochs", "fit_epochs", "time_exponent"}
+    assert wanted <= set(figures)
+    assert all(figures[name] > 0 for name in wanted - {"time_exponent"})
+
+
+def test_peak_memory_is_of_the_child_alone(store):
+    waste = torch.ones(1 << 26)  # 256 MiB here are not there
+    memory = peak_memory(store, 256, ASKED.dim, ASKED.feature_dim, 64)
+    assert 0 < memory.interpreter_anonymous <= memory.anonymous <= memory.peak
+    assert memory.anonymous - memory.interpreter_anonymous < waste.nbytes
+
+
+def test_a_killed_embedding_loses_what_was_not_on_disk_and_resumes_to_the_same(tmp_path, monkeypatch):
+    """The child dies by SIGKILL, and what is counted as wasted is what it had embedded beyond its last shard."""
+    killed = []
+    plain = embedding_speed._killed
+    monkeypatch.setattr(embedding_speed, "_killed", lambda *args: killed.append(plain(*args)) or killed[-1])
+    monkeypatch.setattr(embedding_speed, "KILL_AT", (0.7,))
+    waste = embedding_speed.resume_waste(tmp_path, count=1_500)
+    assert 1_050 <= killed[0] <= 1_500
+    assert 0 <= waste <= 1
+    assert waste == pytest.approx((killed[0] - 1_024) / 1_024)
+
+
+def test_ratios_are_of_neighbours_in_time():
+    calls = []
+    timed = Measured(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, between=lambda: calls.append("-")
+    )
+    assert calls == list("a-b-") * 3
+    assert set(timed.ratio("quotient", "a", "b")) == {"quotient", "quotient_cpu"}
+
+
+def test_the_command_writes_its_figures_and_its_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(throughput, "measure", lambda asked, folder: {"epoch_ratio": 1.0})
+    monkeypatch.setattr(sys, "argv", ["throughput", "--pairs", "64", "--json", str(tmp_path / "figures.json")])
+    throughput.main()
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["pairs"] == 64 and figures["epoch_ratio"] == 1.0
