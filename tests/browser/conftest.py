@@ -92,14 +92,23 @@ def open_page(browser, session, request):
         pages.append(page)
         return page
 
+    request.node.pages = pages
     yield open_page
-    SHOTS.mkdir(exist_ok=True)
-    errors = []
-    for number, page in enumerate(pages):
-        page.screenshot(path=SHOTS / f"{request.node.name}{f'-{number}' if number else ''}.png")
-        errors += page.errors + failed_operations(page)
+    for page in pages:
         page.context.close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    """Look at a test's pages before what they show is deleted."""
+    errors = []
+    for number, page in enumerate(getattr(item, "pages", [])):
+        SHOTS.mkdir(exist_ok=True)
+        page.screenshot(path=SHOTS / f"{item.name}{f'-{number}' if number else ''}.png")
+        errors += page.errors + failed_operations(page)
+    result = yield
     assert errors == []
+    return result
 
 
 def watch(page, address):

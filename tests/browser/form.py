@@ -15,6 +15,11 @@ def done(page: Page) -> None:
     expect(output).to_have_count(0)
 
 
+def placed_button(scope: Page | Locator, label: str) -> Locator:
+    """An operator's button above the grid or beside the open sample; it has an icon and a tooltip."""
+    return scope.get_by_title(label).or_(scope.get_by_label(label)).first
+
+
 class OperatorForm:
     """An operator's form, opened from the operator browser by the operator's label; None: it is open."""
 

@@ -4,7 +4,7 @@ import fiftyone.operators.delegated as food
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.form import OperatorForm, done
+from tests.browser.form import OperatorForm, done, placed_button
 from tests.browser.panel import PanelPage
 from tests.planted import PLANTED, plant_errors
 
@@ -54,7 +54,7 @@ def test_from_the_opened_dataset_to_the_first_corrected_caption_in_six_clicks_an
     page = open_page(pair_dataset, width=1280, height=800)
     captions = pair_dataset.values("caption")
     page.evaluate(COUNT_CLICKS)
-    page.get_by_title("Compute influence (ECIF)").click()
+    placed_button(page, "Compute influence (ECIF)").click()
     form = OperatorForm(page, None)
     form.choose_radio("Embeddings stored in fields")  # not needed with a model
     form.button("Compute").click()
