@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ CHUNK = 64
 """Pairs whose gradients a peer holds together."""
 
 Figures = dict[str, float]
+Result = TypeVar("Result")
 
 
 class PositiveRole(nn.Module):
@@ -243,18 +245,17 @@ def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figure
     assert isinstance(fit.scope, Head)
     fitted, target_loss = fit.scope, mean_loss(target, "clip", settings, TARGET)
 
-    seconds, scores = timed(lambda: ours(objective, target_loss, fitted, settings))
-    solution, value = scores
-    figures: Figures = {"seconds_ours": seconds, "load": os.getloadavg()[0]}
+    seconds_ours, (solution, value) = timed(lambda: ours(objective, target_loss, fitted, settings))
+    figures: Figures = {"seconds_ours": seconds_ours, "load": os.getloadavg()[0]}
     others = TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1])
-    sets = [TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target)]
+    pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
     for name, peer in peers.items():
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = PositiveRole(fitted, others)
-            seconds, found = timed(lambda: peer(model, *sets, objective.anchor, Path(folder)))  # noqa: B023
+            seconds, found = timed(lambda: peer(model, pairs, queries, objective.anchor, Path(folder)))  # noqa: B023
         figures[f"seconds_{name}"] = seconds
-        figures[f"times_faster_{name}"] = seconds / figures["seconds_ours"]
+        figures[f"times_faster_{name}"] = seconds / seconds_ours
         figures[f"rank_correlation_{name}"] = float(rank_correlation(found.detach().numpy(), value.numpy()))
     return figures | refit_figures(objective, fitted, curvature, solution, asked.seed)
 
@@ -291,7 +292,7 @@ def refit_figures(
     }
 
 
-def timed(work: Callable) -> tuple[float, object]:
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds by the clock, and what came of it."""
     started = time.perf_counter()
     result = work()

@@ -43,6 +43,7 @@ def writing_figures(count: int, repeats: int) -> dict[str, float]:
             for field in SCORE_FIELDS:
                 field.add_to(dataset, "plain")
                 dataset.set_values(field.name("plain"), [columns[field.suffix].get(id) for id in ids])
+                field.index(dataset, "plain")
 
         def clear() -> None:
             for key in dataset.list_runs():

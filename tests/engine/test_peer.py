@@ -52,7 +52,8 @@ class ProbeLinearization(Linearization):
     logit_bias = None
 
     def __init__(self, probe, features, labels):
-        self.features, self.weight = features, probe.weight
+        self.image = self.features = features
+        self.weight = probe.weight
         self.logit_scale = torch.zeros((), dtype=features.dtype)
         self.order = torch.stack([torch.arange(CLASSES).roll(-label) for label in labels.tolist()])
 
