@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from fiftyone_ecif.features.cache import cache_folder
+from fiftyone_ecif.cache import cache_folder
 
 USUAL = {"cpu": 64, "cuda": 256}
 
