@@ -10,14 +10,15 @@ SECONDS_BEFORE_A_CHANGE_IS_SENT = 0.7
 def done(page: Page) -> None:
     """Wait until an operator has shown what it did, and close that."""
     output = page.get_by_test_id("operators-prompt-view-modal")
-    button = output.get_by_role("button", name="Done")
-    button.click(timeout=60_000)
+    expect(output).to_be_visible()
+    expect(output.get_by_role("progressbar")).to_have_count(0)  # the button is there from the beginning
+    output.get_by_role("button", name="Done").click()
     expect(output).to_have_count(0)
 
 
-def placed_button(scope: Page | Locator, label: str) -> Locator:
-    """An operator's button above the grid or beside the open sample; it has an icon and a tooltip."""
-    return scope.get_by_title(label).or_(scope.get_by_label(label)).first
+def placed_button(scope: Page | Locator, icon: str) -> Locator:
+    """An operator's button above the grid or beside the open sample, by the name of its icon: it has no words."""
+    return scope.locator(f'img[src*="{icon}.svg"]').first
 
 
 class OperatorForm:

@@ -60,7 +60,7 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     OperatorForm(page, "ECIF: find failing queries").button("Find").click()
     done(page)
     page.get_by_test_id("looker").first.click()
-    placed_button(page.get_by_test_id("modal"), "Trace a failing query (ECIF)").click()
+    placed_button(page.get_by_test_id("modal"), "trace").click()
     form = OperatorForm(page, None)
     page.screenshot(path=pictures / f"trace-form-{theme}.png")
     form.button("Trace").click()
