@@ -59,7 +59,7 @@ def text_density(text: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
     sample = torch.randperm(len(text), generator=torch.Generator().manual_seed(seed))[:DENSITY_SAMPLE]
     result = torch.empty(len(text))
     for rows in torch.arange(len(text)).split(CHUNK):
-        other = sample != rows[:, None]
-        likeness = torch.exp(logit_scale * (text[rows] @ text[sample].T - 1.0))
-        result[rows] = (likeness * other).sum(1) / other.sum(1).clamp_min(1)
+        own = sample == rows[:, None]
+        likeness = (text[rows] @ text[sample].T).sub_(1.0).mul_(logit_scale).exp_().masked_fill_(own, 0.0)
+        result[rows] = likeness.sum(1) / (len(sample) - own.sum(1)).clamp_min(1)
     return result
