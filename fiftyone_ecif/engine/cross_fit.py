@@ -26,7 +26,7 @@ FIT_TOLERANCE = 1e-2
 
 FIT_STEPS = 15
 
-CONFIDENCES = tuple(step / 10 for step in range(2, 11))
+CONFIDENCES = tuple(step / 10 for step in range(2, 21, 2))
 """By how much the logits may be scaled where texts are drawn by a head's beliefs."""
 
 USUAL_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
@@ -166,10 +166,10 @@ def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings
 
 
 def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
-    """How sure a head may be of pairs that it was not fitted on: half-way from the usual to the likeliest a.
+    """How sure a head may be of pairs that it was not fitted on: the likeliest a, or half-way from there to the usual one.
 
     The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−surprise) at logits scaled
-    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt, hence but half-way.
+    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt, so that it may be more.
     """
     ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in judges))
     for part, head in judges:
@@ -180,7 +180,8 @@ def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> fl
                 ratio[row, part.index[index]] = (-surprise(batch, own, scale)).exp().float().cpu()
     shares = torch.linspace(0.0, 0.8, 41)[:, None]
     likelihood = torch.stack([((1.0 - shares) * row + shares).log().mean(1).max() for row in ratio])
-    return math.sqrt(USUAL_CONFIDENCE * CONFIDENCES[int(likelihood.argmax())])
+    likeliest = CONFIDENCES[int(likelihood.argmax())]
+    return max(likeliest, math.sqrt(USUAL_CONFIDENCE * likeliest))
 
 
 def _draw_plausible(
