@@ -166,10 +166,10 @@ def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings
 
 
 def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
-    """How sure a head may be of pairs that it was not fitted on: the likeliest a, or half-way from there to the usual one.
+    """How sure a head may be of pairs that it was not fitted on: the likeliest a, or half-way to the usual one.
 
     The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−surprise) at logits scaled
-    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt, so that it may be more.
+    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt: it may be more.
     """
     ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in judges))
     for part, head in judges:
