@@ -19,7 +19,7 @@ EPOCH_EFFICIENCY = 0.55
 FIXED_BYTES = 0.6e9
 """The interpreter, torch, and one batch at work."""
 PAIR_BYTES = 450
-"""Of a pair's id, key, place and scores in memory: measured."""
+"""Of a pair's id, key, place and scores in memory, by estimate."""
 
 
 @dataclass(frozen=True)
