@@ -27,7 +27,7 @@ class Settings:
         anchor: δ, pull towards the given weights; None for a tenth of the largest curvature at θ0
         damping: added to the curvature on top of the anchor
         seed: of the partitions, folds and curvature samples
-        tolerance: relative residual at which the solver stops; a hundredth moves values by .3 % (docs/scale.md)
+        tolerance: relative residual at which the solver stops; ten times more would move values by .3 % (docs/scale.md)
         max_iterations: of the solver
     """
 
@@ -37,7 +37,7 @@ class Settings:
     anchor: float | None = None
     damping: float = 0.0
     seed: int = 0
-    tolerance: float = 1e-2
+    tolerance: float = 1e-3
     max_iterations: int = 200
 
     def __post_init__(self) -> None:

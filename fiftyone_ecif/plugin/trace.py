@@ -23,7 +23,7 @@ from fiftyone_ecif.plugin.forms import (
     refuse,
     show_fields,
 )
-from fiftyone_ecif.plugin.kept import open_panel
+from fiftyone_ecif.plugin.kept import keep_choices, open_panel
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
 
 DIRECTIONS = {"image_to_text": "The image looks for its text", "text_to_image": "The text looks for its image"}
@@ -162,11 +162,15 @@ class TraceQuery(EcifOperator):
         )
         if found is None or ctx.delegated:
             return
-        if ctx.current_sample:
+        from_sample = bool(ctx.current_sample)
+        if from_sample:
             yield ctx.ops.close_sample()
         yield ctx.ops.set_view(found.view())
         yield show_fields(ctx, run_key, "value")
-        yield open_panel(ctx, "trace", run_key)
+        if from_sample:  # the App refuses to open a panel of the grid from there; one that is open turns to the trace
+            keep_choices(ctx, {"tab": "trace", "run_key": run_key})
+        else:
+            yield open_panel(ctx, "trace", run_key)
         yield _show_trace(ctx, found)
 
 

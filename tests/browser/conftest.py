@@ -107,7 +107,7 @@ def pytest_runtest_teardown(item):
         page.screenshot(path=SHOTS / f"{item.name}{f'-{number}' if number else ''}.png")
         errors += page.errors + failed_operations(page)
     result = yield
-    assert errors == []
+    assert errors == [], "\n".join(map(str, errors))
     return result
 
 

@@ -59,6 +59,7 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     page = open_page(scored_dataset, theme, *((1920, 1080) if theme == "dark" else (1280, 800)))
     OperatorForm(page, "ECIF: find failing queries").button("Find").click()
     done(page)
+    panel = PanelPage(page)
     page.get_by_test_id("looker").first.click()
     placed_button(page.get_by_test_id("modal"), "trace").click()
     form = OperatorForm(page, None)
@@ -66,7 +67,6 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     form.button("Trace").click()
     done(page)
 
-    panel = PanelPage(page, is_open=True)
     expect(panel.content.get_by_text("pairs that are most to blame, the margin is predicted")).to_be_visible()
     scored_dataset.reload()
     results = ecif.load_results(scored_dataset, "first")

@@ -42,6 +42,8 @@ REVEALED = {
 @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.name)
 def test_what_a_script_can_pass_the_form_asks_for_under_the_same_name(resolve_form, scored_dataset, suspects, kind):
     ecif.apply_suggestions(suspects[:1], "first")
+    if kind.name == "verify_trace":
+        ecif.load_results(scored_dataset, "first").trace(suspects.first().id, k=3)
     parameters = set(inspect.signature(kind.__call__).parameters) - {"self", "sample_collection", "delegate"}
     asked = set()
     for choices in REVEALED.get(kind.name, [{}]):
