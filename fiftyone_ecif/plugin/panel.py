@@ -341,5 +341,5 @@ class EcifPanel(foo.Panel):
         state = ctx.panel.state
         newest = next(reversed(kept_traces(ctx.dataset.get_run_info(state.run_key).config)), "")
         if state.newest_trace is not None and newest not in ("", state.newest_trace):
-            state.set({"tab": "trace", "trace": newest, "remove_traced": None})
+            state.set({"tab": "trace", "turns": (state.turns or 0) + 1, "trace": newest, "remove_traced": None})
         state.newest_trace = newest

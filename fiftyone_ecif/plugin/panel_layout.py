@@ -70,7 +70,8 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
         tabs.add_choice(name, label=label)
-    root.enum("tab", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
+    # The App's tabs and dropdowns heed a new default only where they are new themselves, hence under another name.
+    root.enum(f"tab_{state.turns or 0}", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
     if state.problem:
         notice(root, "problem_words", types.Warning, state.problem)
     else:
@@ -268,7 +269,8 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
         return
     row = root.h_stack("traces", gap=2, align_y="center")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
-    row.enum("trace", list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
+    name = f"trace_{state.trace}"
+    row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")

@@ -48,7 +48,8 @@ def test_computing_influence_from_its_form_shows_the_wrong_captions_first(open_p
 
 # A click on a label makes another one on its input: what a hand does is press.
 COUNT_CLICKS = """window.clicks = 0; window.addEventListener('pointerdown', event => {
-    if (event.isTrusted && event.target.textContent != 'Dismiss') window.clicks += 1  // FiftyOne's advertisement
+    const pressed = event.target.closest('button') || event.target
+    if (event.isTrusted && pressed.textContent.trim() != 'Dismiss') window.clicks += 1  // FiftyOne's advertisement
 }, true)"""
 
 

@@ -67,6 +67,7 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     form.button("Trace").click()
     done(page)
 
+    expect(panel.content.get_by_role("tab", name="Trace")).to_have_attribute("aria-selected", "true")
     expect(panel.content.get_by_text("pairs that are most to blame, the margin is predicted")).to_be_visible()
     scored_dataset.reload()
     results = ecif.load_results(scored_dataset, "first")
