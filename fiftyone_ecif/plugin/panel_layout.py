@@ -267,7 +267,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
         find = panel.find_failures
         root.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="contained")
         return
-    row = root.h_stack("traces", gap=2, align_y="center")
+    row = root.h_stack("kept", gap=2, align_y="center")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
     name = f"trace_{state.trace}"
     row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
