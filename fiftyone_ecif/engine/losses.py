@@ -54,8 +54,7 @@ def anchored(objective: Objective, scope: Scope, settings: Settings) -> Objectiv
     theta = scope.vector()
     anchor = settings.anchor
     if anchor is None:
-        batches = objective.rounds[0][:EIGENVALUE_BATCHES]
-        sample = replace(objective, rounds=[batches], divisor=sum(map(len, batches)))
+        sample = objective.sample(sum(map(len, objective.rounds[0][:EIGENVALUE_BATCHES])))
         start = torch.randn(1, len(theta), generator=torch.Generator().manual_seed(settings.seed)).to(theta)
         largest = largest_eigenvalue(lambda d: sample.gauss_newton_product(scope, d), start)
         anchor = max(LEAST_ANCHOR, RELATIVE_ANCHOR * largest)
