@@ -36,11 +36,6 @@ def scored_once(pair_rows):
 @pytest.fixture
 def scored_dataset(scored_once):
     """The embedded pairs with a run "first"."""
-    from fiftyone_ecif.curation.runs import tensor_file
-
-    tensors = tensor_file(scored_once.get_run_info("first").config)
-    kept = tensors.read_bytes()
     dataset = scored_once.clone()
     yield dataset
     dataset.delete()
-    tensors.write_bytes(kept)  # a clone shares them, and a test may have deleted the run with them

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
@@ -20,7 +19,7 @@ from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Query
 from fiftyone_ecif.curation.removal import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.curation.review import SUGGESTED_PRECISION, harmful
-from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results, trace_folder
+from fiftyone_ecif.curation.runs import EcifConfig, check_run, stored_results
 from fiftyone_ecif.curation.source import embedding_pairs, pair_rows
 from fiftyone_ecif.curation.suggesting import suggest_again
 from fiftyone_ecif.curation.trace import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -435,11 +434,6 @@ class InfluenceResults:
         if self._study is None or self._study[0] != state:
             self._study = state, TraceStudy(self)
         return self._study[1]
-
-    @property
-    def trace_folder(self) -> Path:
-        """Where the run's traces lie on this machine."""
-        return trace_folder(self.config)
 
     def _scored(self, name: str) -> fo.DatasetView:
         if not self.dataset.has_sample_field(name):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import fiftyone as fo
+from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
 from fiftyone_ecif.cache import cache_folder
@@ -23,9 +24,14 @@ def trace_folder(config: EcifConfig) -> Path:
     return tensor_file(config).with_suffix(".traces")
 
 
-def kept_traces(config: EcifConfig) -> list[str]:
+def kept_trace_folder(dataset: fo.Dataset, run_key: str) -> Path:
+    """Where a run's traces lie: a clone of the dataset shares the run's tensors, but keeps its own traces."""
+    return trace_folder(dataset.get_run_info(run_key).config) / str(dataset._doc.id)
+
+
+def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
     """Keys of the traces that are kept with a run, oldest first."""
-    files = (trace_folder(config) / "kept").glob("*.safetensors")
+    files = kept_trace_folder(dataset, run_key).glob("*.safetensors")
     return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
 
@@ -55,10 +61,13 @@ class Ecif(Run):
         samples._dataset.rename_sample_fields(renamed)
 
     def cleanup(self, samples, key):
-        """Delete the run's fields with it."""
-        samples._dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
-        tensor_file(self.config).unlink(missing_ok=True)
-        shutil.rmtree(trace_folder(self.config), ignore_errors=True)
+        """Delete the run's fields with it, and its tensors where no clone of the dataset needs them."""
+        dataset = samples._dataset
+        dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
+        shutil.rmtree(kept_trace_folder(dataset, key), ignore_errors=True)
+        if not RunDocument.objects(config__tensors=self.config.tensors, dataset_id__ne=dataset._doc.id):
+            tensor_file(self.config).unlink(missing_ok=True)
+            shutil.rmtree(trace_folder(self.config), ignore_errors=True)
 
 
 def list_runs(dataset: fo.Dataset) -> list[str]:

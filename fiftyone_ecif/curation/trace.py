@@ -20,7 +20,7 @@ from torch import Tensor
 from fiftyone_ecif.core.trace import KINDS
 from fiftyone_ecif.curation.progress import as_progress
 from fiftyone_ecif.curation.queries import Answer, Asked, Interpreter, Query
-from fiftyone_ecif.curation.runs import kept_traces
+from fiftyone_ecif.curation.runs import kept_trace_folder, kept_traces
 from fiftyone_ecif.curation.tracing import ORDERS, Found
 from fiftyone_ecif.engine.questions import Question
 
@@ -302,12 +302,12 @@ def trace_file(results: InfluenceResults, key: str) -> Path:
     """Where a trace of a run is kept."""
     if not key.replace("-", "_").isidentifier():
         raise ValueError(f"Trace key {key!r} cannot be used: take letters, digits, dashes and underscores.")
-    return results.trace_folder / "kept" / f"{key}.safetensors"
+    return kept_trace_folder(results.dataset, results.run_key) / f"{key}.safetensors"
 
 
 def list_traces(results: InfluenceResults) -> list[str]:
     """Keys of the traces that are kept with a run, oldest first."""
-    return kept_traces(results.config)
+    return kept_traces(results.dataset, results.run_key)
 
 
 def load_trace(results: InfluenceResults, key: str) -> Trace:

@@ -339,7 +339,7 @@ class EcifPanel(foo.Panel):
     def _turn_to_new_trace(self, ctx: foo.ExecutionContext) -> None:
         """Show a trace that was made since the last look."""
         state = ctx.panel.state
-        newest = next(reversed(kept_traces(ctx.dataset.get_run_info(state.run_key).config)), "")
+        newest = next(reversed(kept_traces(ctx.dataset, state.run_key)), "")
         if state.newest_trace is not None and newest not in ("", state.newest_trace):
             state.set({"tab": "trace", "turns": (state.turns or 0) + 1, "trace": newest, "remove_traced": None})
         state.newest_trace = newest

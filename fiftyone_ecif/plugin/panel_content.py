@@ -111,7 +111,7 @@ def _at(forecast: dict[str, Any] | None, removed: int) -> dict[str, list[float]]
 def trace(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     """The pairs to blame for a query, and what removing them does to it."""
     state = ctx.panel.state
-    keys = kept_traces(ctx.dataset.get_run_info(state.run_key).config)[: -LISTED_TRACES - 1 : -1]
+    keys = kept_traces(ctx.dataset, state.run_key)[: -LISTED_TRACES - 1 : -1]
     if not keys:
         state.set({"trace": None, "traces": {}, "blame": None})
         return

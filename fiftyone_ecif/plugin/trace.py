@@ -210,7 +210,7 @@ class VerifyTrace(EcifOperator):
         """Run, trace and number of pairs."""
         run_key = choose_run(ctx, inputs)
         if run_key is not None:
-            keys = kept_traces(ctx.dataset.get_run_info(run_key).config)[::-1]
+            keys = kept_traces(ctx.dataset, run_key)[::-1]
             if keys:
                 inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
                 inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")

@@ -134,6 +134,23 @@ def test_traces_are_kept_with_the_run_listed_reopened_and_deleted(own_results):
     assert not folder.exists() and not dataset.has_sample_field("other_failed")
 
 
+def test_a_cloned_dataset_keeps_its_own_traces_and_deletes_only_its_own_run(own_results):
+    dataset = own_results.dataset
+    failing = ecif.find_failures(dataset, "ecif", progress=False)
+    trace = own_results.trace(failing.first(), k=5, key="mine", progress=False)
+    clone = dataset.clone()
+    try:
+        cloned = ecif.load_results(clone, "ecif")
+        assert cloned.list_traces() == []
+        again = cloned.trace(failing.first().id, k=5, key="mine", progress=False)
+        assert again.value == trace.value
+        ecif.delete_run(clone, "ecif")
+    finally:
+        clone.delete()
+    assert own_results.list_traces() == ["mine"]
+    assert ecif.load_results(dataset, "ecif").trace(failing.first(), k=5, progress=False).value == trace.value
+
+
 def test_what_cannot_be_traced_is_said(results, failing):
     right = next(id for id in results.samples.values("id") if id not in failing.values("id"))
     with pytest.raises(ValueError, match=r"does not fail.*wrong="):
