@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import Head, Pairs, Progress, embeddings_under, silent
-from fiftyone_ecif.detect import Misalignment, misalignment, suggest
-from fiftyone_ecif.engine import CrossFit, Settings, cross_fit
+from fiftyone_ecif.detect import Misalignment, label_misalignment, misalignment, suggest
+from fiftyone_ecif.engine import CrossFit, Settings, cross_fit, label_beliefs, plausible_pairings
 
 TRUSTED = 0.5
 """Misalignment below which a pair's text may be suggested for others."""
 
-LABEL_CONFIDENCE = 1.0
-"""By how much the logits are scaled where labels are drawn by a head's beliefs: it is about as sure as it may be."""
+MOST_BELIEFS = 2**27
+"""Pairs times labels up to which every label of every pair is weighed; beyond, labels are judged as texts are."""
 
 CHUNK = 4096
 """Pairs whose features are read together."""
@@ -95,16 +95,20 @@ def find_misaligned(
     """
     if trusted is None:
         trusted = torch.zeros(len(pairs), dtype=torch.bool)
-    confidence = LABEL_CONFIDENCE if isinstance(pairs, LabelledPairs) else None
-    fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted, confidence)
-    image, text = embeddings_under(views or pairs, head)
+    fitted = cross_fit(pairs, views, head, loss, settings, device, progress, trusted)
+    judged = views or pairs
+    image, text = embeddings_under(judged, head)
+    if isinstance(judged, LabelledPairs) and len(judged) * len(judged.text) <= MOST_BELIEFS:
+        beliefs = label_beliefs(judged, judged.label, fitted)
+        return label_misalignment(image, judged.label, beliefs, fitted.memorised, trusted, settings.seed), fitted
+    plausible = plausible_pairings(judged, fitted, settings, device)
     found = misalignment(
         image,
         text,
         head.logit_scale.exp().item(),
         fitted.surprise,
-        fitted.plausible,
-        fitted.plausible_surprise,
+        plausible.partner,
+        plausible.surprise,
         fitted.memorised,
         trusted,
     )

@@ -49,22 +49,8 @@ class RepeatedTexts:
         return cls(text[first[frequent]], number[own], counts[frequent] / counts[frequent].sum())
 
     def expected(self, image: Tensor, seed: int = 0) -> Tensor:
-        """Out-of-fold probabilities of the texts by a logistic regression on images, (N, C), 0 where the text is rare.
-
-        As in confident learning (Northcutt et al., JAIR 2021).
-
-        Args:
-            image: (N, D) unit vectors
-            seed: of the folds
-        """
-        learnt = self.own >= 0
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-        model = LogisticRegression(max_iter=300)
-        result = torch.zeros(len(image), len(self.text))
-        result[learnt] = torch.from_numpy(
-            cross_val_predict(model, image[learnt].numpy(), self.own[learnt].numpy(), cv=folds, method="predict_proba")
-        ).float()
-        return result
+        """:func:`out_of_fold` probabilities of the texts, (N, C)."""
+        return out_of_fold(image, self.own, len(self.text), seed)
 
     def surprise(self, expected: Tensor, text: Tensor, partner: Tensor, logit_scale: float) -> Tensor:
         """How much less a classifier that has not seen the pair expects its text than texts are expected on the whole.
@@ -84,3 +70,32 @@ class RepeatedTexts:
         same = likeness(text[partner], self.text, logit_scale)
         found = surprise_at((expected * same).sum(1) / (self.share * same).sum(1).clamp_min(1e-12))
         return torch.where(self.own >= 0, found, 0.0)
+
+
+def out_of_fold(image: Tensor, label: Tensor, classes: int, seed: int = 0) -> Tensor:
+    """Probabilities of the labels by a logistic regression on images that was not trained on the pair.
+
+    As in confident learning (Northcutt et al., JAIR 2021).
+
+    Args:
+        image: (N, D) unit vectors
+        label: int64 (N,), 0 to C − 1; −1 for none
+        classes: C
+        seed: of the folds
+
+    Returns:
+        (N, C); of pairs whose label is too rare to be learnt, or that have none, the labels' shares
+    """
+    counts = torch.bincount(label[label >= 0], minlength=classes)
+    share = counts / counts.sum().clamp_min(1)
+    result = share.expand(len(label), classes).clone()
+    learnt = (label >= 0) & (counts[label] >= FOLDS)
+    known = label[learnt].unique()
+    if len(known) < 2:
+        return result
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    found = cross_val_predict(
+        LogisticRegression(max_iter=300), image[learnt].numpy(), label[learnt].numpy(), cv=folds, method="predict_proba"
+    )
+    result[learnt] = torch.zeros(len(found), classes).index_copy_(1, known, torch.from_numpy(found).float())
+    return result

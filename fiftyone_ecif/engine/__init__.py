@@ -1,6 +1,6 @@
 """Where work runs."""
 
-from fiftyone_ecif.engine.cross_fit import CrossFit, cross_fit
+from fiftyone_ecif.engine.cross_fit import CrossFit, cross_fit, label_beliefs, plausible_pairings
 from fiftyone_ecif.engine.local import compute
 from fiftyone_ecif.engine.removal import (
     FittedPairs,
@@ -28,7 +28,9 @@ __all__ = [
     "cross_fit",
     "engine_workers",
     "estimate_removal",
+    "label_beliefs",
     "mean_effect",
+    "plausible_pairings",
     "recall",
     "verify_removal",
 ]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, fit_to_rest, partitions, silent
-from fiftyone_ecif.core.likeness import likeness, surprise_at
+from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, embeddings_under, fit_to_rest, partitions, silent
+from fiftyone_ecif.core.likeness import LEAST_PROBABILITY, likeness, surprise_at
 from fiftyone_ecif.engine.local import FOLDS, Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, HELD_OUT, anchored, mean_loss
 from fiftyone_ecif.engine.settings import Settings
@@ -36,14 +36,12 @@ that have learnt the pairs by heart (docs/detection.md)."""
 
 @dataclass(frozen=True)
 class CrossFit:
-    """Surprise at N pairs and at pairings that a head thinks plausible; nats, float32, in the order of the pairs.
+    """Two heads, and the surprise of each at the pairs that it was not fitted on.
 
     Attributes:
         heads: two, each fitted on the believed pairs of one half
         half: int64 (N,), the half that a pair is in; the other half's head was not fitted on it
-        surprise: (N,), by the head that was not fitted on the pair; see :func:`surprise`
-        plausible: int64 (N,), a pair of the same batch, drawn by the probability that the same head gives its text
-        plausible_surprise: (N,), at the pair's image with that text
+        surprise: float32 (N,), nats, by the head that was not fitted on the pair; see :func:`surprise`
         memorised: 0 to 1, how little the given head's surprise survives a mild change of the image: one less the rank
             correlation over pairs of the surprise by the image itself and by its views; 0 without views
     """
@@ -51,9 +49,25 @@ class CrossFit:
     heads: list[Head]
     half: Tensor
     surprise: Tensor
-    plausible: Tensor
-    plausible_surprise: Tensor
     memorised: float
+
+    def judged(self, pairs: Pairs, device: str = "cpu") -> list[tuple[Subset, Head]]:
+        """The pairs of each half, with the head that was not fitted on them."""
+        parts = [Subset(pairs, (self.half == number).nonzero().squeeze(1)) for number in range(FOLDS)]
+        return [(part, head.to(device)) for part, head in zip(parts, reversed(self.heads), strict=True)]
+
+
+@dataclass(frozen=True)
+class PlausiblePairings:
+    """For each of N images a text that a head which was not fitted on its pair finds plausible.
+
+    Attributes:
+        partner: int64 (N,), the pair of the same batch that has the text
+        surprise: float32 (N,), nats, of the same head at the image with that text
+    """
+
+    partner: Tensor
+    surprise: Tensor
 
 
 def cross_fit(
@@ -65,7 +79,6 @@ def cross_fit(
     device: str = "cpu",
     progress: Progress = silent,
     trusted: Tensor | None = None,
-    confidence: float | None = None,
 ) -> CrossFit:
     """Fit a head on each half of the pairs, without those that look wrong, and judge the other half by it.
 
@@ -78,7 +91,6 @@ def cross_fit(
         device: where to compute
         progress: called with each step's name
         trusted: bool (N,), pairs known to be right, which a head is always fitted on
-        confidence: by how much the logits are scaled where texts are drawn; None to judge by the pairs
 
     Returns:
         a :class:`CrossFit`
@@ -102,20 +114,60 @@ def cross_fit(
         for part in members:
             plain[part.index] = mean_surprise(Subset(pairs, part.index), given, settings)
         memorised = 1.0 - max(0.0, rank_correlation(plain, doubt))
-    judges = list(zip(members, reversed(heads), strict=True))
-    if confidence is None:
-        confidence = _confidence(judges, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
-    generator = torch.Generator().manual_seed(settings.seed)
-    found, at_drawn, plausible = torch.zeros(len(pairs)), torch.zeros(len(pairs)), torch.arange(len(pairs))
-    for part, other in judges:
-        found[part.index] = mean_surprise(part, other, settings)
-        drawn, at_drawn[part.index] = _draw_plausible(part, other, confidence, settings, generator)
-        plausible[part.index] = part.index[drawn]
+    fitted = CrossFit([part.to("cpu") for part in heads], half, torch.zeros(len(pairs)), memorised)
+    for part, other in fitted.judged(judged, device):
+        fitted.surprise[part.index] = mean_surprise(part, other, settings)
     progress("Cross-fit", FOLDS, FOLDS)
-    return CrossFit([fitted.to("cpu") for fitted in heads], half, found, plausible, at_drawn, memorised)
+    return fitted
 
 
-def surprise(batch: Linearization, partner: Tensor, confidence: float = 1.0) -> Tensor:
+def plausible_pairings(pairs: Pairs, fitted: CrossFit, settings: Settings, device: str = "cpu") -> PlausiblePairings:
+    """Draw a text for each image by the beliefs of the head that was not fitted on its pair.
+
+    The logits are first scaled as far as such a head may be believed: :data:`MEMORISED_CONFIDENCE` as far as the pairs
+    were learnt by heart, and :func:`_confidence` as far as they were not.
+
+    Args:
+        pairs: the features of the N pairs, as they were judged
+        fitted: by :func:`cross_fit`
+        settings: batch size, rounds and seed are used
+        device: where to compute
+
+    Returns:
+        :class:`PlausiblePairings`
+    """
+    judges = fitted.judged(pairs, device)
+    memorised = fitted.memorised
+    confidence = _confidence(judges, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
+    generator = torch.Generator().manual_seed(settings.seed)
+    partner, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
+    for part, head in judges:
+        drawn, found[part.index] = _draw_plausible(part, head, confidence, settings, generator)
+        partner[part.index] = part.index[drawn]
+    return PlausiblePairings(partner, found)
+
+
+def label_beliefs(pairs: Pairs, label: Tensor, fitted: CrossFit) -> Tensor:
+    """p_n(c) = softmax over labels c of τ u_n·v_c, by the head that was not fitted on the pair.
+
+    Args:
+        pairs: the features of the N pairs, as they were judged; pairs of one label have one text
+        label: int64 (N,), 0 to C − 1, each of some pair
+        fitted: by :func:`cross_fit`
+
+    Returns:
+        (N, C)
+    """
+    classes = int(label.max()) + 1
+    texts = Subset(pairs, torch.zeros(classes, dtype=torch.int64).scatter_(0, label, torch.arange(len(label))))
+    result = torch.zeros(len(pairs), classes)
+    for part, head in fitted.judged(pairs):
+        image, text = embeddings_under(part, head)[0], embeddings_under(texts, head)[1]
+        result[part.index] = (head.logit_scale.exp() * image @ text.T).softmax(1)
+    return result
+
+
+def surprise(batch: Linearization, partner: Tensor) -> Tensor:
     """How much less a head expects each image's text than any text of the batch, synonyms counted together.
 
     −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the
@@ -124,12 +176,11 @@ def surprise(batch: Linearization, partner: Tensor, confidence: float = 1.0) -> 
     Args:
         batch: B pairs under a head
         partner: int64 (B,), whose text each image is asked about; where that is another's, its own is left out
-        confidence: scale of the logits
 
     Returns:
         (B,), nats, about 0 where the head knows nothing
     """
-    similarity = confidence * batch.similarity()
+    similarity = batch.similarity()
     own = torch.arange(len(similarity), device=similarity.device)
     elsewhere = partner != own
     similarity[own[elsewhere], own[elsewhere]] = -torch.inf
@@ -168,16 +219,19 @@ def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings
 def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
     """How sure a head may be of pairs that it was not fitted on: the likeliest a, or half-way to the usual one.
 
-    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−surprise) at logits scaled
-    by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt: it may be more.
+    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−:func:`surprise`) at logits
+    scaled by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt: it may be
+    more.
     """
     ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in judges))
     for part, head in judges:
         for index in held_out_rounds(part, settings)[0]:
             batch = head.linearize(*part.gather(index))
-            own = torch.arange(len(index), device=batch.image.device)
+            similarity = batch.similarity()
+            same = likeness(batch.text, batch.text, batch.logit_scale.exp())
             for row, scale in enumerate(CONFIDENCES):
-                ratio[row, part.index[index]] = (-surprise(batch, own, scale)).exp().float().cpu()
+                believed = ((scale * similarity).softmax(1) * same).sum(1) / same.mean(1)
+                ratio[row, part.index[index]] = (believed + LEAST_PROBABILITY).float().cpu()
     shares = torch.linspace(0.0, 0.8, 41)[:, None]
     likelihood = torch.stack([((1.0 - shares) * row + shares).log().mean(1).max() for row in ratio])
     likeliest = CONFIDENCES[int(likelihood.argmax())]

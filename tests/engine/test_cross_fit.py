@@ -4,7 +4,7 @@ from torch.nn import functional as F
 
 from fiftyone_ecif.core import Head, TensorPairs
 from fiftyone_ecif.core.likeness import LEAST_PROBABILITY
-from fiftyone_ecif.engine import Settings, cross_fit
+from fiftyone_ecif.engine import Settings, cross_fit, label_beliefs, plausible_pairings
 from fiftyone_ecif.engine.cross_fit import _confidence, _fit_believed, mean_surprise, surprise
 from fiftyone_ecif.engine.local import Subset
 
@@ -50,7 +50,9 @@ def test_a_pair_is_judged_by_the_head_that_did_not_see_it_and_wrong_ones_surpris
         part = TensorPairs(*pairs.gather(rows))
         torch.testing.assert_close(fitted.surprise[rows], mean_surprise(part, fitted.heads[1 - number], SETTINGS))
     assert fitted.surprise[wrong].mean() > fitted.surprise[~wrong].mean() + 1
-    assert fitted.plausible_surprise.mean() < fitted.surprise[wrong].mean()
+    plausible = plausible_pairings(pairs, fitted, SETTINGS)
+    assert plausible.surprise.mean() < fitted.surprise[wrong].mean()
+    assert torch.equal(fitted.half[plausible.partner], fitted.half)
     assert fitted.memorised == 0.0
 
 
@@ -103,3 +105,16 @@ def test_a_head_that_is_too_sure_is_believed_less(sure):
     judge = Head(torch.eye(8), torch.eye(8), torch.tensor(10.0 * tau).log())
     found = _confidence([(part, judge)], SETTINGS)
     assert found == pytest.approx((0.8 / tau) ** 0.5 if sure else 1.0, rel=0.2)
+
+
+def test_beliefs_in_labels_are_those_of_the_head_that_did_not_see_the_pair():
+    pairs, head, _ = make_pairs(80)
+    label = torch.arange(80) % 5
+    texts = pairs.text[:5]
+    labelled = TensorPairs(pairs.image, texts[label])
+    fitted = cross_fit(labelled, None, head, "clip", SETTINGS)
+    found = label_beliefs(labelled, label, fitted)
+    for row in (0, 17, 79):
+        judge = fitted.heads[1 - int(fitted.half[row])]
+        batch = judge.linearize(pairs.image[row].expand(5, -1), texts)
+        torch.testing.assert_close(found[row], (judge.logit_scale.exp() * batch.text @ batch.image[0]).softmax(0))

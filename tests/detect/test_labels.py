@@ -1,0 +1,116 @@
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from fiftyone_ecif.detect.labels import estimate, improved, label_misalignment, neighbour_votes, truth
+
+
+def labelled(pairs=1500, classes=6, habit=None, rate=0.2, noise=0.9, seed=0):
+    """Images around class centres, their beliefs by the true likelihoods, and labels of which a share is wrong.
+
+    Wrong labels are any other label, or that of the class ``habit`` places on.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.nn.functional.normalize(torch.randn(classes, 8, generator=generator), dim=1)
+    true = torch.randint(classes, (pairs,), generator=generator)
+    image = centres[true] + noise * torch.randn(pairs, 8, generator=generator) / 8**0.5 * 2
+    beliefs = (-torch.cdist(image, centres).square() / (2 * (noise / 8**0.5 * 2) ** 2)).softmax(1)
+    wrong = torch.rand(pairs, generator=generator) < rate
+    shift = torch.randint(1, classes, (pairs,), generator=generator) if habit is None else habit
+    label = torch.where(wrong, (true + shift) % classes, true)
+    return torch.nn.functional.normalize(image, dim=1), beliefs, label, wrong.numpy(), true
+
+
+def nobody(pairs):
+    return torch.zeros(pairs, dtype=torch.bool)
+
+
+def test_the_noises_habits_and_the_judges_weights_are_found():
+    _, beliefs, label, _, _ = labelled(6_000, habit=1, noise=0.4)
+    useless = (5 * torch.randn(6_000, 6, generator=torch.Generator().manual_seed(1))).softmax(1)
+    # A judge who is twice too sure is believed half.
+    logarithms = {"head": 2 * beliefs.clamp_min(1e-9).log(), "useless": useless.clamp_min(1e-9).log()}
+    weights, transition = estimate(logarithms, label, nobody(6_000))
+    assert weights["head"] == pytest.approx(0.5, abs=0.2) and weights["useless"] < 0.2
+    expected = 0.8 * torch.eye(6) + 0.2 * torch.eye(6).roll(1, dims=1)
+    torch.testing.assert_close(transition, expected.double(), atol=0.08, rtol=0)
+    torch.testing.assert_close(transition.sum(1), torch.ones(6, dtype=torch.float64))
+
+
+def test_truth_is_bayes_rule():
+    _, beliefs, label, _, _ = labelled(40)
+    transition = torch.rand(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
+    found = truth(beliefs, transition, label)
+    for n, given in enumerate(label.tolist()):
+        joint = [(float(beliefs[n, c]) + 1e-4) * float(transition[c, given]) for c in range(6)]
+        assert found[n].tolist() == pytest.approx([part / sum(joint) for part in joint])
+
+
+def test_a_step_counts_what_is_believed_and_trusted_pairs_count_as_they_are():
+    _, beliefs, label, _, _ = labelled(50)
+    start = 0.8 * torch.eye(6, dtype=torch.float64) + 0.2 / 6
+    trusted = torch.arange(50) < 25
+    believed = truth(beliefs, start, label)
+    counts = torch.zeros(6, 6, dtype=torch.float64)
+    for n, given in enumerate(label.tolist()):
+        for c in range(6):
+            counts[c, given] += float(c == given) if trusted[n] else believed[n, c]
+    for c in range(6):
+        counts[c, torch.arange(6) != c] += 0.05 * counts[c].sum() / 5
+    expected = (counts + 1e-4) / (counts + 1e-4).sum(1, keepdim=True)
+    torch.testing.assert_close(improved(start, beliefs, label, trusted, 1), expected)
+
+
+def test_noise_with_habits_is_found_by_them_and_noise_without_as_well_as_before():
+    for habit, gain in ((1, 0.003), (None, -0.003)):
+        image, beliefs, label, wrong, _ = labelled(habit=habit, noise=0.4)
+        plain = average_precision_score(wrong, -beliefs.gather(1, label[:, None]).squeeze(1))
+        found = label_misalignment(image, label, beliefs, 0.0, nobody(1500))
+        assert average_precision_score(wrong, found.probability) > plain + gain
+        assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.03)
+        suspected = found.probability > 0.5
+        assert found.probability[suspected].mean() == pytest.approx(wrong[suspected].mean(), abs=0.05)
+
+
+def test_trusted_pairs_are_not_suspected_and_weigh_the_judges():
+    image, beliefs, label, wrong, _ = labelled(habit=1)
+    misled = beliefs.roll(1, dims=1)  # takes every right label for wrong
+    trusted = torch.from_numpy(~wrong) & (torch.arange(1500) < 60)
+    found = label_misalignment(image, label, misled, 0.0, trusted)
+    assert (found.probability[trusted.numpy()] == 0).all()
+    weights = [
+        estimate({"head": (misled + 1e-4).log(), "other": (beliefs + 1e-4).log()}, label, mask)[0]
+        for mask in (nobody(1500), trusted)
+    ]
+    assert weights[1]["head"] < weights[0]["head"] or weights[1]["other"] > weights[0]["other"]
+
+
+def test_a_head_that_has_seen_the_labels_is_not_asked_where_they_were_learnt_by_heart():
+    image, _, label, wrong, _ = labelled(noise=0.4)
+    seen = 0.9 * torch.nn.functional.one_hot(label, 6).float() + 0.1 / 6
+    fooled, asked_others = (label_misalignment(image, label, seen, m, nobody(1500)) for m in (0.0, 1.0))
+    assert average_precision_score(wrong, asked_others.probability) > 0.9
+    assert average_precision_score(wrong, fooled.probability) < average_precision_score(wrong, asked_others.probability)
+
+
+def test_votes_are_what_the_neighbours_are_believed_to_be_with_a_little_of_all():
+    beliefs = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0.5, 0.5]])
+    votes = neighbour_votes(torch.tensor([[1, 2], [0, 2], [0, 1]]), beliefs)
+    torch.testing.assert_close(votes[0], (torch.tensor([0.0, 0.75, 0.25]) + 0.05 * beliefs.mean(0)) / 1.05)
+    torch.testing.assert_close(votes.sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("case", ["one label", "a label of one pair", "a label that nobody has", "all wrong"])
+@pytest.mark.parametrize("memorised", [0.0, 0.9])
+def test_hopeless_labels_stay_finite_and_in_range(case, memorised):
+    image, beliefs, label, _, _ = labelled(200, rate=1.0 if case == "all wrong" else 0.2)
+    if case == "one label":
+        label, beliefs = torch.zeros_like(label), torch.ones(200, 1)
+    elif case == "a label of one pair":
+        label = torch.where(torch.arange(200) == 7, 5, label % 5)
+    elif case == "a label that nobody has":
+        label = label % 5
+    found = label_misalignment(image, label, beliefs, memorised, nobody(200))
+    assert ((found.probability >= 0) & (found.probability <= 1)).all() and 0 <= found.noise_rate <= 1
+    if case == "one label":
+        assert (found.probability == 0.5).all()
