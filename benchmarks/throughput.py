@@ -42,7 +42,7 @@ ROUNDS = 4
 """Partitions of the fit and the solve: the engine's default."""
 TARGET_SHARE = 8
 """Training pairs per target pair."""
-REPEATS = 5
+REPEATS = 3
 GROWTH = 0.25, 0.5, 1.0
 """Shares of the pairs over which memory and seconds are compared."""
 
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--feature-dim", type=int, default=512, help="of the features of either tower")
     parser.add_argument("--batch", type=int, default=256, help="B")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--engine", choices=["local"], default="local")
-    parser.add_argument("--scope", choices=["head"], default="head")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: two workers are timed, too")
+    parser.add_argument("--scope", choices=["head"], default="head", help="scopes in the towers: benchmarks.fidelity")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of every timing; the median is reported")
     parser.add_argument("--embed-pairs", type=int, default=32, help="images of the towers' timing; 0: none")
     parser.add_argument("--embed-model", default="ViT-B-32", help="open_clip's name; its weights are random")
@@ -95,6 +95,10 @@ def measure(asked: argparse.Namespace, folder: Path) -> Figures:
         from benchmarks.writing_speed import writing_figures
 
         figures |= writing_figures(asked.pairs, asked.repeats)
+    if asked.engine == "ray":
+        from benchmarks.cluster_speed import cluster_figures
+
+        figures |= cluster_figures(opened(asked.pairs), head, asked.batch, asked.seed, asked.repeats)
     return figures
 
 
