@@ -25,11 +25,13 @@ from benchmarks.embedding_speed import embedding_figures
 from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.measured import Measured
 from benchmarks.memory import peak_memory
+from benchmarks.statistics import rank_correlation
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
     Objective,
     Pairs,
+    Roles,
     influence,
     kronecker_curvature,
     partitions,
@@ -113,18 +115,31 @@ def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figure
             "scores": lambda: influence(objective, head, direction),
             "epoch": lambda: clip_epoch(pairs, batches, head),
             "products": score_products(sides, head, asked.device),
+            "half": lambda: half_scores(objective, head, direction),
         },
         asked.repeats,
         asked.device,
     )
     flop = sum(score_flop(side, head) for side in sides)
+    full, half = (
+        scored.value("exact")[0, 0].numpy()
+        for scored in (influence(objective, head, direction), half_scores(objective, head, direction))
+    )
     return {
         "pairs_per_second_scores": len(pairs) / timed.seconds("scores"),
         "epoch_seconds": timed.seconds("epoch"),
         **timed.ratio("epoch_ratio", "scores", "epoch"),
         **timed.ratio("gemm_fraction", "products", "scores"),
         "product_gflop_per_second": flop / timed.seconds("products") / 1e9,
+        **timed.ratio("half_ratio", "half", "scores"),
+        "half_rank_correlation": float(rank_correlation(half, full)),
     }
+
+
+def half_scores(objective: Objective, head: Head, direction: Tensor) -> Roles:
+    """A score pass that multiplies in bfloat16."""
+    with torch.autocast(direction.device.type, torch.bfloat16):
+        return influence(objective, head, direction)
 
 
 def clip_epoch(pairs: Pairs, batches: list[Tensor], head: Head) -> None:
