@@ -55,8 +55,12 @@ class StoreFolder:
     def shards(self) -> list[str]:
         """Names of the shards there are, in the order in which they were written."""
         self._storage.invalidate_cache()
-        found = self._storage.glob(f"{self._root}/shard-*.safetensors")
-        return sorted(path.rpartition("/")[2] for path in map(str, found))
+        try:
+            found = self._storage.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return []
+        names = (path.rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name.startswith("shard-") and name.endswith(".safetensors"))
 
     def read(self, name: str) -> bytes | None:
         """The content of a file that may change, or None if there is none."""

@@ -74,6 +74,12 @@ def test_worker_on_another_machine_copies_what_it_reads(model, rows, written, ma
     assert len(list((tmp_path / "worker").rglob("shard-*"))) == 2
 
 
+def test_folder_with_signs_of_a_pattern_in_its_name(model, rows, tmp_path):
+    for expected in ((12, 12), (0, 0)):
+        assert len(embed_pairs(model, rows, tmp_path / "[a]*?")) == 12
+        assert model.counts() == expected
+
+
 def test_shards_are_copied_once(model, rows, storage, written, machine, monkeypatch):
     machine("second")
     FeatureStore(SHARED, model.fingerprint)
