@@ -9,9 +9,12 @@ import argparse
 from dataclasses import dataclass
 
 from fiftyone_ecif.curation.cost import EFFICIENCY, FLOAT_BYTES, embedding_cost, product_speed
+from fiftyone_ecif.engine.settings import EXACT_SELF_INFLUENCE
 
 FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 62.0, 16.0, 3.3
 """Of a run with four rounds, in epochs of one forward and backward pass over the pairs by autograd: measured."""
+SELF_INFLUENCE_EPOCHS = {"exact": 200.0, "probes": 27.0}
+"""Measured; and 32 score passes of one round."""
 SAMPLED_EPOCH_PAIRS = 100_000
 """Pairs' worth of epochs that the anchor and the Kronecker factors take, however many pairs there are: measured."""
 EPOCH_EFFICIENCY = 0.55
@@ -53,8 +56,9 @@ class RunCost:
 
 
 def epochs(pairs: int) -> float:
-    """What a run takes after the towers, in epochs over the pairs; self-influence is not in it."""
-    return FIT_EPOCHS + SOLVE_EPOCHS + SCORE_EPOCHS + SAMPLED_EPOCH_PAIRS / pairs
+    """What a run takes after the towers, in epochs over the pairs."""
+    self_influence = SELF_INFLUENCE_EPOCHS["exact" if pairs <= EXACT_SELF_INFLUENCE else "probes"]
+    return FIT_EPOCHS + SOLVE_EPOCHS + SCORE_EPOCHS + self_influence + SAMPLED_EPOCH_PAIRS / pairs
 
 
 def epoch_flop(dim: int, image_dim: int, text_dim: int, batch: int) -> float:

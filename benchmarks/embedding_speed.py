@@ -22,8 +22,8 @@ from fiftyone_ecif.models import ContrastiveModel, load_model
 IMAGE_SIZE = 320, 240
 SMALL_MODEL = "ecif-tiny"
 KILLED_PAIRS = 3 * SHARD_ROWS
-KILL_AT = 0.5, 0.9
-"""Shares of the pairs after whose embedding the process is killed."""
+KILLS = 4
+"""At random moments of one embedding, which goes on after each."""
 
 
 def embedding_figures(folder: Path, model_name: str, count: int, device: str, repeats: int) -> dict[str, float]:
@@ -57,12 +57,13 @@ def bare_loop(model: ContrastiveModel, rows: list[PairRow], batch_size: int) -> 
     return torch.cat(images), torch.cat(texts)
 
 
-def resume_waste(folder: Path, count: int = KILLED_PAIRS) -> float:
-    """Kill -9 an embedding process twice, embed to the end: the most pairs embedded in vain by a kill, in shards.
+def resume_waste(folder: Path, count: int = KILLED_PAIRS, seed: int = 0) -> float:
+    """Kill -9 an embedding process again and again, embed to the end: the most pairs a kill lost, in shards.
 
     Args:
         folder: for images and stores
         count: pairs
+        seed: of the moments
 
     Returns:
         shards' worth of pairs whose features a kill lost
@@ -72,8 +73,8 @@ def resume_waste(folder: Path, count: int = KILLED_PAIRS) -> float:
     """
     rows = made_up_images(folder, count, images=16)
     wasted = []
-    for share in KILL_AT:
-        done = _killed(rows, folder / "store", int(share * count))
+    for moment in sorted(np.random.default_rng(seed).integers(1, count, KILLS).tolist()):
+        done = _killed(rows, folder / "store", moment)
         wasted.append((done - len(_stored(rows, folder / "store"))) / SHARD_ROWS)
     resumed, whole = _small(rows, folder / "store"), _small(rows, folder / "whole")
     everything = torch.arange(count)

@@ -10,13 +10,14 @@ import torch
 
 
 class Measured:
-    """Seconds of several things done in turn: by the clock, and of this process on the processor.
+    """Seconds of several things done in turn: by the clock, and on the processor.
 
     Args:
         things: what is timed, by name
         repeats: of each; once more before that, to warm caches up
         device: whose work is waited for
         between: called after each, and not timed
+        processor: processor seconds spent so far
     """
 
     def __init__(
@@ -25,18 +26,19 @@ class Measured:
         repeats: int,
         device: str = "cpu",
         between: Callable[[], object] = lambda: None,
+        processor: Callable[[], float] = time.process_time,
     ) -> None:
         self.clock: dict[str, np.ndarray] = {name: np.zeros(repeats) for name in things}
         self.processor: dict[str, np.ndarray] = {name: np.zeros(repeats) for name in things}
         for repeat in range(-1, repeats):  # the first time warms caches up and does not count
             for name, thing in things.items():
-                clock, processor = time.perf_counter(), time.process_time()
+                clock, spent = time.perf_counter(), processor()
                 thing()
                 if torch.device(device).type == "cuda":
                     torch.cuda.synchronize()
                 if repeat >= 0:
                     self.clock[name][repeat] = time.perf_counter() - clock
-                    self.processor[name][repeat] = time.process_time() - processor
+                    self.processor[name][repeat] = processor() - spent
                 between()
 
     def seconds(self, name: str) -> float:

@@ -1,9 +1,15 @@
-"""Peak memory of a score pass, measured in a process of its own (Linux's /proc)."""
+"""Peak memory of a score pass, measured in a process of its own (Linux's /proc).
+
+Run it with ``python -m benchmarks.memory --help`` for as many pairs as there is disk for: 4 KB each at 512 numbers.
+"""
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import tempfile
 import threading
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +58,28 @@ def peak_memory(folder: Path, pairs: int, dim: int, feature_dim: int, batch: int
         child.join()
 
 
+def main() -> None:
+    """Write a store of so many pairs, score them all once, and print the memory that it took."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--pairs", type=int, default=1_000_000, help="N")
+    parser.add_argument("--dim", type=int, default=512, help="of the shared space")
+    parser.add_argument("--feature-dim", type=int, default=512, help="of the features of either tower")
+    parser.add_argument("--batch", type=int, default=256, help="B")
+    asked = parser.parse_args()
+    from benchmarks.made_up_store import write_made_up_store
+
+    with tempfile.TemporaryDirectory() as name:
+        write_made_up_store(Path(name), asked.pairs, asked.feature_dim)
+        started = time.perf_counter()
+        memory = peak_memory(Path(name), asked.pairs, asked.dim, asked.feature_dim, asked.batch)
+    print(f"seconds of opening the store and scoring {time.perf_counter() - started:.1f}")
+    for kind, low, high in (
+        ("resident", memory.interpreter, memory.peak),
+        ("anonymous", memory.interpreter_anonymous, memory.anonymous),
+    ):
+        print(f"{kind} GiB: {low / 2**30:.3f} before, {high / 2**30:.3f} at most, {(high - low) / 2**30:.3f} above")
+
+
 def _score(sender: Connection, folder: Path, pairs: int, dim: int, feature_dim: int, batch: int) -> None:
     import torch
 
@@ -81,3 +109,7 @@ def _status(name: str) -> int:
     """A size of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ TARGETS = 32
 """Target pairs: the peers' seconds grow with them, ours do not."""
 REMOVED = 0.02
 GROUPS = 10
+REFITS = 3
 PROJECTION = 512
 CHUNK = 64
 """Pairs whose gradients a peer holds together."""
@@ -245,8 +246,8 @@ def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figure
     assert isinstance(fit.scope, Head)
     fitted, target_loss = fit.scope, mean_loss(target, "clip", settings, TARGET)
 
-    seconds_ours, (solution, value) = timed(lambda: ours(objective, target_loss, fitted, settings))
-    figures: Figures = {"seconds_ours": seconds_ours, "load": os.getloadavg()[0]}
+    our_seconds, (solution, value) = timed(lambda: ours(objective, target_loss, fitted, settings))
+    figures: Figures = {"seconds_ours": our_seconds.clock, "load": os.getloadavg()[0]}
     others = TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1])
     pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
     for name, peer in peers.items():
@@ -254,8 +255,8 @@ def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figure
             warnings.simplefilter("ignore")
             model = PositiveRole(fitted, others)
             seconds, found = timed(lambda: peer(model, pairs, queries, objective.anchor, Path(folder)))  # noqa: B023
-        figures[f"seconds_{name}"] = seconds
-        figures[f"times_faster_{name}"] = seconds / seconds_ours
+        print(f"{name:<40}{seconds.clock:.4g} s", flush=True)
+        figures |= seconds.over(our_seconds, name)
         figures[f"rank_correlation_{name}"] = float(rank_correlation(found.detach().numpy(), value.numpy()))
     return figures | refit_figures(objective, fitted, curvature, solution, asked.seed)
 
@@ -279,24 +280,38 @@ def refit_figures(
     generator = torch.Generator().manual_seed(seed)
     groups = torch.rand(GROUPS, len(objective.pairs), generator=generator) < REMOVED
     refits, _ = timed(
-        lambda: [fit_to_rest(objective.without(group), head, curvature.solve).scope for group in groups[:3]]
+        lambda: [fit_to_rest(objective.without(group), head, curvature.solve).scope for group in groups[:REFITS]]
     )
     prepared, forecast = timed(lambda: RemovalForecast(objective, head, solution))
     predicted, _ = timed(lambda: [forecast.change(group) for group in groups])
-    per_refit, per_group = refits / 3, predicted / len(groups)
+    per_group = Seconds(*(part / len(groups) for part in predicted))
     return {
-        "seconds_per_refit": per_refit,
-        "seconds_forecast_prepared": prepared,
-        "seconds_per_forecast": per_group,
-        "times_faster_refit": per_refit / per_group,
+        "seconds_forecast_prepared": prepared.clock,
+        "seconds_per_forecast": per_group.clock,
+        **Seconds(*(part / REFITS for part in refits)).over(per_group, "refit"),
     }
 
 
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds by the clock, and what came of it."""
-    started = time.perf_counter()
+class Seconds(NamedTuple):
+    """By the clock, and of the processor: what a busy machine disturbs less."""
+
+    clock: float
+    processor: float
+
+    def over(self, ours: Seconds, name: str) -> Figures:
+        """These, and how many times ours they are."""
+        return {
+            f"seconds_{name}": self.clock,
+            f"times_faster_{name}": self.clock / ours.clock,
+            f"times_faster_{name}_cpu": self.processor / ours.processor,
+        }
+
+
+def timed(work: Callable[[], Result]) -> tuple[Seconds, Result]:
+    """What some work took, and what came of it."""
+    clock, processor = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - started, result
+    return Seconds(time.perf_counter() - clock, time.process_time() - processor), result
 
 
 if __name__ == "__main__":

@@ -25,11 +25,13 @@ from benchmarks.embedding_speed import embedding_figures
 from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.measured import Measured
 from benchmarks.memory import peak_memory
+from benchmarks.statistics import rank_correlation
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
     Objective,
     Pairs,
+    Roles,
     influence,
     kronecker_curvature,
     partitions,
@@ -42,7 +44,7 @@ ROUNDS = 4
 """Partitions of the fit and the solve: the engine's default."""
 TARGET_SHARE = 8
 """Training pairs per target pair."""
-REPEATS = 5
+REPEATS = 3
 GROWTH = 0.25, 0.5, 1.0
 """Shares of the pairs over which memory and seconds are compared."""
 
@@ -57,8 +59,8 @@ def main() -> None:
     parser.add_argument("--feature-dim", type=int, default=512, help="of the features of either tower")
     parser.add_argument("--batch", type=int, default=256, help="B")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--engine", choices=["local"], default="local")
-    parser.add_argument("--scope", choices=["head"], default="head")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: two workers are timed, too")
+    parser.add_argument("--scope", choices=["head"], default="head", help="scopes in the towers: benchmarks.fidelity")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of every timing; the median is reported")
     parser.add_argument("--embed-pairs", type=int, default=32, help="images of the towers' timing; 0: none")
     parser.add_argument("--embed-model", default="ViT-B-32", help="open_clip's name; its weights are random")
@@ -95,6 +97,10 @@ def measure(asked: argparse.Namespace, folder: Path) -> Figures:
         from benchmarks.writing_speed import writing_figures
 
         figures |= writing_figures(asked.pairs, asked.repeats)
+    if asked.engine == "ray":
+        from benchmarks.cluster_speed import cluster_figures
+
+        figures |= cluster_figures(opened(asked.pairs), head, asked.batch, asked.seed, asked.repeats)
     return figures
 
 
@@ -109,18 +115,31 @@ def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figure
             "scores": lambda: influence(objective, head, direction),
             "epoch": lambda: clip_epoch(pairs, batches, head),
             "products": score_products(sides, head, asked.device),
+            "half": lambda: half_scores(objective, head, direction),
         },
         asked.repeats,
         asked.device,
     )
     flop = sum(score_flop(side, head) for side in sides)
+    full, half = (
+        scored.value("exact")[0, 0].numpy()
+        for scored in (influence(objective, head, direction), half_scores(objective, head, direction))
+    )
     return {
         "pairs_per_second_scores": len(pairs) / timed.seconds("scores"),
         "epoch_seconds": timed.seconds("epoch"),
         **timed.ratio("epoch_ratio", "scores", "epoch"),
         **timed.ratio("gemm_fraction", "products", "scores"),
         "product_gflop_per_second": flop / timed.seconds("products") / 1e9,
+        **timed.ratio("half_ratio", "half", "scores"),
+        "half_rank_correlation": float(rank_correlation(half, full)),
     }
+
+
+def half_scores(objective: Objective, head: Head, direction: Tensor) -> Roles:
+    """A score pass that multiplies in bfloat16."""
+    with torch.autocast(direction.device.type, torch.bfloat16):
+        return influence(objective, head, direction)
 
 
 def clip_epoch(pairs: Pairs, batches: list[Tensor], head: Head) -> None:

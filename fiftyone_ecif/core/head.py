@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.scope import Cotangent, LayerStatistics, Linearization, Scope, Tangent
+from fiftyone_ecif.core.scope import Cotangent, LayerStatistics, Linearization, Scope, Tangent, product
 
 
 @dataclass(frozen=True)
@@ -115,15 +115,15 @@ class HeadLinearization(Linearization):
 
     def __init__(self, head: Head, image_input: Tensor, text_input: Tensor) -> None:
         self.head, self.image_input, self.text_input = head, image_input, text_input
-        self.image, self.image_norm = _normalise(image_input @ head.image_weight.T)
-        self.text, self.text_norm = _normalise(text_input @ head.text_weight.T)
+        self.image, self.image_norm = _normalise(product(image_input, head.image_weight.T))
+        self.text, self.text_norm = _normalise(product(text_input, head.text_weight.T))
         self.logit_scale, self.logit_bias = head.logit_scale, head.logit_bias
 
     def tangent(self, directions: Tensor) -> Tangent:
         image, text, scale, bias = self.head.split(directions)
         return Tangent(
-            self._project(self.image_input @ image.mT, self.image, self.image_norm),
-            self._project(self.text_input @ text.mT, self.text, self.text_norm),
+            self._project(product(self.image_input, image.mT), self.image, self.image_norm),
+            self._project(product(self.text_input, text.mT), self.text, self.text_norm),
             scale,
             bias,
         )

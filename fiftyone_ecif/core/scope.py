@@ -12,6 +12,11 @@ from torch import Tensor
 AnyScope = TypeVar("AnyScope", bound="Scope")
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """The matrix product in the dtype of its factors; inside of ``torch.autocast`` it alone is taken in fewer bits."""
+    return (left @ right).to(left.dtype)
+
+
 class Tangent(NamedTuple):
     """Derivative of a batch's embeddings along K directions: (K, B, D), (K, B, D), (K,), (K,) or None."""
 
@@ -50,7 +55,7 @@ class Factors(NamedTuple):
 
     def rows(self, part: slice = slice(None)) -> Tensor:
         """Some of the rows, (..., b, B)."""
-        result = self.left[..., part, :] @ self.right.mT
+        result = product(self.left[..., part, :], self.right.mT)
         return result if self.bias is None else result.add_(self.bias)
 
 

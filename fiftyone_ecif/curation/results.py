@@ -27,7 +27,7 @@ from fiftyone_ecif.curation.tracing import TraceStudy
 from fiftyone_ecif.curation.writing import load_tensors
 from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.engine import RemovalEffect
-from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, cache_folder
+from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 
 
 class InfluenceResults:
@@ -273,7 +273,7 @@ class InfluenceResults:
             return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
         rows = [row for row in self.rows(samples) if row.id not in skipped]
         try:
-            return FeatureStore(cache_folder("features"), str(fingerprint)).pairs(rows)
+            return FeatureStore(features_folder(), str(fingerprint)).pairs(rows)
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
 

@@ -14,7 +14,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.core import HERE, LOSSES, Head, Progress, Workers
 from fiftyone_ecif.curation.runs import EcifConfig
 from fiftyone_ecif.curation.validation import check_field, check_text_field, is_classification_field
-from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, cache_folder, embed_pairs, stored_embeddings
+from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, embed_pairs, features_folder, stored_embeddings
 from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
@@ -167,7 +167,7 @@ class TowerSource:
         return embed_pairs(
             model,
             rows,
-            cache_folder("features"),
+            features_folder(),
             num_workers=self.num_workers,
             skip_failures=skip_failures,
             progress=lambda done, total: self.report(step, done, total),

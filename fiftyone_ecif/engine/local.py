@@ -68,6 +68,7 @@ def compute(
     device: str = "cpu",
     progress: Progress = silent,
     workers: Workers = HERE,
+    half: bool = False,
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
@@ -79,6 +80,8 @@ def compute(
         device: where to compute
         progress: called with each step's name
         workers: where passes over the pairs run; results do not depend on it but for rounding
+        half: whether a head's score pass multiplies in bfloat16 where its device does that faster; all else, and the
+            fit and the solve as a whole, stay as they are. Rank correlation of the values: docs/scale.md
 
     Returns:
         an :class:`InfluenceOutcome`
@@ -94,7 +97,7 @@ def compute(
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
         )
-    run = _Run(loss, settings, progress, workers)
+    run = _Run(loss, settings, progress, workers, half)
     scored = replace(attributed, scope=attributed.scope.to(device))
     scores = PairScores.empty(count)
     folds = cross_fit_folds(count, settings.seed)
@@ -138,8 +141,8 @@ def _preconditioner(attributed: Attributed, curvature: KroneckerCurvature) -> Ca
 class _Run:
     """One run's steps, their timings and what is to be said about them."""
 
-    def __init__(self, loss: str, settings: Settings, progress: Progress, workers: Workers) -> None:
-        self.loss, self.settings, self.progress, self.workers = loss, settings, progress, workers
+    def __init__(self, loss: str, settings: Settings, progress: Progress, workers: Workers, half: bool) -> None:
+        self.loss, self.settings, self.progress, self.workers, self.half = loss, settings, progress, workers, half
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
@@ -186,7 +189,7 @@ class _Run:
                 "damping."
             )
         with self.timed("scores"):
-            found = self.per_pair(objective, "Scores", _influence, scope, solution.vectors)
+            found = self.per_pair(objective, "Scores", _influence, scope, solution.vectors, self.half)
             roles = Roles(*(part[:, 0].float() for part in found))
         with self.timed("self-influence"):
             probes, curvature = fitted.attributed.probes, fitted.curvature
@@ -273,8 +276,9 @@ class _Run:
         self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
 
 
-def _influence(part: Objective, scope: Scope, solutions: Tensor, progress: Progress) -> Roles:
-    return influence(part, scope, solutions, progress=progress)
+def _influence(part: Objective, scope: Scope, solutions: Tensor, half: bool, progress: Progress) -> Roles:
+    with torch.autocast(solutions.device.type, torch.bfloat16, enabled=half):
+        return influence(part, scope, solutions, progress=progress)
 
 
 def _self_influence(part: Objective, scope: Scope, quadratic: Callable, progress: Progress) -> tuple[Tensor]:

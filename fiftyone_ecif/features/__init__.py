@@ -2,6 +2,7 @@
 
 from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs
+from fiftyone_ecif.features.folder import features_folder
 from fiftyone_ecif.features.pairs import ArrayPairs, StoredPairs, stored_embeddings
 from fiftyone_ecif.features.raw import RawPairs
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, changed_since, read_image
@@ -17,6 +18,7 @@ __all__ = [
     "cache_folder",
     "changed_since",
     "embed_pairs",
+    "features_folder",
     "read_image",
     "stored_embeddings",
 ]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
+
+from fiftyone_ecif.features.folder import StoreFolder
+from fiftyone_ecif.features.shard import Shard
 
 
 class StoredPairs:
     """Pairs in the shards of a feature store; implements :class:`~fiftyone_ecif.core.scope.Pairs`.
 
-    Shards are memory-mapped when first needed, and only the rows asked for are copied. Can be pickled: workers map
-    the shards themselves.
+    Only the rows asked for are read. Can be pickled: workers read the shards themselves.
 
     Args:
         ids: of the pairs, in order
         position: int64 (N,), each pair's row in the shards laid end to end
-        shards: the shard files
+        folder: where the shards are
+        shards: their names
         starts: int64 (shards,), the position of each shard's first row
         image_dim: F_image
         text_dim: F_text
@@ -31,21 +34,23 @@ class StoredPairs:
         self,
         ids: Sequence[str],
         position: Tensor,
-        shards: Sequence[Path],
+        folder: StoreFolder,
+        shards: Sequence[str],
         starts: Tensor,
         image_dim: int,
         text_dim: int,
         skipped: dict[str, str],
     ) -> None:
-        self.ids, self.position, self.shards, self.starts = list(ids), position, list(shards), starts
+        self.ids, self.position = list(ids), position
+        self.folder, self.shards, self.starts = folder, list(shards), starts
         self.image_dim, self.text_dim, self.skipped = image_dim, text_dim, skipped
-        self._mapped: dict[int, dict[str, Tensor]] = {}
+        self._opened: dict[int, Shard] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_mapped": {}}
+        return {**self.__dict__, "_opened": {}}
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the pairs ``index`` (int64, (B,)), in that order.
@@ -55,44 +60,51 @@ class StoredPairs:
         """
         index = index.cpu()
         image, text = torch.empty(len(index), self.image_dim), torch.empty(len(index), self.text_dim)
-        for rows, shard, within in self._by_shard(index):
-            for half, held in ((image, shard["image"]), (text, shard["text"])):
-                half.index_copy_(0, rows, held.index_select(0, within))
+        for number, within, rows in self._by_shard(index):
+            with self._reading(number) as shard:
+                shard.read(within.tolist(), rows.tolist(), image=image, text=text)
         return image, text
 
     def subset(self, index: Tensor) -> StoredPairs:
         """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
         index = index.cpu()
         ids = [self.ids[row] for row in index.tolist()]
-        return StoredPairs(ids, self.position[index], self.shards, self.starts, self.image_dim, self.text_dim, {})
+        return StoredPairs(
+            ids, self.position[index], self.folder, self.shards, self.starts, self.image_dim, self.text_dim, {}
+        )
 
     @property
     def truncated(self) -> int:
         """Number of pairs whose caption was longer than the model's context."""
-        everything = torch.arange(len(self))
-        return sum(int(shard["truncated"][within].sum()) for _, shard, within in self._by_shard(everything))
+        found = 0
+        for number, within, _ in self._by_shard(torch.arange(len(self))):
+            with self._reading(number) as shard:
+                found += int(shard.whole("truncated")[within].sum())
+        return found
 
-    def _by_shard(self, index: Tensor):
-        """Which of ``index`` lie in each shard: (rows of index, the shard's tensors, rows within the shard)."""
+    def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Which of ``index`` lie in each shard: (the shard's number, rows within it, rows of ``index``)."""
         position, order = self.position[index].sort()
         owner = torch.bucketize(position, self.starts, right=True) - 1
         within = position - self.starts[owner]
         numbers, counts = (found.tolist() for found in owner.unique_consecutive(return_counts=True))
-        for number, rows, inside in zip(numbers, order.split(counts), within.split(counts), strict=True):
-            yield rows, self._map(number), inside
+        return zip(numbers, within.split(counts), order.split(counts), strict=True)
 
-    def _map(self, number: int) -> dict[str, Tensor]:
-        if number not in self._mapped:
-            try:
-                with safe_open(self.shards[number], framework="pt") as file:
-                    self._mapped[number] = {name: file.get_tensor(name) for name in ("image", "text", "truncated")}
-            except (SafetensorError, OSError) as error:
-                raise OSError(
-                    f"The feature shard {self.shards[number]} cannot be read any more ({error}). Run it again: "
-                    "only its pairs are embedded anew. On a cluster, FIFTYONE_ECIF_CACHE must name a folder that every "
-                    "node sees under the same path."
-                ) from error
-        return self._mapped[number]
+    @contextmanager
+    def _reading(self, number: int) -> Iterator[Shard]:
+        """A shard, for as long as it is read."""
+        name = self.shards[number]
+        try:
+            if number not in self._opened:
+                self.folder.bring([name])
+                self._opened[number] = Shard(self.folder.here / name)
+            yield self._opened[number]
+        except (SafetensorError, OSError) as error:
+            raise OSError(
+                f"The feature shard {self.folder.url}/{name} cannot be read any more ({error}). Run it again: only its "
+                "pairs are embedded anew. On a cluster, the features must be on shared storage, or in a folder that "
+                "every node sees under the same path: FIFTYONE_ECIF_FEATURES names it."
+            ) from error
 
 
 class ArrayPairs:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import save
 from torch import Tensor
 
+from fiftyone_ecif.features.folder import StoreFolder, shard_name
 from fiftyone_ecif.features.pairs import StoredPairs
 from fiftyone_ecif.features.reading import PairRow
+from fiftyone_ecif.features.shard import Shard
 
 FORMAT_VERSION = 1
 _KEY_BYTES = 16
@@ -40,12 +42,12 @@ def row_key(row: PairRow) -> bytes:
 class FeatureStore:
     """Tower features of one model, in a subfolder of its own, so that the stores of several models stand side by side.
 
-    A shard ``shard-00000.safetensors`` holds the tensors ``image`` (n, F_image) and ``text`` (n, F_text), float32,
-    ``truncated`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent. Rows are never changed,
-    only added: a pair with a new caption gets a new row, and the old one stays unused.
+    A shard ``shard-00000-<digest>.safetensors`` holds the tensors ``image`` (n, F_image) and ``text`` (n, F_text),
+    float32, ``truncated`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent. Rows are never
+    changed, only added: a pair with a new caption gets a new row, and the old one stays unused.
 
     Args:
-        folder: where stores are kept
+        folder: where stores are kept, see :class:`~fiftyone_ecif.features.folder.StoreFolder`
         fingerprint: of the model
         dims: (F_image, F_text); may be left out where the store exists
 
@@ -55,9 +57,10 @@ class FeatureStore:
     """
 
     def __init__(self, folder: str | os.PathLike, fingerprint: str, dims: tuple[int, int] | None = None) -> None:
-        self.folder = Path(folder) / f"features-{fingerprint[:16]}"
+        self.folder = StoreFolder(f"{os.fspath(folder).rstrip('/')}/features-{fingerprint[:16]}")
         self.fingerprint = fingerprint
         self.image_dim, self.text_dim, self.skipped = self._open_manifest(dims)
+        self._crowded = False
         self._rescan()
 
     def __len__(self) -> int:
@@ -68,23 +71,26 @@ class FeatureStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer.
+        """Be the only writer on this machine; other machines may write to shared storage, too.
 
         Raises:
             RuntimeError: if another process writes to this store
         """
-        lock = FileLock(self.folder / "write.lock", timeout=0)
+        lock = FileLock(self.folder.here / "write.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise RuntimeError(
-                f"Another process is writing features to {self.folder}. Wait for it, or let FIFTYONE_ECIF_CACHE name "
-                "another folder."
+                f"Another process is writing features to {self.folder.url}. Wait for it, or let FIFTYONE_ECIF_FEATURES "
+                "name another folder."
             ) from error
         try:
-            for path in self._rescan():
-                warnings.warn(f"Dropped the damaged feature shard {path}: its pairs are embedded again.", stacklevel=4)
-                path.unlink(missing_ok=True)
+            for name in self._rescan():
+                warnings.warn(
+                    f"Dropped the damaged feature shard {self.folder.url}/{name}: its pairs are embedded again.",
+                    stacklevel=4,
+                )
+                self.folder.remove(name)
             yield
         finally:
             lock.release()
@@ -101,16 +107,23 @@ class FeatureStore:
         Raises:
             OSError: if the shard cannot be written; the store is then as it was
         """
-        number = 1 + max((int(path.stem.removeprefix("shard-")) for path in self._shards), default=-1)
-        path = self.folder / f"shard-{number:05d}.safetensors"
         tensors = {
             "keys": torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(-1, _KEY_BYTES),
             "image": image.float().contiguous(),
             "text": text.float().contiguous(),
             "truncated": truncated.bool().contiguous(),
         }
-        self._write(path, lambda part: save_file(tensors, part))
-        self._add_shard(path, keys)
+        content = save(tensors)
+        name = shard_name(1 + max(map(_number, self._shards), default=-1), content)
+        self._write(name, content)
+        self._add_shard(name, keys)
+        if self.folder.shared and not self._crowded and not set(self.folder.shards()) <= set(self._shards):
+            self._crowded = True
+            warnings.warn(
+                f"Another machine is writing features to {self.folder.url}, too. Nothing is lost, but pairs that both "
+                "want are embedded twice.",
+                stacklevel=4,
+            )
 
     def record_skipped(self, skipped: dict[bytes, str]) -> None:
         """Keep in the manifest why rows are missing; call inside :meth:`writing`."""
@@ -137,6 +150,7 @@ class FeatureStore:
         return StoredPairs(
             [id for id, _ in found],
             torch.tensor([position for _, position in found], dtype=torch.int64),
+            self.folder,
             self._shards,
             torch.tensor(self._starts, dtype=torch.int64),
             self.image_dim,
@@ -144,40 +158,40 @@ class FeatureStore:
             skipped,
         )
 
-    def _rescan(self) -> list[Path]:
-        """Take in the shards on disk; returns those that cannot be read."""
-        self._shards: list[Path] = []
+    def _rescan(self) -> list[str]:
+        """Take in the shards there are; returns those that cannot be read."""
+        self._shards: list[str] = []
         self._starts: list[int] = []
         self._position: dict[bytes, int] = {}
         self._rows = 0
         damaged = []
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
+        names = self.folder.shards()
+        self.folder.bring(names)
+        for name in names:
             try:
-                with safe_open(path, framework="pt") as file:
-                    flat = file.get_tensor("keys").numpy().tobytes()
+                flat = Shard(self.folder.here / name).whole("keys").numpy().tobytes()
             except (SafetensorError, OSError):
-                damaged.append(path)
+                damaged.append(name)
                 continue
-            self._add_shard(path, [flat[i : i + _KEY_BYTES] for i in range(0, len(flat), _KEY_BYTES)])
+            self._add_shard(name, [flat[i : i + _KEY_BYTES] for i in range(0, len(flat), _KEY_BYTES)])
         return damaged
 
-    def _add_shard(self, path: Path, keys: Sequence[bytes]) -> None:
-        self._shards.append(path)
+    def _add_shard(self, name: str, keys: Sequence[bytes]) -> None:
+        self._shards.append(name)
         self._starts.append(self._rows)
         self._position.update(zip(keys, range(self._rows, self._rows + len(keys)), strict=True))
         self._rows += len(keys)
 
     def _open_manifest(self, dims: tuple[int, int] | None) -> tuple[int, int, dict[bytes, str]]:
-        path = self.folder / "manifest.json"
-        if not path.exists():
+        content = self.folder.read("manifest.json")
+        if content is None:
             if dims is None:
-                raise FileNotFoundError(f"There are no features in {self.folder}: embed the pairs first.")
-            self.folder.mkdir(parents=True, exist_ok=True)
+                raise FileNotFoundError(f"There are no features in {self.folder.url}: embed the pairs first.")
             self.image_dim, self.text_dim, self.skipped = *dims, {}
             self._write_manifest()
             return *dims, {}
         try:
-            manifest = json.loads(path.read_text())
+            manifest = json.loads(content)
             expected = {"version": FORMAT_VERSION, "fingerprint": self.fingerprint}
             if dims is not None:
                 expected |= {"image_dim": dims[0], "text_dim": dims[1]}
@@ -186,11 +200,12 @@ class FeatureStore:
             skipped = {bytes.fromhex(key): reason for key, reason in manifest["skipped"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is not a feature store's manifest: delete {self.folder} to start anew."
+                f"{self.folder.url}/manifest.json is not a feature store's manifest: delete {self.folder.url} to start "
+                "anew."
             ) from error
         if different:
             raise ValueError(
-                f"{self.folder} was written with another {' and '.join(different)}: delete it to start anew."
+                f"{self.folder.url} was written with another {' and '.join(different)}: delete it to start anew."
             )
         return *held, skipped
 
@@ -202,17 +217,19 @@ class FeatureStore:
             "text_dim": self.text_dim,
             "skipped": {key.hex(): reason for key, reason in self.skipped.items()},
         }
-        self._write(self.folder / "manifest.json", lambda part: part.write_text(json.dumps(manifest, indent=1)))
+        self._write("manifest.json", json.dumps(manifest, indent=1).encode())
 
-    def _write(self, path: Path, save: Callable[[Path], object]) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         """Write a whole file or none."""
-        part = path.with_name(path.name + ".part")
         try:
-            save(part)
-            part.replace(path)
-        except (SafetensorError, OSError) as error:
-            part.unlink(missing_ok=True)
+            self.folder.write(name, content)
+        except Exception as error:  # storages raise whatever they like
             raise OSError(
-                f"Features cannot be written to {self.folder} ({error}). What was written before is kept: make "
-                "room and run it again, it goes on from there; or let FIFTYONE_ECIF_CACHE name another disk's folder."
+                f"Features cannot be written to {self.folder.url} ({error}). What was written before is kept: make "
+                "room and run it again, it goes on from there; or let FIFTYONE_ECIF_FEATURES name another folder."
             ) from error
+
+
+def _number(shard: str) -> int:
+    """Its place in the order of writing."""
+    return int(re.findall(r"\d+", shard)[0])

@@ -60,12 +60,15 @@ def test_a_killed_embedding_loses_what_was_not_on_disk_and_resumes_to_the_same(t
     """The child dies by SIGKILL, and what is counted as wasted is what it had embedded beyond its last shard."""
     killed = []
     plain = embedding_speed._killed
-    monkeypatch.setattr(embedding_speed, "_killed", lambda *args: killed.append(plain(*args)) or killed[-1])
-    monkeypatch.setattr(embedding_speed, "KILL_AT", (0.7,))
-    waste = embedding_speed.resume_waste(tmp_path, count=1_500)
-    assert 1_050 <= killed[0] <= 1_500
+    monkeypatch.setattr(
+        embedding_speed, "_killed", lambda *args: killed.append((args[2], plain(*args))) or killed[-1][1]
+    )
+    monkeypatch.setattr(embedding_speed, "KILLS", 2)
+    waste = embedding_speed.resume_waste(tmp_path, count=1_500, seed=2)
+    assert [moment < 1_024 for moment, _ in killed] == [True, False]
+    assert all(moment <= done <= 1_500 for moment, done in killed)
     assert 0 <= waste <= 1
-    assert waste == pytest.approx((killed[0] - 1_024) / 1_024)
+    assert waste == pytest.approx(max(killed[0][1] % 1_024, killed[1][1] - 1_024) / 1_024)
 
 
 def test_ratios_are_of_neighbours_in_time():
@@ -83,3 +86,14 @@ def test_the_command_writes_its_figures_and_its_settings(tmp_path, monkeypatch):
     throughput.main()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["pairs"] == 64 and figures["epoch_ratio"] == 1.0
+
+
+def test_two_workers_are_timed_beside_this_process(store):
+    pytest.importorskip("ray")
+    from benchmarks.cluster_speed import cluster_figures
+
+    threads = torch.get_num_threads()
+    figures = cluster_figures(
+        open_made_up_store(store, 256, ASKED.feature_dim), fitting_head(ASKED.dim, ASKED.feature_dim), 64, 0, 1
+    )
+    assert set(figures) == {"ray_ratio", "ray_ratio_cpu"} and torch.get_num_threads() == threads

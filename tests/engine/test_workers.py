@@ -40,6 +40,28 @@ def test_scores_are_the_same_whatever_the_number_of_workers(count, probes):
     assert_same_scores(compute(made, "clip", SETTINGS, workers=Several(count)), compute(made, "clip", SETTINGS))
 
 
+def test_scores_in_half_precision_rank_as_in_full():
+    made = attributed(600, 16)
+    made = replace(made, scope=made.scope.to(dtype=torch.float32))
+    full, half = (compute(made, "clip", SETTINGS, half=half).scores for half in (False, True))
+    assert half.value.dtype == torch.float32 and not torch.equal(half.value, full.value)
+    assert torch.equal(half.self_influence, full.self_influence)
+    ranks = torch.stack([found.value.argsort().argsort().double() for found in (full, half)])
+    assert torch.corrcoef(ranks)[0, 1] > 0.99
+
+
+def test_self_influence_of_very_many_pairs_is_estimated_and_said(monkeypatch):
+    monkeypatch.setattr("fiftyone_ecif.engine.settings.EXACT_SELF_INFLUENCE", 59)
+    exact = attributed()
+    estimated = Attributed.of_head(exact.scope, exact.pairs, None)
+    assert estimated.probes == 32
+    found, expected = (compute(each, "clip", SETTINGS) for each in (estimated, exact))
+    assert [warning for warning in found.warnings if "relative standard error is 25%" in warning]
+    assert torch.equal(found.scores.value, expected.scores.value)
+    relative = found.scores.self_influence / expected.scores.self_influence - 1
+    assert abs(relative.mean()) < 0.1 and 0.15 < relative.std() < 0.35
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 1000])
 def test_parts_hold_every_batch_once_and_none_is_idle(count):
     objective = mean_loss(attributed().pairs, "clip", SETTINGS, FITTED, Several(count))
