@@ -34,8 +34,13 @@ def free_port() -> int:
 
 
 def pytest_configure(config):
+    own_fiftyone()
+
+
+def own_fiftyone() -> Path:
+    """Give FiftyOne a database, plugins and folders of its own, which vanish at exit; returns where they are."""
     if "fiftyone" in sys.modules:
-        raise pytest.UsageError("fiftyone was imported before the tests could give it a database of their own")
+        raise pytest.UsageError("fiftyone was imported before it could be given a database of its own")
     root = Path(tempfile.mkdtemp(prefix="fiftyone-ecif-tests-"))
     # Exit handlers run last in, first out: FiftyOne's own, registered later, must still find the server and its files.
     atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -57,6 +62,7 @@ def pytest_configure(config):
     )
     if HAS_FIFTYONE:
         os.environ["FIFTYONE_DATABASE_URI"] = start_mongod(root)
+    return root
 
 
 def start_mongod(root: Path) -> str:

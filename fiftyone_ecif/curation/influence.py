@@ -125,6 +125,7 @@ def compute_influence(
     report = as_progress(progress)
     started, began = time.perf_counter(), time.time()
     timings: dict[str, float] = {}
+    written = _texts(samples, text_field)
     with engine_workers(engine, num_workers, worker_device) as workers:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -152,7 +153,7 @@ def compute_influence(
     start = time.perf_counter()
     marked = set(samples.match_tags(TRUSTED_TAG).values("id"))
     trusted = torch.tensor([id in marked for id in pairs.ids])
-    texts = _texts(samples, text_field, pairs.ids)
+    texts = None if written is None else [written[id] for id in pairs.ids]
     judged: Pairs = pairs
     judged_views: Pairs | None = views
     if texts is not None and is_classification_field(samples, str(text_field)):
@@ -278,18 +279,21 @@ def _check_overlap(pairs, target_pairs) -> None:
         )
 
 
-def _texts(samples: SampleCollection, text_field: str | None, ids: list[str]) -> list[str] | None:
-    """The caption or label of each scored pair; None where there is no text field."""
+def _texts(samples: SampleCollection, text_field: str | None) -> dict[str, str] | None:
+    """Captions or labels by sample, before the run begins: meanwhile samples may be deleted or leave the view.
+
+    None where there is no text field.
+    """
     if text_field is None:
         return None
     path = f"{text_field}.label" if is_classification_field(samples, text_field) else text_field
-    by_id = dict(zip(*samples.values(["id", path]), strict=True))
-    return [by_id[id] for id in ids]
+    return dict(zip(*samples.values(["id", path]), strict=True))
 
 
 def _filepaths(samples: SampleCollection, ids: list[str]) -> list[str]:
+    """Of the samples that are still there."""
     by_id = dict(zip(*samples.values(["id", "filepath"]), strict=True))
-    return [by_id[id] for id in ids]
+    return [by_id[id] for id in ids if id in by_id]
 
 
 def _health(pairs, target_pairs, outcome: InfluenceOutcome, found: Misalignment, judges: CrossFit) -> dict:

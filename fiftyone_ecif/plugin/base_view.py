@@ -1,6 +1,7 @@
 """The view that the panel looks at: the App's, less what the panel itself put at its end.
 
-Otherwise each selection on a picture would narrow the picture to what was selected.
+Otherwise each choice on a picture would narrow the picture to what was chosen. Where samples are selected in the grid,
+the panel looks at these alone.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ def base_view(ctx: foo.ExecutionContext) -> fo.DatasetView:
     return fo.DatasetView._build(ctx.dataset, stages[: len(stages) - own]) if own else ctx.view
 
 
+def looked_at(ctx: foo.ExecutionContext) -> fo.DatasetView:
+    """What the panel is about: the selected samples where some are selected, else all of its view."""
+    base = base_view(ctx)
+    return base.select(ctx.selected) if ctx.selected else base
+
+
 def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.DatasetView, what: dict[str, Any]) -> None:
     """Show a selection in the grid, and remember that it is the panel's.
 
     Args:
         ctx: of the panel
-        selected: ``base`` with some stages more
+        selected: ``base`` with some stages more, of which :func:`looked_at` may be one
         base: what :func:`base_view` returned
         what: of what the selection is made, for the pictures
     """

@@ -12,7 +12,7 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.export import FORMATS, check_export, cleaned
 from fiftyone_ecif.curation.validation import text_fields
 from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, notice, passes, refuse
-from fiftyone_ecif.plugin.operator import EcifOperator
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
 
@@ -25,6 +25,7 @@ class ExportCleaned(EcifOperator):
     description = "Write the samples without those tagged “misaligned”, in a format of FiftyOne's exporters"
     icon = "export.svg"
     submit = "Export"
+    place = GRID
     delegable = True
 
     def __call__(

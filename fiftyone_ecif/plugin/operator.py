@@ -22,7 +22,8 @@ class EcifOperator(foo.Operator):
         description: one sentence
         icon: file name in ``assets/``
         submit: the text of the form's button
-        place: where its button stands: above the grid, beside the open sample, or nowhere
+        place: where its button stands: ``GRID``, above the grid; ``MODAL``, beside the open sample, and above the grid
+            while samples are selected there; None: nowhere
         streams: whether it reports progress, and so executes as a generator
         delegable: whether it can be left to a worker
     """
@@ -69,8 +70,9 @@ class EcifOperator(foo.Operator):
         """A button that opens the operator's form."""
         if self.place is None:
             return None
+        place = GRID if ctx.selected and not ctx.current_sample else self.place
         label = f"{self.label[0].upper()}{self.label[1:]} (ECIF)"
-        return types.Placement(self.place, types.Button(label=label, icon=f"/assets/{self.icon}", prompt=True))
+        return types.Placement(place, types.Button(label=label, icon=f"/assets/{self.icon}", prompt=True))
 
     def execute_on(self, samples: SampleCollection, delegate: bool, **params: Any) -> foo.ExecutionResult:
         """Execute the operator from a script.

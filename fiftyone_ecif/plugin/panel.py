@@ -18,7 +18,7 @@ from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import panel_content, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, is_echo, select, selection
+from fiftyone_ecif.plugin.base_view import base_view, is_echo, looked_at, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
@@ -74,6 +74,11 @@ class EcifPanel(foo.Panel):
             return
         if selection(ctx) is None:
             ctx.panel.state.page = 0
+        self._show(ctx)
+
+    def on_change_selected(self, ctx: foo.ExecutionContext) -> None:
+        """Follow the samples that are selected."""
+        ctx.panel.state.page = 0
         self._show(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
@@ -147,10 +152,11 @@ class EcifPanel(foo.Panel):
         self._select_range(ctx, ctx.panel.state.threshold, 1.0)
 
     def _select_range(self, ctx: foo.ExecutionContext, low: float, high: float) -> None:
-        run_key, base = ctx.panel.state.run_key, base_view(ctx)
+        run_key = ctx.panel.state.run_key
         name = FIELDS["misalignment"].name(run_key)
         inside = {"$gte": low} if high >= 1 else {"$gte": low, "$lt": high}
-        select(ctx, base.match({name: inside}).sort_by(name, reverse=True), base, {"range": [low, high]})
+        chosen = looked_at(ctx).match({name: inside}).sort_by(name, reverse=True)
+        select(ctx, chosen, base_view(ctx), {"range": [low, high]})
         show_fields(ctx, run_key)
         panel_content.draw_histogram(ctx, (low, high))
 
@@ -169,9 +175,9 @@ class EcifPanel(foo.Panel):
 
     def show_harmful(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs that are thought away, the most harmful first."""
-        state, base = ctx.panel.state, base_view(ctx)
-        chosen = review.harmful(base, state.run_key).limit(max(1, state.remove))
-        select(ctx, chosen, base, {"harmful": state.remove})
+        state = ctx.panel.state
+        chosen = review.harmful(looked_at(ctx), state.run_key).limit(max(1, state.remove))
+        select(ctx, chosen, base_view(ctx), {"harmful": state.remove})
         show_fields(ctx, state.run_key, "value")
 
     def click_blamed(self, ctx: foo.ExecutionContext) -> None:
@@ -206,8 +212,12 @@ class EcifPanel(foo.Panel):
         self._prompt(ctx, "find_failures", run_key=ctx.panel.state.run_key)
 
     def estimate(self, ctx: foo.ExecutionContext) -> None:
-        """Estimate the removal of the pairs in view."""
+        """Estimate the removal of the pairs that the grid shows."""
         self._prompt(ctx, "estimate_removal", run_key=ctx.panel.state.run_key)
+
+    def verify(self, ctx: foo.ExecutionContext) -> None:
+        """Refit without the pairs that the grid shows."""
+        self._prompt(ctx, "verify_removal", run_key=ctx.panel.state.run_key)
 
     def forecast(self, ctx: foo.ExecutionContext) -> None:
         """Predict loss and accuracy along the curve."""
@@ -223,11 +233,11 @@ class EcifPanel(foo.Panel):
 
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
-        base = base_view(ctx)
+        base, shown = base_view(ctx), looked_at(ctx)
         ctx.panel.state.own = None
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
         if ctx.panel.state.tab == "suspects":
-            panel_content.suspects(ctx, base)
+            panel_content.suspects(ctx, shown)
 
     # Repairs
 
@@ -235,7 +245,7 @@ class EcifPanel(foo.Panel):
     def tag(self, ctx: foo.ExecutionContext) -> None:
         """Tag the pairs at or above the threshold."""
         state = ctx.panel.state
-        tagged = ecif.tag_misaligned(base_view(ctx), state.run_key, state.threshold)
+        tagged = ecif.tag_misaligned(looked_at(ctx), state.run_key, state.threshold)
         self._changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
 
     @says_why
@@ -332,7 +342,7 @@ class EcifPanel(foo.Panel):
         keep_choices(ctx, {name: state.get(name) for name in KEPT})
         self._turn_to_new_trace(ctx)
         try:
-            panel_content.CONTENT[state.tab](ctx, base_view(ctx))
+            panel_content.CONTENT[state.tab](ctx, looked_at(ctx))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 

@@ -103,9 +103,19 @@ def _empty(panel: EcifPanel, root: types.Object, state: Any) -> None:
     root.btn("compute", label="Compute influence", on_click=panel.compute, variant="contained")
 
 
+def _row(parent: types.Object, name: str, gap: int = 2, **options: Any) -> types.Object:
+    """Things side by side, on a second line where the panel is narrow."""
+    return parent.grid(name, orientation="2d", gap=gap, align_y="center", **options)
+
+
+def _where(ctx: foo.ExecutionContext) -> str:
+    """Which pairs the panel is about."""
+    return "selected" if ctx.selected else "in view"
+
+
 def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
     """Which run; and what concerns all tabs."""
-    row = root.h_stack("menu", gap=2, align_y="center", pad=1)
+    row = _row(root, "menu", pad=1)
     state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
     row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
     row.btn("again", label="New run", icon="add", on_click=panel.compute, variant="outlined")
@@ -118,12 +128,12 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     state = ctx.panel.state
     facts = state.suspects or {}
     if not facts.get("scored"):
-        notice(root, "nothing", types.Notice, "None of the pairs in view was scored in this run.")
+        notice(root, "nothing", types.Notice, f"None of the pairs {_where(ctx)} was scored in this run.")
         return
     precision = facts["expected_precision"]
     expected = "" if precision is None else f", of which {precision:.0%} are expected to be wrong"
     root.md(
-        f"**{facts['scored']:,}** scored pairs in view, about **{facts['expected_wrong']:,.0f}** of them wrong. "
+        f"**{facts['scored']:,}** scored pairs {_where(ctx)}, about **{facts['expected_wrong']:,.0f}** of them wrong. "
         f"At or above {state.threshold:g}: **{facts['count']:,}** pairs{expected}."
         + (f" {NO_THRESHOLD}" if facts["suggested"] is None else f" {SUGGESTED_THRESHOLD} {facts['suggested']:g}."),
         name="facts",
@@ -136,7 +146,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
         on_selected=panel.select_bars,
         on_click=panel.click_bar,
     )
-    row = root.h_stack("actions", gap=2, align_y="center")
+    row = _row(root, "actions")
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
     row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
@@ -167,7 +177,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
 
 def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
     state = ctx.panel.state
-    row = root.h_stack("pages", gap=2, align_y="center")
+    row = _row(root, "pages")
     cards = state.cards or []
     first = (state.page or 0) * 4 + 1
     waiting = state.waiting or 0
@@ -197,7 +207,7 @@ def _card(panel: EcifPanel, root: types.Object, number: int, card: dict[str, Any
         body.md(
             f"Suggestion: **{escaped(card['suggestion'])}** (confidence {card['confidence'] or 0:.2f})", name="better"
         )
-    answers = body.h_stack("answers", gap=1)
+    answers = _row(body, "answers", gap=1)
     if card["suggestion"]:
         answers.btn("accept", label="Accept", icon="check", on_click=panel.accept, params=params, variant="contained")
     else:
@@ -217,7 +227,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
     state = ctx.panel.state
     facts = state.influence or {}
     if not facts.get("drawn"):
-        notice(root, "nothing", types.Notice, "None of the pairs in view was scored in this run.")
+        notice(root, "nothing", types.Notice, f"None of the pairs {_where(ctx)} was scored in this run.")
         return
     target = ctx.dataset.get_run_info(state.run_key).config.target
     judged = f"the loss of {target}" if target else "the loss of the other half of the pairs"
@@ -228,15 +238,16 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
     )
     root.plot("roles", layout=state.roles, config=PLOT, height=HEIGHT, on_selected=panel.select_points)
     if not facts["harmful"]:
-        notice(root, "harmless", types.Notice, "No pair in view harms.")
+        notice(root, "harmless", types.Notice, f"No pair {_where(ctx)} harms.")
         return
     root.md(_what_if(state), name="what_if")
     root.plot("removal", layout=state.removal, config=PLOT, height=state.removal["height"], on_click=panel.click_curve)
-    row = root.h_stack("actions", gap=2, align_y="center")
+    row = _row(root, "actions")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
     row.btn("forecast", label="Predict", icon="show_chart", on_click=panel.forecast, variant="outlined")
     row.btn("estimate", label="Estimate", icon="calculate", on_click=panel.estimate, variant="outlined")
+    row.btn("verify", label="Verify by refitting", icon="fact_check", on_click=panel.verify, variant="outlined")
 
 
 def _what_if(state: Any) -> str:
@@ -258,20 +269,21 @@ def _what_if(state: Any) -> str:
 def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
     state = ctx.panel.state
     blame = state.blame
+    find = panel.find_failures
     if not blame:
         root.md(
             "**No trace yet.** Find the queries that fail, open one of them and choose *Trace a failing query (ECIF)* "
             "above it: here you see which training pairs are to blame.",
             name="empty",
         )
-        find = panel.find_failures
         root.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="contained")
         return
-    row = root.h_stack("kept", gap=2, align_y="center")
+    row = _row(root, "kept")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
     name = f"trace_{state.trace}"
     row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
+    row.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")
         return
@@ -279,7 +291,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
     for number, note in enumerate(blame["notes"]):
         notice(root, f"note_{number}", types.Notice, note)
     root.plot("blamed", layout=state.blamed, config=PLOT, height=state.blamed["height"], on_click=panel.click_blamed)
-    row = root.h_stack("actions", gap=2, align_y="center")
+    row = _row(root, "actions")
     row.int("removed", default=state.remove_traced, label="Pairs to remove", on_change=panel.choose_remove_traced)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_blamed, variant="contained")
     row.btn("verify", label="Verify by refitting", icon="fact_check", on_click=panel.verify_trace, variant="outlined")
@@ -309,8 +321,8 @@ def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> 
     if state.sureness:
         sure, scored = state.sureness["sure"], state.sureness["scored"]
         root.md(
-            f"**Spread over the rounds:** the values of {sure:,} of {scored:,} pairs in view ({sure / scored:.0%}) are "
-            "two standard errors or more away from 0, so that their sign is known.",
+            f"**Spread over the rounds:** the values of {sure:,} of {scored:,} pairs {_where(ctx)} "
+            f"({sure / scored:.0%}) are two standard errors or more away from 0, so that their sign is known.",
             name="spread_words",
         )
         root.plot("spread", layout=state.spread, config=PLOT, height=HEIGHT)

@@ -32,7 +32,7 @@ class OperatorForm:
             operators.get_by_role("textbox").fill(label)
             operators.get_by_text(label, exact=True).first.click()
         self.dialog = page.get_by_test_id("operators-prompt-modal")
-        expect(self.button("Cancel")).to_be_visible(timeout=60_000)  # the first form waits for open_clip's import
+        expect(self.button("Cancel")).to_be_visible()  # the first form waits for open_clip's import
         self.settle()
 
     def settle(self) -> None:

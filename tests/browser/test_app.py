@@ -25,7 +25,7 @@ def test_computing_influence_from_its_form_shows_the_wrong_captions_first(open_p
     form.button("Compute").click()
 
     output = page.get_by_test_id("operators-prompt-view-modal")
-    expect(output.get_by_text("Scored 60 pairs")).to_be_visible(timeout=60_000)
+    expect(output.get_by_text("Scored 60 pairs")).to_be_visible()
     expect(page.get_by_text("ECIF scored 60 pairs")).to_be_visible()
     done(page)
 
@@ -91,4 +91,4 @@ def test_a_run_is_left_to_a_worker(open_page, pair_dataset, in_thread):
     assert pair_dataset.list_runs() == ["later"]
     page.reload()
     panel = PanelPage(page)
-    expect(panel.content.get_by_text("scored pairs in view")).to_be_visible(timeout=60_000)
+    expect(panel.content.get_by_text("scored pairs in view")).to_be_visible()

@@ -14,7 +14,7 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     page = open_page(scored_dataset, theme, *((1920, 1080) if wide else (1280, 800)))
     count = page.get_by_test_id("entry-counts")
     panel, before = PanelPage(page), scored_dataset.values("caption")
-    expect(panel.content.locator(".js-plotly-plot g.point").first).to_be_visible(timeout=60_000)
+    expect(panel.content.locator(".js-plotly-plot g.point").first).to_be_visible()
     expect(panel.content.get_by_text("scored pairs in view")).to_be_visible()
     panel.picture(pictures, f"panel-suspects-{theme}")
 
@@ -106,14 +106,14 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     form.fill("Rounds", "2000")
     form.button("Compute").click()
     output = page.get_by_test_id("operators-prompt-view-modal")
-    expect(output.get_by_text(" of ")).to_be_visible(timeout=60_000)
+    expect(output.get_by_text(" of ")).to_be_visible()
 
     other = page.context.new_page()
     other.goto(page.url)
-    other.get_by_test_id("looker").first.wait_for(timeout=60_000)
+    other.get_by_test_id("looker").first.wait_for()
     panel = PanelPage(other)
-    panel.button("Cancel").click(timeout=60_000)
-    expect(output.get_by_text("Nothing was changed.")).to_be_visible(timeout=60_000)
+    panel.button("Cancel").click()
+    expect(output.get_by_text("Nothing was changed.")).to_be_visible()
     scored_dataset.reload()
     assert scored_dataset.list_runs() == ["first"]
     assert not scored_dataset.has_field("long_value")

@@ -99,6 +99,30 @@ def test_a_failure_raises_in_scripts_and_speaks_plainly_in_the_app(embedded_data
     assert notification["params"]["variant"] == "error"
 
 
+def test_a_view_and_samples_that_change_during_a_run_do_no_harm(embedded_dataset, monkeypatch):
+    embedded_dataset.set_values("kept", [row >= 6 for row in range(60)])
+    view, compute = embedded_dataset.match({"kept": True}), ecif.compute_influence
+    scored = view.values("id")
+    deleted, left, edited = scored[:2], scored[2:5], scored[5]
+
+    def meddled(samples, progress, **arguments):
+        def meddle(step, done, total):  # as another page would, as soon as the run has begun
+            embedded_dataset.delete_samples(deleted)
+            embedded_dataset.select(left).set_field("kept", False).save()
+            embedded_dataset.select(edited).set_field("caption", "another one").save()
+            progress(step, done, total)
+
+        return compute(samples, progress=meddle, **arguments)
+
+    monkeypatch.setattr(ecif, "compute_influence", meddled)
+    result = foo.get_operator(COMPUTE)(view, "caption", run_key="mine", **STORED_FIELDS)
+    shown = shown_ids(embedded_dataset, requests_of(result))
+    assert sorted(shown) == sorted(set(scored) - set(deleted))
+    assert embedded_dataset.count("mine_value") == 52
+    assert embedded_dataset[edited].caption == "another one"
+    assert ecif.load_results(embedded_dataset, "mine").warnings is not None
+
+
 def test_a_delegated_run_is_computed_by_the_worker(embedded_dataset):
     compute = foo.get_operator(COMPUTE)
     result = compute(embedded_dataset, "caption", run_key="later", delegate=True, **STORED_FIELDS)

@@ -33,13 +33,13 @@ class Panel:
     """
 
     def __init__(self, samples):
-        self.samples, self.state, self.data, self.requests = samples, {}, {}, {}
+        self.samples, self.state, self.data, self.requests, self.selected = samples, {}, {}, {}, []
         self.event("on_load")
 
     def event(self, method, **params):
         params |= {"panel_id": "panel", "__method__": method, "panel_state": self.state}
         kind = "view" if isinstance(self.samples, fo.DatasetView) else "dataset"
-        result = foo.execute_operator(PANEL, {kind: self.samples, "params": params})
+        result = foo.execute_operator(PANEL, {kind: self.samples, "params": params, "selected": self.selected})
         result.raise_exceptions()
         self.requests = {}
         for request in as_in_javascript(result.executor.to_json()["requests"]):
@@ -119,6 +119,20 @@ def test_the_panel_follows_a_view_of_the_user(scored_dataset):
     assert set(panel.samples.values("id")) <= set(scored_dataset.limit(12).values("id"))
     panel.samples = panel.samples.limit(1)  # the user adds a stage of their own
     assert panel.event("on_change_view").state["suspects"]["scored"] == 1
+
+
+def test_the_panel_follows_the_selected_samples(scored_dataset):
+    panel = Panel(scored_dataset.limit(40))
+    panel.selected = scored_dataset.limit(5).values("id")
+    assert panel.event("on_change_selected").state["suspects"]["scored"] == 5
+    assert "5** scored pairs selected" in panel.words("facts")
+    threshold = max(scored_dataset.limit(5).values("first_misalignment"))
+    panel.event("choose_threshold", value=threshold).event("show_suspects")
+    assert set(panel.samples.values("id")) <= set(panel.selected)
+    panel.selected = []  # as the App does where the view changes
+    assert panel.event("on_change_selected").state["suspects"]["scored"] == 40
+    panel.event("clear_selection")
+    assert len(panel.samples) == 40
 
 
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import fiftyone.operators as foo
 import fiftyone.plugins as fop
@@ -9,6 +10,9 @@ import pytest
 from fiftyone.operators import OperatorRegistry
 
 from fiftyone_ecif.plugin import NAME, OPERATORS, PANELS
+from fiftyone_ecif.plugin.operator import GRID, MODAL
+from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, UndoFixes
+from fiftyone_ecif.plugin.trace import TraceQuery
 from tests.conftest import REPOSITORY
 
 
@@ -26,8 +30,16 @@ def test_every_operator_has_an_icon_and_says_what_it_does(operator):
     operator = operator()
     assert (REPOSITORY / operator.config.icon.lstrip("/")).is_file()
     assert operator.config.label.startswith("ECIF: ") and operator.config.description
-    placement = operator.resolve_placement(None)
+    placement = operator.resolve_placement(SimpleNamespace(selected=[], current_sample=None))
     assert placement is None or placement.view.label.endswith("(ECIF)")
+
+
+def test_what_repairs_a_sample_stands_beside_it_and_above_the_grid_while_samples_are_selected():
+    selecting = SimpleNamespace(selected=["id"], current_sample=None)
+    looking = SimpleNamespace(selected=["id"], current_sample="id")
+    for operator in (ApplySuggestions(), MarkAsFine(), UndoFixes(), TraceQuery()):
+        assert operator.resolve_placement(selecting).place == GRID
+        assert operator.resolve_placement(looking).place == MODAL
 
 
 def test_loading_the_plugin_leaves_torch_and_open_clip_out():
