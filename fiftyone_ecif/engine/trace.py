@@ -30,6 +30,9 @@ DIRECTIONS_TOGETHER = 32
 EXPECTED_NOISE = 0.2
 """Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
 
+SUSPECTS, COMPANY = 500, 10
+"""Pairs most to blame among which each one's company is looked for, and how many of them that is."""
+
 _PER_PAIR = ("image", "text", "image_input", "text_input")
 _ARRAYS = (*_PER_PAIR, "products", "first", "along", "mean_along", "positive_along")
 
@@ -44,6 +47,27 @@ def doubt(surprise: Tensor) -> Tensor:
         (N,), 0 to 1
     """
     return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
+
+
+def in_company(blame: Tensor, images: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a pair shares of its neighbours' blame: −√(b_n · mean of b over the nearest suspects' images)  (ECIF.md §6).
+
+    Only the suspects' order among themselves changes: none falls behind a pair that is not one of them.
+
+    Args:
+        blame: (N,), b_n, below 0 for pairs that are to blame; NaN for those that are not to be named
+        images: the unit embeddings (k, D) of some pairs' images (int64, (k,))
+
+    Returns:
+        (N,)
+    """
+    suspects = blame.nan_to_num(torch.inf).topk(min(SUSPECTS, int((blame < 0).sum())), largest=False).indices
+    if len(suspects) < 2:
+        return blame
+    embedded, own = images(suspects), blame[suspects]
+    likeness = (embedded @ embedded.T).fill_diagonal_(-torch.inf)
+    near = likeness.topk(min(COMPANY, len(suspects) - 1)).indices
+    return blame.index_put((suspects,), -(own * own[near].mean(1)).sqrt())
 
 
 class Effects(NamedTuple):
