@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,9 @@ def main() -> None:
     parser.add_argument("--anchor", type=float, default=RELATIVE_ANCHOR, help="δ, as a share of the largest curvature")
     parser.add_argument("--remove", type=int, default=40, help="pairs that a fix removes: the same for every method")
     parser.add_argument("--seed", type=int, default=0, help="of data, training, planting and partitions")
-    parser.add_argument("--timing-pairs", type=int, default=0, help="pairs of the timing on made-up features; 0: none")
+    parser.add_argument(
+        "--timing-pairs", type=int, default=0, help="made-up pairs to take the seconds on; 0: those traced"
+    )
     parser.add_argument("--timing-rounds", type=int, default=4, help="rounds of that run")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     asked = parser.parse_args()
@@ -95,7 +98,12 @@ def measure(
         the figures by name; ``…_se`` is a standard error over queries
     """
     with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
         tables = TraceTables.build(Path(folder) / "tables", problem.objective, problem.head, "exact", seed)
+        first = problem.question(0).target(problem.head, problem.objective.pairs, "margin")[1]
+        tables.values(first)
+        figures: Figures = {"seconds_first_query": time.perf_counter() - started}
+        figures |= query_seconds(tables, lambda count: OuterProducts.join([first] * count))
         failing = failing_queries(problem, tables.inverse, queries, seed, progress)
         questions = [problem.question(query) for query in failing.rows.tolist()]
         parts = [question.target(problem.head, problem.objective.pairs, "margin") for question in questions]
@@ -103,7 +111,7 @@ def measure(
         traced = tables.values(gradients)
         everything = torch.arange(len(problem.objective.pairs))
         effects = [traced.effects(row, everything) for row in range(len(questions))]
-    figures: Figures = {"queries": float(len(questions)), "rank": float(len(tables.inverse.vectors))}
+    figures |= {"queries": float(len(questions)), "rank": float(len(tables.inverse.vectors))}
     figures["text_queries"] = float((failing.rows >= len(problem.heldout)).sum())
     figures["queries_of_one_cause"] = (failing.causes.sum(1) == 1).sum().item()
     figures["relative_residual"] = tables.inverse.relative_residual
@@ -310,18 +318,30 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             "seconds_first_query": time.perf_counter() - started,
             "timing_rank": float(len(tables.inverse.vectors)),
         }
+        return figures | query_seconds(tables, lambda count: OuterProducts.join([question() for _ in range(count)]))
 
-        def timed(count: int) -> float:
-            gradients = OuterProducts.join([question() for _ in range(count)])
-            started = time.perf_counter()
-            traced = tables.values(gradients)
-            for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
-                traced.effects(query, worst)
-            return time.perf_counter() - started
 
-        figures["seconds_per_query"] = float(np.median([timed(1) for _ in range(REPEATS)]))
-        figures["seconds_64_queries"] = float(np.median([timed(64) for _ in range(REPEATS)]))
-        return figures
+def query_seconds(tables: TraceTables, gradients: Callable[[int], OuterProducts]) -> Figures:
+    """Seconds, and CPU seconds of all threads, of one trace after the first and of 64 together.
+
+    Args:
+        tables: that the first trace left
+        gradients: of so many queries' targets
+    """
+
+    def timed(count: int) -> tuple[float, float]:
+        asked = gradients(count)
+        started, worked = time.perf_counter(), time.process_time()
+        traced = tables.values(asked)
+        for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
+            traced.effects(query, worst)
+        return time.perf_counter() - started, time.process_time() - worked
+
+    figures: Figures = {}
+    for name, count in (("per_query", 1), ("64_queries", 64)):
+        seconds, worked = np.median([timed(count) for _ in range(REPEATS)], axis=0)
+        figures |= {f"seconds_{name}": float(seconds), f"cpu_seconds_{name}": float(worked)}
+    return figures
 
 
 def print_table(figures: Figures) -> None:
