@@ -10,7 +10,9 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +26,11 @@ from benchmarks.trace_problem import TraceProblem, planted_problem
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
+    LowRankInverse,
     Objective,
     TensorPairs,
     conjugate_gradients,
+    embeddings_under,
     influence,
     partitions,
     self_influence,
@@ -34,9 +38,12 @@ from fiftyone_ecif.core import (
 from fiftyone_ecif.core.trace import OuterProducts
 from fiftyone_ecif.engine.losses import RELATIVE_ANCHOR
 from fiftyone_ecif.engine.questions import NEAR_WRONG, Question
-from fiftyone_ecif.engine.trace import TraceTables
+from fiftyone_ecif.engine.trace import TraceTables, in_company
 
-METHODS = ("ecif", "ecif_relative", "ecif_plain", "positive_only", "tracin", "trak", "nearest", "random")
+METHODS = (
+    "ecif", "ecif_alone", "ecif_relative", "ecif_plain", "positive_only", "tracin", "trak", "nearest", "random",
+)  # fmt: skip
+"""Of ECIF: the default, blame; the same without company; relative influence; the value."""
 TIMED_DIMS = 512, 768, 512
 """Shared space, image and text features of the timed pairs: those of ViT-B-32."""
 REPEATS = 3
@@ -50,11 +57,13 @@ def main() -> None:
     parser.add_argument("--data", choices=sorted(DATA), default="fashion-mnist")
     parser.add_argument("--pairs", type=int, default=2_000, help="training pairs")
     parser.add_argument("--queries", type=int, default=24, help="failing queries, spread over the planted causes")
-    parser.add_argument("--refits", type=int, help="queries whose fixes are refitted; all if unset")
+    parser.add_argument("--refits", type=int, default=12, help="queries whose fixes are refitted, at most")
     parser.add_argument("--anchor", type=float, default=RELATIVE_ANCHOR, help="δ, as a share of the largest curvature")
     parser.add_argument("--remove", type=int, default=40, help="pairs that a fix removes: the same for every method")
     parser.add_argument("--seed", type=int, default=0, help="of data, training, planting and partitions")
-    parser.add_argument("--timing-pairs", type=int, default=0, help="pairs of the timing on made-up features; 0: none")
+    parser.add_argument(
+        "--timing-pairs", type=int, default=0, help="made-up pairs to take the seconds on; 0: those traced"
+    )
     parser.add_argument("--timing-rounds", type=int, default=4, help="rounds of that run")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     asked = parser.parse_args()
@@ -73,82 +82,121 @@ def main() -> None:
 
 
 def measure(
-    problem: TraceProblem, queries: int, remove: int, seed: int, refits: int | None = None, progress: bool = True
+    problem: TraceProblem, queries: int, remove: int, seed: int, refits: int = 12, progress: bool = True
 ) -> Figures:
-    """Trace queries that fail because of a planted cause, and refit without what each method blames.
+    """Trace queries that fail because of planted causes, and refit without what each method blames.
 
     Args:
         problem: see :mod:`benchmarks.trace_problem`
         queries: at most so many
         remove: pairs that a fix removes
         seed: of the choice of queries and of the baselines' draws
-        refits: queries whose fixes are refitted, the first ones; None for all
+        refits: queries whose fixes are refitted at most, the first ones
         progress: whether to show progress bars
 
     Returns:
         the figures by name; ``…_se`` is a standard error over queries
     """
-    chosen, causes = failing_queries(problem, queries, seed, progress)
-    questions = [problem.question(query) for query in chosen.tolist()]
-    parts = [question.target(problem.head, problem.objective.pairs, "margin") for question in questions]
-    gradients = OuterProducts.join([gradient for _, gradient in parts])
     with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
         tables = TraceTables.build(Path(folder) / "tables", problem.objective, problem.head, "exact", seed)
+        first = problem.question(0).target(problem.head, problem.objective.pairs, "margin")[1]
+        tables.values(first)
+        figures: Figures = {"seconds_first_query": time.perf_counter() - started}
+        figures |= query_seconds(tables, lambda count: OuterProducts.join([first] * count))
+        failing = failing_queries(problem, tables.inverse, queries, seed, progress)
+        questions = [problem.question(query) for query in failing.rows.tolist()]
+        parts = [question.target(problem.head, problem.objective.pairs, "margin") for question in questions]
+        gradients = OuterProducts.join([gradient for _, gradient in parts])
         traced = tables.values(gradients)
         everything = torch.arange(len(problem.objective.pairs))
-        effects = [traced.effects(row, everything) for row in range(len(chosen))]
-    scores = rankings(problem, chosen, gradients.dense(problem.head), traced.value, effects, seed)
-    figures: Figures = {"queries": float(len(chosen)), "rank": float(len(tables.inverse.vectors))}
+        effects = [traced.effects(row, everything) for row in range(len(questions))]
+    figures |= {"queries": float(len(questions)), "rank": float(len(tables.inverse.vectors))}
+    figures["text_queries"] = float((failing.rows >= len(problem.heldout)).sum())
+    figures["queries_of_one_cause"] = (failing.causes.sum(1) == 1).sum().item()
     figures["relative_residual"] = tables.inverse.relative_residual
     figures |= agreement_with_solved(problem, gradients, traced.value)
-    kinds = np.array([problem.kinds[cause] for cause in causes.tolist()])
+    kinds = np.array([problem.kinds[cause] for cause in failing.largest.tolist()])
+    figures |= {f"queries.{kind}": float((kinds == kind).sum()) for kind in sorted(set(kinds))}
+    to_blame = failing.causes.float() @ problem.causes.float() > 0
     margins = torch.tensor([-target for target, _ in parts])
+    scores = rankings(problem, questions, gradients.dense(problem.head), traced.value, effects, seed)
     for method in METHODS:
         order = scores[method].argsort(1)
-        hits = problem.causes[causes].gather(1, order)
-        precision = hits[:, :10].double().mean(1).numpy()
-        any_cause = problem.causes.any(0)[order[:, :10]].double().mean(1).numpy()
-        recall = (hits[:, :100].sum(1) / problem.causes[causes].sum(1)).double().numpy()
-        for name, values in (("precision_at_10", precision), ("planted_at_10", any_cause), ("recall_at_100", recall)):
-            figures |= mean_with_error(f"{name}.{method}", values)
-            for kind in sorted(set(kinds)):
-                if (kinds == kind).sum() > 1:
-                    figures |= mean_with_error(f"{name}.{method}.{kind}", values[kinds == kind])
-        fixed, changes = [], []
-        bar = tqdm(chosen[:refits].tolist(), desc=f"refits: {method}", unit="refit", disable=not progress)
-        for row, query in enumerate(bar):
-            after = problem.margins(refit_without(problem, order[row, :remove]))[query]
-            fixed.append(float(after > 0))
-            changes.append((after - margins[row]).item())
-        figures |= mean_with_error(f"fix_rate.{method}", np.array(fixed))
-        figures |= mean_with_error(f"margin_change.{method}", np.array(changes))
+        figures |= hits(problem, failing, to_blame, order, kinds, method)
+        bar = tqdm(failing.rows[:refits].tolist(), desc=f"refits: {method}", unit="refit", disable=not progress)
+        after = torch.stack(
+            [
+                problem.margins(refit_without(problem, order[row, :remove], tables.inverse))[query]
+                for row, query in enumerate(bar)
+            ]
+        )
+        changes = (after - margins[: len(after)]).numpy()
+        figures |= mean_with_error(f"fix_rate.{method}", (after > 0).double().numpy())
+        figures |= mean_with_error(f"margin_change.{method}", changes)
         if method in ("ecif", "random"):
-            figures |= sign_agreement(effects[:refits], order[:, :remove], np.array(changes), method)
+            figures |= sign_agreement(effects[:refits], order[:, :remove], changes, method)
     return figures
 
 
-def failing_queries(problem: TraceProblem, queries: int, seed: int, progress: bool) -> tuple[Tensor, Tensor]:
-    """Held-out images that fail, and are right once one planted group is gone: which, and which group, int64 (Q,).
+def hits(
+    problem: TraceProblem, failing: FailingQueries, to_blame: Tensor, order: Tensor, kinds: np.ndarray, method: str
+) -> Figures:
+    """How many of the first pairs of a method's order (Q, N) are a cause, over all queries and by kind of cause.
 
-    Where several groups would do, the cause is the one whose removal raises the margin most.
+    Args:
+        problem: with the planted groups
+        failing: the queries
+        to_blame: bool (Q, N), the pairs of a query's causes
+        order: int64 (Q, N), the most to blame first
+        kinds: (Q,) of the largest cause
+        method: for the figures' names
     """
+    causes = to_blame.gather(1, order)
+    largest = problem.causes[failing.largest].gather(1, order)
+    shares = {
+        "precision_at_10": causes[:, :10].double().mean(1),
+        "largest_cause_at_10": largest[:, :10].double().mean(1),
+        "planted_at_10": problem.causes.any(0)[order[:, :10]].double().mean(1),
+        "recall_at_100": causes[:, :100].sum(1) / to_blame.sum(1),
+    }
+    figures: Figures = {}
+    for name, share in shares.items():
+        figures |= mean_with_error(f"{name}.{method}", share.double().numpy())
+        for kind in sorted(set(kinds)):
+            if (kinds == kind).sum() > 1:
+                figures |= mean_with_error(f"{name}.{method}.{kind}", share.double().numpy()[kinds == kind])
+    return figures
+
+
+class FailingQueries(NamedTuple):
+    """Queries that fail, and are right in a refit without one planted group: such a group is a cause of it."""
+
+    rows: Tensor  # int64 (Q,), among the problem's queries
+    causes: Tensor  # bool (Q, G), the groups without which a query is right
+    largest: Tensor  # int64 (Q,), the cause whose removal raises the margin most
+
+
+def failing_queries(
+    problem: TraceProblem, inverse: LowRankInverse, queries: int, seed: int, progress: bool
+) -> FailingQueries:
+    """At most so many failing queries: one of each largest cause in turn."""
     before = problem.margins(problem.head)
     bar = tqdm(problem.causes, desc="refits: planted causes", unit="refit", disable=not progress)
-    after = torch.stack([problem.margins(problem.refit(group)) for group in bar])
-    best, cause = after.max(0)
+    after = torch.stack([problem.margins(problem.refit(group, inverse)) for group in bar])
+    best, largest = after.max(0)
     failing = (before < 0) & (best > 0)
     rng = np.random.default_rng(seed)
-    found = [rng.permutation((failing & (cause == group)).nonzero().squeeze(1).numpy()) for group in range(len(after))]
-    # One of each cause in turn.
-    turns = [(turn, group, row) for group, rows in enumerate(found) for turn, row in enumerate(rows)]
-    chosen = sorted(turns)[:queries]
-    if not chosen:
-        raise SystemExit("No held-out image fails because of a planted cause: try a weaker --anchor.")
-    return torch.tensor([int(row) for _, _, row in chosen]), torch.tensor([group for _, group, _ in chosen])
+    found = [rng.permutation((failing & (largest == group)).nonzero().squeeze(1)) for group in range(len(after))]
+    turns = sorted((turn, group, int(row)) for group, rows in enumerate(found) for turn, row in enumerate(rows))
+    rows = torch.tensor([row for _, _, row in turns[:queries]], dtype=torch.int64)
+    if not len(rows):
+        raise SystemExit("No query fails because of a planted cause: try a weaker --anchor.")
+    return FailingQueries(rows, (after[:, rows] > 0).T, largest[rows])
 
 
 def rankings(
-    problem: TraceProblem, chosen: Tensor, dense: Tensor, value: Tensor, effects: list, seed: int
+    problem: TraceProblem, questions: list[Question], dense: Tensor, value: Tensor, effects: list, seed: int
 ) -> dict[str, Tensor]:
     """By method, (Q, N): the lower, the more to blame."""
     objective, head = problem.objective, problem.head
@@ -160,27 +208,33 @@ def rankings(
     moved = torch.ones(dense.shape[1], dtype=torch.bool)
     features, weights = trak_features(head, objective.pairs, moved, projection, generator)
     trak = weights * (-(dense @ projection) @ torch.linalg.solve(features.T @ features, features.T))
-    image = torch.cat(
-        [head.linearize(*objective.pairs.gather(rows)).image for rows in torch.arange(len(own)).split(4096)]
+    embedded = dict(zip(("image", "text"), embeddings_under(objective.pairs, head)))
+    weights_of = {"image": head.image_weight, "text": head.text_weight}
+    nearest = torch.stack(
+        [
+            embedded[question.asks] @ torch.nn.functional.normalize(weights_of[question.asks] @ question.feature, dim=0)
+            for question in questions
+        ]
     )
-    queries = torch.nn.functional.normalize(problem.heldout[chosen] @ head.image_weight.T, dim=1)
+    alone = value / own.sqrt() * problem.doubt
     return {
-        "ecif": value / own.sqrt() * problem.doubt,
+        "ecif": torch.stack([in_company(row, lambda rows: embedded["image"][rows]) for row in alone]),
+        "ecif_alone": alone,
         "ecif_relative": value / own.sqrt(),
         "ecif_plain": value,
         "positive_only": torch.stack([effect.positive for effect in effects]),
         "tracin": first_order.positive.mean(0),
         "trak": trak,
-        "nearest": -(queries @ image.T),
+        "nearest": -nearest,
         "random": torch.rand(value.shape, generator=generator),
     }
 
 
-def refit_without(problem: TraceProblem, rows: Tensor) -> Head:
+def refit_without(problem: TraceProblem, rows: Tensor, inverse: LowRankInverse) -> Head:
     """The head refitted without some pairs."""
     removed = torch.zeros(len(problem.objective.pairs), dtype=torch.bool)
     removed[rows] = True
-    return problem.refit(removed)
+    return problem.refit(removed, inverse)
 
 
 def sign_agreement(effects: list, rows: Tensor, changes: np.ndarray, name: str) -> Figures:
@@ -264,23 +318,37 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             "seconds_first_query": time.perf_counter() - started,
             "timing_rank": float(len(tables.inverse.vectors)),
         }
+        return figures | query_seconds(tables, lambda count: OuterProducts.join([question() for _ in range(count)]))
 
-        def timed(count: int) -> float:
-            gradients = OuterProducts.join([question() for _ in range(count)])
-            started = time.perf_counter()
-            traced = tables.values(gradients)
-            for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
-                traced.effects(query, worst)
-            return time.perf_counter() - started
 
-        figures["seconds_per_query"] = float(np.median([timed(1) for _ in range(REPEATS)]))
-        figures["seconds_64_queries"] = float(np.median([timed(64) for _ in range(REPEATS)]))
-        return figures
+def query_seconds(tables: TraceTables, gradients: Callable[[int], OuterProducts]) -> Figures:
+    """Seconds, and CPU seconds of all threads, of one trace after the first and of 64 together.
+
+    Args:
+        tables: that the first trace left
+        gradients: of so many queries' targets
+    """
+
+    def timed(count: int) -> tuple[float, float]:
+        asked = gradients(count)
+        started, worked = time.perf_counter(), time.process_time()
+        traced = tables.values(asked)
+        for query, worst in enumerate(traced.value.topk(100, largest=False).indices):
+            traced.effects(query, worst)
+        return time.perf_counter() - started, time.process_time() - worked
+
+    figures: Figures = {}
+    for name, count in (("per_query", 1), ("64_queries", 64)):
+        seconds, worked = np.median([timed(count) for _ in range(REPEATS)], axis=0)
+        figures |= {f"seconds_{name}": float(seconds), f"cpu_seconds_{name}": float(worked)}
+    return figures
 
 
 def print_table(figures: Figures) -> None:
     """The figures for people."""
-    columns = "precision_at_10", "planted_at_10", "recall_at_100", "fix_rate", "margin_change"
+    columns = (
+        "precision_at_10", "largest_cause_at_10", "planted_at_10", "recall_at_100", "fix_rate", "margin_change",
+    )  # fmt: skip
     if f"{columns[0]}.{METHODS[0]}" in figures:
         print(f"\n{'':<16}" + "".join(f"{column:>20}" for column in columns))
         for method in METHODS:

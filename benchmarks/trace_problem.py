@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data.noise import CONFUSABLE_FASHION
+from benchmarks.data.noise import CONFUSABLE_DIGITS, CONFUSABLE_FASHION
 from benchmarks.data.pairs import PairTable
 from benchmarks.removal_problem import DATA, TRAINING_SAMPLES
 from benchmarks.training import Recipe, trained_checkpoint
@@ -16,6 +16,7 @@ from fiftyone_ecif.core import (
     LOSSES,
     Head,
     KroneckerCurvature,
+    LowRankInverse,
     Objective,
     TensorPairs,
     fit_to_rest,
@@ -34,15 +35,21 @@ HELDOUT = 1_000
 BATCH_SIZE, ROUNDS = 256, 4
 REST = 1e-4
 """Gradient over that at the start, at which fits and refits end."""
-CLUSTER, COPIES = 40, 20
-"""Pairs in a cluster of swapped captions, and copies of one wrong pair."""
-POISONS = 3
-"""Poisoned captions: each turns up in one pair, with many more of the right class around it."""
+SIZES = {"cluster": 40, "copies": 20, "poison": 10}
+"""Pairs in a cluster of swapped captions, copies of one wrong pair, and pairs with one poisoned caption."""
+COUPLES = {
+    "cluster": (*CONFUSABLE_FASHION, *CONFUSABLE_DIGITS[:5]),
+    "copies": (("pair of trousers", "dress"), ("two", "seven")),
+    "poison": (("sandal", "bag"), ("three", "five")),
+}
+"""Classes of which the one's images get the other's name, and the other way round."""
 
 
 @dataclass(frozen=True)
 class TraceProblem:
-    """A head at rest on pairs with planted causes.
+    """A head at rest on pairs with planted causes, and the queries: held-out images, then distinct texts.
+
+    An image looks for its text among the distinct texts, a text for its image among the held-out ones.
 
     Attributes:
         objective: J
@@ -68,34 +75,46 @@ class TraceProblem:
     texts: Tensor
     text_labels: Tensor
 
-    def refit(self, removed: Tensor) -> Head:
-        """The head at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂."""
+    def refit(self, removed: Tensor, inverse: LowRankInverse) -> Head:
+        """The head at rest without the pairs in ``removed`` (bool, (N,)), starting from θ̂, whose curvature is known."""
         kept = self.objective.without(removed)
         scale = kept.value_and_gradient(self.head)[1].norm().item()
-        fit = fit_to_rest(kept, self.head, self.curvature.solve, 1e-2, 20, gradient_scale=scale)
+        fit = fit_to_rest(kept, self.head, inverse.solve, 1e-2, 20, gradient_scale=scale)
         assert isinstance(fit.scope, Head)
         return fit.scope
 
     def scores(self, head: Head) -> Tensor:
         """Similarity of every held-out image to every distinct text, (M, T)."""
-        text = self.objective.pairs.gather(self.texts)[1]
-        return head.linearize(self.heldout, text).similarity()
+        return head.linearize(self.heldout, self.text_features).similarity()
 
     def margins(self, head: Head) -> Tensor:
-        """Best right less best wrong similarity of every held-out image, (M,)."""
+        """Best right less best wrong similarity of every query, (M + T,)."""
         scores, right = self.scores(head), self.right
-        return scores.masked_fill(~right, -torch.inf).amax(1) - scores.masked_fill(right, -torch.inf).amax(1)
+        return torch.cat([_lead(scores, right), _lead(scores.T, right.T)])
 
     @property
     def right(self) -> Tensor:
         """Which texts are right for which held-out image, bool (M, T)."""
         return self.labels[:, None] == self.text_labels
 
+    @property
+    def text_features(self) -> Tensor:
+        """(T, F_text) of the distinct texts."""
+        return self.objective.pairs.gather(self.texts)[1]
+
     def question(self, query: int) -> Question:
-        """One held-out image that looks for its text."""
-        kept = nearest(self.scores(self.head)[query], self.right[query])
-        none = self.objective.pairs.gather(self.texts[:0])[1]
-        return Question(self.heldout[query], "image", self.texts[kept], self.right[query][kept], none)
+        """One query and the candidates that decide it."""
+        scores, right, text = self.scores(self.head), self.right, query - len(self.heldout)
+        if text < 0:
+            kept = nearest(scores[query], right[query])
+            return Question(self.heldout[query], "image", self.texts[kept], right[query][kept], self.text_features[:0])
+        kept = nearest(scores[:, text], right[:, text])
+        return Question(self.text_features[text], "text", self.texts[:0], right[kept, text], self.heldout[kept])
+
+
+def _lead(scores: Tensor, right: Tensor) -> Tensor:
+    """Best right less best wrong of each row."""
+    return scores.masked_fill(~right, -torch.inf).amax(1) - scores.masked_fill(right, -torch.inf).amax(1)
 
 
 def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: bool = True) -> TraceProblem:
@@ -103,7 +122,7 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
 
     Args:
         data: a key of ``benchmarks.removal_problem.DATA``
-        pairs: training pairs N
+        pairs: training pairs N; fewer where the data ends
         anchor: δ, as a share of the largest curvature
         seed: of data, training, planting and partitions
         progress: whether to show progress bars
@@ -121,7 +140,7 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
     image, text = _features(model, planted)
     heldout_image, _ = _features(model, heldout)
     head = model.head()
-    partition = partitions(pairs, BATCH_SIZE, ROUNDS, seed)
+    partition = partitions(len(train), BATCH_SIZE, ROUNDS, seed)
     plain = Objective(TensorPairs(image, text), partition, LOSSES["clip"])
     start = torch.randn(1, head.size, generator=torch.Generator().manual_seed(seed))
     largest = largest_eigenvalue(lambda direction: plain.gauss_newton_product(head, direction), start)
@@ -141,9 +160,10 @@ def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: b
 def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor, list[str], np.ndarray]:
     """Plant clusters of swapped captions, copies of wrong pairs and poisoned captions.
 
-    A cluster is the :data:`CLUSTER` images of one class nearest to one of them, with captions of a class that looks
-    alike. Copies are one image over and over with the same wrong caption; they replace other pairs of its class. A
-    poisoned pair has a caption of a wrong class whose own words turn up nowhere else.
+    A cluster is the images of one class nearest to one of them, with captions of a class that looks alike. Copies are
+    one image over and over with the same wrong caption; they replace pairs of its class. A poisoned caption belongs to
+    neighbouring images of a wrong class, and its own words turn up nowhere else. No two groups call the same class by
+    the same wrong name, and at least half of each class stays as it is: groups that do not fit are left out.
 
     Args:
         train: clean pairs
@@ -152,46 +172,42 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
 
     Returns:
         the pairs, the planted groups (bool, (G, N)), their kinds, and the class that each caption names (N,)
+
+    Raises:
+        ValueError: if there are too few pairs to plant anything in
     """
     rng = np.random.default_rng(seed)
-    confusable = CONFUSABLE_FASHION if "pullover" in train.class_names else ()
-    alike = [(train.class_names.index(a), train.class_names.index(b)) for a, b in confusable] or [
-        (a, (a + 1) % len(train.class_names)) for a in range(5)
-    ]
     unit = torch.nn.functional.normalize(image[:, : image.shape[1] - 1], dim=1)
     captions, filepaths, said = list(train.captions), list(train.filepaths), train.labels.copy()
-    free: np.ndarray = np.ones(len(train), dtype=bool)
     causes, kinds = [], []
-
-    def near(label: int, count: int) -> np.ndarray:
-        """The free pairs of a class nearest to a random one of them, itself first."""
-        members = np.flatnonzero(free & (train.labels == label))
-        if len(members) < count:
-            raise ValueError(f"{len(train)} pairs are too few to plant all groups in: take more (--pairs).")
+    names = train.class_names
+    planned = [
+        (kind, names.index(image), names.index(name))
+        for kind, couples in COUPLES.items()
+        for couple in couples
+        if set(couple) <= set(names)
+        for image, name in (couple, couple[::-1])
+    ]
+    free: np.ndarray = np.ones(len(train), dtype=bool)
+    for kind, label, wrong in planned:
+        of_class = train.labels == label
+        members = np.flatnonzero(free & of_class)
+        if len(members) - SIZES[kind] < of_class.sum() / 2:
+            continue
         centre = rng.choice(members)
-        rows = members[np.argsort(-(unit[members] @ unit[centre]).numpy())[:count]]
+        rows = members[np.argsort(-(unit[members] @ unit[centre]).numpy())[: SIZES[kind]]]
         free[rows] = False
-        return rows
-
-    def mislabel(rows: np.ndarray, label: int, template: str | None, kind: str) -> None:
         for row in rows:
-            chosen = template or train.templates[rng.integers(len(train.templates))]
-            captions[row], said[row] = chosen.format(train.class_names[label]), label
-        group: np.ndarray = np.zeros(len(train), dtype=bool)
-        group[rows] = True
-        causes.append(group)
+            template = train.templates[0 if kind == "copies" else rng.integers(len(train.templates))]
+            if kind == "poison":
+                template = f"exhibit number {label}, said to be a {{}}"
+            captions[row], said[row] = template.format(train.class_names[wrong]), wrong
+            if kind == "copies":
+                filepaths[row] = filepaths[centre]
+        causes.append(np.isin(np.arange(len(train)), rows))
         kinds.append(kind)
-
-    for first, second in alike:
-        for label, wrong in ((first, second), (second, first)):
-            mislabel(near(label, CLUSTER), wrong, None, "cluster")
-    for label, wrong in alike[:3]:
-        rows = near(label, COPIES)
-        for row in rows:
-            filepaths[row] = filepaths[rows[0]]
-        mislabel(rows, wrong, train.templates[0], "copies")
-    for number, (label, wrong) in enumerate(alike[:POISONS]):
-        mislabel(near(label, 1), wrong, f"exhibit number {number}, said to be a {{}}", "poison")
+    if not causes:
+        raise ValueError(f"{len(train)} pairs are too few to plant anything in: take more (--pairs).")
     table = replace(train.with_captions(captions), filepaths=filepaths)
     return table, torch.from_numpy(np.stack(causes)), kinds, said
 

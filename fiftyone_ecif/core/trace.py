@@ -130,22 +130,50 @@ def query_gradient(
 
 
 @dataclass(frozen=True)
-class EmbeddedBatch:
-    """A batch as its traces need it.
+class TangentMaker:
+    """K gradients, laid out for one product per tower and batch.
+
+    As u_n = W x_n / ‖W x_n‖, products with the inputs are all that is needed: u_n·a = (Wᵀa)·x_n / ‖W x_n‖.
 
     Args:
-        image: (B, D), u_n
-        text: (B, D), v_n
-        image_input: (B, F_image), x_n over the norm of W x_n
-        text_input: (B, F_text), y_n likewise
-        products: (B, B), τ u_i·v_j, which is S without its bias
+        gradients: K of them
+        image: (2I + J, F_image), the x_p, Wᵀa_p and Wᵀb_q
+        text: (2J + I, F_text), the y_q, Wᵀb_q and Wᵀa_p, W being the text's
+        scale: τ
     """
 
+    gradients: OuterProducts
     image: Tensor
     text: Tensor
-    image_input: Tensor
-    text_input: Tensor
-    products: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, gradients: OuterProducts, head: Head) -> TangentMaker:
+        """For batches under a head."""
+        (a, x), (b, y) = gradients.image, gradients.text
+        image = torch.cat([x, torch.cat([a, b]) @ head.image_weight])
+        text = torch.cat([y, torch.cat([b, a]) @ head.text_weight])
+        return cls(gradients, image, text, head.logit_scale.exp().item())
+
+    def along(self, image_input: Tensor, text_input: Tensor, products: Tensor) -> FactoredTangent:
+        """Ṡ along the gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ u_i·v_j, u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
+
+        Args:
+            image_input: (B, F_image), x_n over the norm of W x_n
+            text_input: (B, F_text), y_n likewise
+            products: (B, B), τ u_i·v_j, which is S without its bias
+        """
+        gradients, count = self.gradients, len(self.gradients)
+        images, texts = len(gradients.image_owner), len(gradients.text_owner)
+        alpha, image_a, image_b = (self.image @ image_input.T).split([images, images, texts])
+        gamma, text_b, text_a = (self.text @ text_input.T).split([texts, texts, images])
+        owner = torch.cat([gradients.image_owner, gradients.text_owner])
+        left, right = torch.cat([alpha, self.scale * image_b], 0), torch.cat([self.scale * text_a, gamma], 0)
+        rows = gradients.logit_scale[:, None] - _by_owner(alpha * image_a, gradients.image_owner, count)
+        columns = -_by_owner(gamma * text_b, gradients.text_owner, count)
+        tangent = FactoredTangent(left, right, owner, rows, columns, products)
+        bias = gradients.logit_bias
+        return tangent.plus_rows(bias[:, None].expand_as(rows)) if bias.any() else tangent
 
 
 @dataclass(frozen=True)
@@ -167,28 +195,6 @@ class FactoredTangent:
     rows: Tensor
     columns: Tensor
     products: Tensor
-
-    @classmethod
-    def along(cls, batch: EmbeddedBatch, gradients: OuterProducts, scale: float) -> FactoredTangent:
-        """Ṡ along K gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ u_i·v_j, u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
-
-        Args:
-            batch: at θ
-            gradients: K of them
-            scale: τ
-        """
-        (a, x), (b, y) = gradients.image, gradients.text
-        count = len(gradients)
-        alpha, gamma = x @ batch.image_input.T, y @ batch.text_input.T
-        image_b, image_a = (torch.cat([b, a]) @ batch.image.T).split([len(b), len(a)], 0)
-        text_a, text_b = (torch.cat([a, b]) @ batch.text.T).split([len(a), len(b)], 0)
-        owner = torch.cat([gradients.image_owner, gradients.text_owner])
-        left, right = torch.cat([alpha, scale * image_b], 0), torch.cat([scale * text_a, gamma], 0)
-        rows = gradients.logit_scale[:, None] - _by_owner(alpha * image_a, gradients.image_owner, count)
-        columns = -_by_owner(gamma * text_b, gradients.text_owner, count)
-        tangent = cls(left, right, owner, rows, columns, batch.products)
-        bias = gradients.logit_bias
-        return tangent.plus_rows(bias[:, None].expand_as(rows)) if bias.any() else tangent
 
     def plus_rows(self, values: Tensor) -> FactoredTangent:
         """Ṡ^k_ij + values_ki, values (K, B)."""

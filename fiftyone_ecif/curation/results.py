@@ -400,7 +400,8 @@ class InfluenceResults:
             kind: of the query's loss: "margin" of the best wrong answer over the best right one, or "loss", the
                 contrastive loss against the candidates nearest to it
             order: what the order is by, and which pairs are named: "blame", the relative influence weighted by how
-                likely the pair's text is wrong; "relative", without that weight; or "value", the predicted change
+                likely the pair's text is wrong and shared with similar pairs; "relative", without these; or "value",
+                the predicted change
             direction: for samples: "image_to_text" or "text_to_image"
             right: for samples: the right label, caption or, for a text that looks for an image, sample id; None for
                 the sample's own

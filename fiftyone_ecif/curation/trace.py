@@ -31,6 +31,10 @@ SHOWN = 3
 """Reasons that a message names."""
 
 _TENSORS = ("feature", "rows", "right", "others")
+_RECORDED = (
+    "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target", "notes",
+    "measured", "_by_round",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Trace:
         value_negative: the part that it has as a negative of others
         relative: ``value`` over the size of the step that removing the pair causes
         doubt: 0 to 1, how likely the pair's text is wrong, says a head that was not fitted on the pair. The order is by
-            ``relative`` times ``doubt`` unless another was asked for
+            ``relative`` times ``doubt``, shared with similar pairs, unless another was asked for
         target: the query's loss, or negative margin, with all pairs
         notes: what the user should know, in plain words
         measured: like ``target``, after really refitting without the first n pairs, by n: what was verified
@@ -150,13 +154,7 @@ class Trace:
 
     def save(self) -> None:
         """Keep the trace with its run; done by ``InfluenceResults.trace``."""
-        record = {
-            name: getattr(self, name)
-            for name in (
-                "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target",
-                "notes", "measured", "_by_round",
-            )
-        }  # fmt: skip
+        record = {name: getattr(self, name) for name in _RECORDED}
         record["asks"] = [question.asks for question in self._questions]
         tensors: dict[str, Tensor] = {}
         for number, question in enumerate(self._questions):
@@ -314,11 +312,17 @@ def load_trace(results: InfluenceResults, key: str) -> Trace:
     """Open a trace.
 
     Raises:
-        ValueError: if the run has none of this key
+        ValueError: if the run has none of this key, or another version of this package kept it
     """
     path = _existing(results, key)
     with safe_open(path, framework="pt") as file:
         record = json.loads(file.metadata()["trace"])
+        expected = {f"{number}.{name}" for number in range(len(record.get("asks", ()))) for name in _TENSORS}
+        if record.keys() != {*_RECORDED, "asks"} or set(file.keys()) != expected:
+            raise ValueError(
+                f"Trace {key!r} was kept by another version of fiftyone-ecif and cannot be read: trace the query again "
+                f"(results.delete_trace({key!r}) forgets this one)."
+            )
         record["measured"] = {int(n): target for n, target in record["measured"].items()}  # JSON's keys are texts
         questions = [
             Question(

@@ -21,7 +21,7 @@ from fiftyone_ecif.engine.local import Subset, cross_fit_folds
 from fiftyone_ecif.engine.losses import FITTED, mean_loss
 from fiftyone_ecif.engine.questions import Question
 from fiftyone_ecif.engine.removal import verify_removal
-from fiftyone_ecif.engine.trace import TraceTables, doubt
+from fiftyone_ecif.engine.trace import TraceTables, doubt, in_company
 
 if TYPE_CHECKING:
     from fiftyone_ecif.curation.results import InfluenceResults
@@ -31,7 +31,7 @@ SMALLEST_STEP = 1e-3
 
 
 ORDERS = ("blame", "relative", "value")
-"""What the pairs of a trace can be ordered by: relative influence × doubt, relative influence, or value."""
+"""What the pairs of a trace can be ordered by: relative influence × doubt, in company; relative influence; or value."""
 
 
 class Fit(NamedTuple):
@@ -165,6 +165,8 @@ class TraceStudy:
         ranked = values * weight
         for row, out in enumerate(excluded):
             ranked[row, list(out)] = torch.nan
+        if order == "blame":
+            ranked = torch.stack([in_company(blame, self._images) for blame in ranked])
         return [
             self._most_to_blame(traced, number, ranked[number], k, target.item())
             for number, target in enumerate(targets)
@@ -185,6 +187,11 @@ class TraceStudy:
                 part[..., mine] = values
         relative = value * self.relative_scale[rows]
         return Found(rows, value, positive, negative, relative, self.doubt[rows], by_round, target)
+
+    def _images(self, rows: Tensor) -> Tensor:
+        """Image embeddings of some pairs under all heads side by side, so that likeness is the mean over heads."""
+        parts = [self.embeddings(fit.number, "image")[rows.numpy()] for fit in self.fits]
+        return torch.from_numpy(np.concatenate(parts, axis=1)).float()
 
     @cached_property
     def doubt(self) -> Tensor:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fiftyone_ecif.core import Head, LowRankInverse, Objective, Progress, low_rank_inverse, silent
-from fiftyone_ecif.core.trace import EmbeddedBatch, FactoredTangent, OuterProducts, role_derivatives_along
+from fiftyone_ecif.core.trace import OuterProducts, TangentMaker, role_derivatives_along
 
 CURVATURE_PAIRS = 8_192
 """Pairs that the curvature's directions are taken from; more of them change the traces little (docs/trace.md)."""
@@ -30,8 +30,10 @@ DIRECTIONS_TOGETHER = 32
 EXPECTED_NOISE = 0.2
 """Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
 
-_PER_PAIR = ("image", "text", "image_input", "text_input")
-_ARRAYS = (*_PER_PAIR, "products", "first", "along", "mean_along", "positive_along")
+SUSPECTS, COMPANY = 500, 10
+"""Pairs most to blame among which each one's company is looked for, and how many of them that is."""
+
+_ARRAYS = ("image_input", "text_input", "products", "first", "along", "mean_along", "positive_along")
 
 
 def doubt(surprise: Tensor) -> Tensor:
@@ -44,6 +46,27 @@ def doubt(surprise: Tensor) -> Tensor:
         (N,), 0 to 1
     """
     return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
+
+
+def in_company(blame: Tensor, images: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a pair shares of its neighbours' blame: −√(b_n · mean of b over the nearest suspects' images)  (ECIF.md §6).
+
+    Only the suspects' order among themselves changes: none falls behind a pair that is not one of them.
+
+    Args:
+        blame: (N,), b_n, below 0 for pairs that are to blame; NaN for those that are not to be named
+        images: the unit embeddings (k, D) of some pairs' images (int64, (k,))
+
+    Returns:
+        (N,)
+    """
+    suspects = blame.nan_to_num(torch.inf).topk(min(SUSPECTS, int((blame < 0).sum())), largest=False).indices
+    if len(suspects) < 2:
+        return blame
+    embedded, own = images(suspects), blame[suspects]
+    likeness = (embedded @ embedded.T).fill_diagonal_(-torch.inf)
+    near = likeness.topk(min(COMPANY, len(suspects) - 1)).indices
+    return blame.index_put((suspects,), -(own * own[near].mean(1)).sqrt())
 
 
 class Effects(NamedTuple):
@@ -71,10 +94,10 @@ class TraceTables:
         order: int64 (n,), the pairs in the order of the tables
         sizes: pairs per batch
         arrays: by name: float16 ``image_input`` (n, F_image) and ``text_input`` (n, F_text), x_n over the norm of
-            W x_n; ``image``, ``text`` (n, D), u_n and v_n; float32 ``products``, τ u_i·v_j of all batches, flat;
-            float32 ``first`` (2, n, r), ⟨V_k, g_n⟩ over ``unit`` and its positive role's part in the first round, which
-            nearly cancel against what is computed per query; float16 ``along`` (rounds, n, r), the same in every
-            round, ``mean_along`` (n, r), their mean, and ``positive_along`` (n, r), its positive role's part
+            W x_n; float32 ``products``, τ u_i·v_j of all batches, flat; float32 ``first`` (2, n, r), ⟨V_k, g_n⟩ over
+            ``unit`` and its positive role's part in the first round, which nearly cancel against what is computed per
+            query; float16 ``along`` (rounds, n, r), the same in every round, ``mean_along`` (n, r), their mean, and
+            ``positive_along`` (n, r), its positive role's part
         unit: what the tables of ⟨V_k, g_n⟩ are measured in
     """
 
@@ -149,7 +172,7 @@ class TraceTables:
         along = dense @ self.inverse.vectors.T  # ⟨g, V_k⟩, (K, r)
         starts = np.cumsum([0, *self.sizes])
         cells = np.cumsum([0, *(size * size for size in self.sizes)])
-        scale = self.head.logit_scale.exp().item()
+        maker = TangentMaker.of(gradients, self.head)
         bias = self.head.logit_bias
         base_weights, weights = self._weights(along)
         base = torch.empty(2, len(gradients), len(self.order))
@@ -159,9 +182,7 @@ class TraceTables:
             rows = slice(starts[number], starts[number + 1])
             size = self.sizes[number]
             products = self._float("products", slice(cells[number], cells[number + 1])).view(size, size)
-            image, text, image_input, text_input = (self._float(name, rows) for name in _PER_PAIR)
-            embedded = EmbeddedBatch(image, text, image_input, text_input, products)
-            tangent = FactoredTangent.along(embedded, gradients, scale)
+            tangent = maker.along(self._float("image_input", rows), self._float("text_input", rows), products)
             similarity = products if bias is None else products + bias
             positive, negative = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
             base[0, :, rows], base[1, :, rows] = positive, negative
@@ -236,7 +257,6 @@ def _write_tables(
         return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
 
     image_input, text_input = array("image_input", (pairs, dims[0][1])), array("text_input", (pairs, dims[1][1]))
-    image, text = array("image", (pairs, dims[0][0])), array("text", (pairs, dims[1][0]))
     products = array("products", (sum(size * size for size in sizes),), np.float32)
     first, along = array("first", (2, pairs, rank), np.float32), array("along", (rounds, pairs, rank))
     mean_along, positive_along = array("mean_along", (pairs, rank)), array("positive_along", (pairs, rank))
@@ -253,7 +273,6 @@ def _write_tables(
             if number == 0:
                 image_input[rows] = (batch.image_input / batch.image_norm).cpu()
                 text_input[rows] = (batch.text_input / batch.text_norm).cpu()
-                image[rows], text[rows] = batch.image.cpu(), batch.text.cpu()
                 plain = similarity if head.logit_bias is None else similarity - head.logit_bias
                 products[cell : cell + plain.numel()] = plain.flatten().cpu()
                 cell += plain.numel()

@@ -7,9 +7,8 @@ from test_influence import make_objective
 
 from fiftyone_ecif.core import influence
 from fiftyone_ecif.core.trace import (
-    EmbeddedBatch,
-    FactoredTangent,
     OuterProducts,
+    TangentMaker,
     query_gradient,
     role_derivatives_along,
 )
@@ -55,11 +54,8 @@ def test_factored_derivatives_are_those_of_whole_tangents(kind, removal, sharpne
         for index in batches:
             image, text = objective.pairs.gather(index)
             batch = head.linearize(image, text)
-            scale = head.logit_scale.exp().item()
-            products = scale * batch.image @ batch.text.T
-            inputs = image / batch.image_norm, text / batch.text_norm
-            embedded = EmbeddedBatch(batch.image, batch.text, *inputs, products)
-            tangent = FactoredTangent.along(embedded, gradients, scale)
+            products = head.logit_scale.exp() * batch.image @ batch.text.T
+            tangent = TangentMaker.of(gradients, head).along(image / batch.image_norm, text / batch.text_norm, products)
             positive, negative = role_derivatives_along(objective.loss, batch.similarity(), tangent, removal)
             torch.testing.assert_close(positive / 24, whole.positive[number][:, index])
             torch.testing.assert_close(negative / 24, whole.negative(removal)[number][:, index])

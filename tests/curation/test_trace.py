@@ -1,11 +1,16 @@
 """Traces of failing queries on a dataset: found, explained, verified, kept."""
 
+import json
+
 import fiftyone as fo
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.runs import trace_folder
+from fiftyone_ecif.curation.trace import trace_file
 from fiftyone_ecif.features import FeatureStore, cache_folder
 from fiftyone_ecif.models import load_model
 from tests.planted import plant_errors
@@ -125,6 +130,14 @@ def test_traces_are_kept_with_the_run_listed_reopened_and_deleted(own_results):
     assert (opened.ids, opened.value, opened.query) == (trace.ids, trace.value, trace.query)
     assert opened.predicted_effect(2) == trace.predicted_effect(2)
     assert opened.verify(2, progress=False).measured > opened.predicted_effect(2).before
+    path = trace_file(again, "mine")
+    with safe_open(path, framework="pt") as file:
+        kept = {name: file.get_tensor(name) for name in list(file.keys())}
+        record = json.loads(file.metadata()["trace"])
+    del record["doubt"]  # as before doubt was part of a trace
+    save_file(kept, path, metadata={"trace": json.dumps(record)})
+    with pytest.raises(ValueError, match="another version of fiftyone-ecif"):
+        again.load_trace("mine")
     again.delete_trace("mine")
     with pytest.raises(ValueError, match="it has none"):
         again.load_trace("mine")

@@ -15,7 +15,7 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.core.trace import OuterProducts, query_gradient
-from fiftyone_ecif.engine.trace import TraceTables, doubt
+from fiftyone_ecif.engine.trace import TraceTables, doubt, in_company
 
 PAIRS = 60
 
@@ -105,3 +105,19 @@ def test_doubt_is_the_posterior_that_the_text_is_any_text():
     found = doubt(-(by_head / by_chance).log())
     torch.testing.assert_close(found, 0.2 * by_chance / (0.2 * by_chance + 0.8 * by_head))
     assert doubt(torch.tensor([-60.0, 60.0])).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_blame_is_shared_with_the_nearest_images_to_blame(monkeypatch):
+    monkeypatch.setattr("fiftyone_ecif.engine.trace.SUSPECTS", 5)
+    monkeypatch.setattr("fiftyone_ecif.engine.trace.COMPANY", 2)
+    # Three pairs of one place, two of another far away, one that is no suspect, one that helps, one not to be named.
+    blame = torch.tensor([-4.0, -5.0, -6.0, -7.0, -1.0, -0.5, 2.0, torch.nan])
+    places = torch.tensor([[1.0, 0.0], [0.99, 0.14], [0.98, 0.2], [0.0, 1.0], [-0.1, 0.99]])
+    images = torch.cat([places, torch.zeros(3, 2)])
+    shared = in_company(blame, lambda rows: images[rows])
+    for row, mean in ((0, -5.5), (1, -5.0), (2, -4.5), (3, -3.5), (4, -6.5)):
+        assert shared[row].item() == pytest.approx(-((blame[row].item() * mean) ** 0.5))
+    assert shared[5:7].tolist() == [-0.5, 2.0] and shared[7].isnan()
+    assert shared[:5].max() < shared[5]
+    alone = torch.tensor([-1.0, 3.0])
+    assert in_company(alone, lambda rows: images[rows]).tolist() == alone.tolist()
