@@ -29,7 +29,7 @@ ESTIMATED_FROM, ESTIMATED_PER_CLASS = 5_000, 50
 CHUNK = 4096
 """Pairs whose neighbours vote together."""
 
-LEAST_BELIEF = 1e-4
+LEAST_BELIEF = 1e-6
 """Added to each label's probability: nothing is impossible."""
 
 

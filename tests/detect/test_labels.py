@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from fiftyone_ecif.detect.labels import estimate, improved, label_misalignment, neighbour_votes, truth
+from fiftyone_ecif.detect.labels import LEAST_BELIEF, estimate, improved, label_misalignment, neighbour_votes, truth
 
 
 def labelled(pairs=1500, classes=6, habit=None, rate=0.2, noise=0.9, seed=0):
@@ -42,7 +42,7 @@ def test_truth_is_bayes_rule():
     transition = torch.rand(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
     found = truth(beliefs, transition, label)
     for n, given in enumerate(label.tolist()):
-        joint = [(float(beliefs[n, c]) + 1e-4) * float(transition[c, given]) for c in range(6)]
+        joint = [(float(beliefs[n, c]) + LEAST_BELIEF) * float(transition[c, given]) for c in range(6)]
         assert found[n].tolist() == pytest.approx([part / sum(joint) for part in joint])
 
 
@@ -57,7 +57,7 @@ def test_a_step_counts_what_is_believed_and_trusted_pairs_count_as_they_are():
             counts[c, given] += float(c == given) if trusted[n] else believed[n, c]
     for c in range(6):
         counts[c, torch.arange(6) != c] += 0.05 * counts[c].sum() / 5
-    expected = (counts + 1e-4) / (counts + 1e-4).sum(1, keepdim=True)
+    expected = (counts + LEAST_BELIEF) / (counts + LEAST_BELIEF).sum(1, keepdim=True)
     torch.testing.assert_close(improved(start, beliefs, label, trusted, 1), expected)
 
 
