@@ -1,4 +1,7 @@
-"""Two workers of a Ray cluster on this machine beside this process with as many threads."""
+"""Two workers of a Ray cluster on this machine beside this process with as many threads.
+
+On a machine that others use, run it with ``OMP_WAIT_POLICY=PASSIVE``: else threads that wait for one another spin.
+"""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fiftyone_ecif.curation.cost import EFFICIENCY, FLOAT_BYTES, embedding_cost, product_speed
 from fiftyone_ecif.engine.settings import EXACT_SELF_INFLUENCE
 
-FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 62.0, 16.0, 3.3
+FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 68.0, 32.0, 3.1
 """Of a run with four rounds, in epochs of one forward and backward pass over the pairs by autograd: measured."""
-SELF_INFLUENCE_EPOCHS = {"exact": 200.0, "probes": 27.0}
+SELF_INFLUENCE_EPOCHS = {"exact": 190.0, "probes": 26.0}
 """Measured; and 32 score passes of one round."""
 SAMPLED_EPOCH_PAIRS = 100_000
 """Pairs' worth of epochs that the anchor and the Kronecker factors take, however many pairs there are: measured."""

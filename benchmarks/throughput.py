@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: two workers are timed, too")
     parser.add_argument("--scope", choices=["head"], default="head", help="scopes in the towers: benchmarks.fidelity")
+    parser.add_argument("--tolerance", type=float, default=Settings.tolerance, help="of the solver")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of every timing; the median is reported")
     parser.add_argument("--embed-pairs", type=int, default=32, help="images of the towers' timing; 0: none")
     parser.add_argument("--embed-model", default="ViT-B-32", help="open_clip's name; its weights are random")
@@ -197,7 +198,7 @@ def solve_figures(pairs: Pairs, held_out: int, head: Head, asked: argparse.Names
     """A run of the engine with trusted pairs as its target, its steps in epochs of one pass over the pairs."""
     count = len(pairs) - held_out
     training, target = Subset(pairs, torch.arange(count)), Subset(pairs, torch.arange(count, len(pairs)))
-    settings = Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed)
+    settings = Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed, tolerance=asked.tolerance)
     # One probe: self-influence is timed apart.
     attributed = replace(Attributed.of_head(head, training, target), probes=1)
     outcome = compute(attributed, "clip", settings, asked.device)

@@ -26,7 +26,7 @@ def writing_figures(count: int, repeats: int) -> dict[str, float]:
     """
     dataset = fo.Dataset()
     try:
-        dataset.add_samples([fo.Sample(filepath=f"/made-up/{row}.jpg") for row in range(count)])
+        dataset.add_samples([fo.Sample(filepath=f"/made-up/{row}.jpg") for row in range(count)], progress=False)
         ids = dataset.values("id")
         scores = PairScores(*torch.randn(5, count, generator=torch.Generator().manual_seed(0)))
         found = Misalignment(np.random.default_rng(0).random(count), 0.0, {})
