@@ -11,6 +11,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,11 @@ def use_panel(page: Any, name: str, change: Callable[[], object]) -> list[tuple[
     return [opened, timed(page, change, GRID_CHANGED)]
 
 
+def drag_over_bars(page: Any) -> None:
+    """Select on the panel's histogram what ``measure`` also sets as a view."""
+    PanelPage(page, is_open=True).drag(0.6, 0.99)
+
+
 def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str, list[float]]:
     """Use both panels in fresh pages, in turn.
 
@@ -144,8 +150,8 @@ def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str,
         for panel, names in (("ecif_panel", ("open", "select")), ("plain_panel", ("open_plain", "set_view"))):
             page = open_grid(browser, session, dataset, width=1280, height=800)
             changes = {
-                "ecif_panel": lambda page=page: PanelPage(page, is_open=True).drag(0.6, 0.99),
-                "plain_panel": lambda: setattr(session, "view", view),
+                "ecif_panel": partial(drag_over_bars, page),
+                "plain_panel": partial(setattr, session, "view", view),
             }
             for name, (clock, processor) in zip(names, use_panel(page, panel, changes[panel])):
                 found[name].append(clock)
@@ -175,7 +181,7 @@ def main() -> None:
         for samples in asked.samples:
             dataset = made_up_dataset(samples, root / "picture.png")
             for name, seconds in measure(browser, session, dataset, asked.repeats).items():
-                median, low, high = np.median(seconds), min(seconds), max(seconds)
+                median, low, high = float(np.median(seconds)), min(seconds), max(seconds)
                 figures |= {f"{name}_{samples}": median, f"{name}_{samples}_low": low, f"{name}_{samples}_high": high}
                 print(f"{samples:>9,} {name:<16} {median:6.2f} s ({low:.2f} to {high:.2f})", flush=True)
             session.dataset = None
