@@ -149,6 +149,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     row = _row(root, "actions")
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
+    row = _row(root, "asks")
     row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
     suggested = facts["suggested"]
     if suggested is not None and suggested != state.threshold:
