@@ -1,7 +1,7 @@
 """Seconds of the panel in the App, in headless Chromium: until it is open, and until a selection changes the grid.
 
 Run it with ``python -m benchmarks.app_speed --help``. Beside the panel stands what FiftyOne itself takes: for a Python
-panel that shows two words, and for a view that is set from Python.
+panel that draws forty bars and nothing else, and for a view that is set from Python.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ WRONG = 0.1
 CALM_MILLISECONDS = 3000
 """For which a page is left alone before it is used, as by somebody who looks first."""
 
-EMPTY_PANEL = """import fiftyone.operators as foo
+PLAIN_PANEL = """import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-class EmptyPanel(foo.Panel):
-    config = foo.PanelConfig(name="empty_panel", label="Empty")
+class PlainPanel(foo.Panel):
+    config = foo.PanelConfig(name="plain_panel", label="Plain")
+
+    def on_load(self, ctx):
+        ctx.panel.set_data("bars", [{"type": "bar", "x": list(range(40)), "y": list(range(40))}])
 
     def render(self, ctx):
         root = types.Object()
-        root.md("nothing here", name="words")
+        root.plot("bars", height=260)
         return types.Property(root)
 
 def register(plugin):
-    plugin.register(EmptyPanel)
+    plugin.register(PlainPanel)
 """
+"""The least that a Python panel with a histogram does."""
 MARK = """() => {
     window.began = performance.now()
     window.addEventListener('pointerup', () => { window.began = performance.now() }, true)
@@ -51,8 +55,7 @@ MARK = """() => {
 """What is done next begins now, or when the pointer is released."""
 GRID_CHANGED = """document.querySelector('[data-cy="entry-counts"]').textContent != window.count
     && !window.thumbnail.isConnected && document.querySelector('[data-cy="looker"]') != null"""
-DRAWN = {"ecif_panel": ".js-plotly-plot g.point", "empty_panel": "p"}
-"""What is there when a panel is drawn."""
+BARS = ".js-plotly-plot g.point"
 
 
 def made_up_dataset(samples: int, picture: Path) -> Any:
@@ -116,10 +119,15 @@ def use_panel(page: Any, name: str, change: Callable[[], object]) -> list[tuple[
     page.get_by_test_id("new-panel-btn").first.click()
     option = page.get_by_test_id(f"new-panel-option-{name}")
     option.wait_for()
-    drawn = f"document.querySelector('[data-cy=\"panel-content-{name}\"] {DRAWN[name]}') != null"
+    drawn = f"document.querySelector('[data-cy=\"panel-content-{name}\"] {BARS}') != null"
     opened = timed(page, option.click, drawn)
     page.wait_for_timeout(CALM_MILLISECONDS)
     return [opened, timed(page, change, GRID_CHANGED)]
+
+
+def drag_over_bars(page: Any) -> None:
+    """Select on the panel's histogram what ``measure`` also sets as a view."""
+    PanelPage(page, is_open=True).drag(0.6, 0.99)
 
 
 def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str, list[float]]:
@@ -132,18 +140,18 @@ def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str,
         repeats: of each
 
     Returns:
-        seconds of each repeat: ``open``, ``select`` and FiftyOne's own ``empty_panel`` and ``set_view``, by the clock
+        seconds of each repeat: ``open``, ``select`` and FiftyOne's own ``open_plain`` and ``set_view``, by the clock
         and, with ``_cpu``, of the processor
     """
     score = f"{RUN_KEY}_misalignment"
     view = dataset.match({score: {"$gte": 0.6}}).sort_by(score, reverse=True)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        for panel, names in (("ecif_panel", ("open", "select")), ("empty_panel", ("empty_panel", "set_view"))):
+        for panel, names in (("ecif_panel", ("open", "select")), ("plain_panel", ("open_plain", "set_view"))):
             page = open_grid(browser, session, dataset, width=1280, height=800)
             changes = {
-                "ecif_panel": lambda page=page: PanelPage(page, is_open=True).drag(0.6, 0.99),
-                "empty_panel": lambda: setattr(session, "view", view),
+                "ecif_panel": partial(drag_over_bars, page),
+                "plain_panel": partial(setattr, session, "view", view),
             }
             for name, (clock, processor) in zip(names, use_panel(page, panel, changes[panel])):
                 found[name].append(clock)
@@ -163,17 +171,17 @@ def main() -> None:
     if executable is None:
         parser.error("no Chromium found; on Debian: apt-get install chromium fonts-dejavu-core")
     root = own_fiftyone()
-    empty = root / "plugins" / "empty"
-    empty.mkdir()
-    (empty / "fiftyone.yml").write_text('name: "@ecif/empty"\npanels:\n  - empty_panel\n')
-    (empty / "__init__.py").write_text(EMPTY_PANEL)
+    plain = root / "plugins" / "plain"
+    plain.mkdir()
+    (plain / "fiftyone.yml").write_text('name: "@ecif/plain"\npanels:\n  - plain_panel\n')
+    (plain / "__init__.py").write_text(PLAIN_PANEL)
 
     figures: dict[str, float] = {}
     with served_app(root / "server.log") as session, chromium(executable) as browser:
         for samples in asked.samples:
             dataset = made_up_dataset(samples, root / "picture.png")
             for name, seconds in measure(browser, session, dataset, asked.repeats).items():
-                median, low, high = np.median(seconds), min(seconds), max(seconds)
+                median, low, high = float(np.median(seconds)), min(seconds), max(seconds)
                 figures |= {f"{name}_{samples}": median, f"{name}_{samples}_low": low, f"{name}_{samples}_high": high}
                 print(f"{samples:>9,} {name:<16} {median:6.2f} s ({low:.2f} to {high:.2f})", flush=True)
             session.dataset = None

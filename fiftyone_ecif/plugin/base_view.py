@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from typing import Any
 
 import fiftyone as fo
@@ -37,21 +38,22 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
         what: of what the selection is made, for the pictures
     """
     own = selected._serialize()[len(base._serialize()) :]
-    ctx.panel.state.own = {"length": len(own), "digest": digest(own), "what": what}
-    ctx.panel.state.awaited = digest(selected._serialize())
+    seen = note_seen(ctx, grid_digest(selected, ctx.selected))  # the App need not say so
+    ctx.panel.state.own = {"length": len(own), "digest": digest(own), "what": what, "seen": seen}
     ctx.ops.set_view(selected)
 
 
-def is_echo(ctx: foo.ExecutionContext) -> bool:
-    """Whether the App only says that it shows what the panel selected last; true once."""
-    echo = ctx.panel.state.awaited == digest(ctx.view._serialize())
-    ctx.panel.state.awaited = None
-    return echo
+def note_seen(ctx: foo.ExecutionContext, grid: str) -> dict[str, str]:
+    """Remember for which state of the grid the panel is drawn; returns it with a name that only this time has."""
+    ctx.panel.state.seen = {"grid": grid, "time": uuid.uuid4().hex}
+    return ctx.panel.state.seen
 
 
 def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
-    """What the panel's own selection in the App's view is made of; None where there is none."""
-    return ctx.panel.state.own["what"] if _own_length(ctx, ctx.view._serialize()) else None
+    """What the panel's own selection is made of, which the App shows or soon will; None where there is none."""
+    own, seen = ctx.panel.state.own, ctx.panel.state.seen
+    shown = own and (own["seen"] == seen or _own_length(ctx, ctx.view._serialize()))
+    return own["what"] if shown else None
 
 
 def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
@@ -61,6 +63,11 @@ def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
         return 0
     last = stages[len(stages) - own["length"] :]
     return own["length"] if digest(last) == own["digest"] else 0
+
+
+def grid_digest(view: fo.DatasetView, selected: list[str]) -> str:
+    """What two states of the grid have in common if they show the same, with the same samples selected."""
+    return " ".join([digest(view._serialize()), *sorted(selected)])
 
 
 def digest(stages: list[dict]) -> str:

@@ -8,7 +8,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.curation import validation
-from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice, passes, refuse
+from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, passes, refuse
 from fiftyone_ecif.plugin.model_form import choose_features, default_model, devices
 
 FEW_PAIRS = 200
@@ -204,16 +204,9 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     if cost is None:
         return
     on = "this machine's CPU" if device == "cpu" else f"{device}, or as long as it takes to read the images"
-    label = f"About {_duration(cost.seconds)} to embed {len(samples):,} pairs on {on}"
+    label = f"About {duration(cost.seconds)} to embed {len(samples):,} pairs on {on}"
     memory = f"{(cost.model_bytes + cost.feature_bytes) / 1e9:.1f} GB"
     rest = (
         f"Less if they were embedded before. The scoring comes on top. About {memory} of memory for model and features."
     )
     notice(inputs, "cost", types.Notice, label, rest)
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"

@@ -16,6 +16,7 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation.fields import FIELDS
+from fiftyone_ecif.curation.runs import stored_results
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
@@ -58,6 +59,22 @@ def passes(field: types.Property, check: Callable[..., object], *args: Any) -> b
         invalidate(field, str(error))
         return False
     return True
+
+
+def compare_cost(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str, step: str) -> None:
+    """Say how long the like took when the run was computed: one of its named steps."""
+    seconds = stored_results(ctx.dataset, run_key).timings.get(step)
+    if seconds:
+        words = f"The run's own {step} took {duration(seconds)}: expect the like."
+        notice(inputs, "cost", types.Notice, words, "It takes no more memory than the run did.")
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"
 
 
 def chosen_run(ctx: foo.ExecutionContext) -> str:

@@ -18,10 +18,11 @@ from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import panel_content, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, is_echo, looked_at, select, selection
+from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
+from fiftyone_ecif.plugin.news import is_new
 
 KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
@@ -59,6 +60,10 @@ class EcifPanel(foo.Panel):
 
     # What FiftyOne calls
 
+    def execute(self, ctx: foo.ExecutionContext) -> object:
+        """Answer an event, unless it brings nothing new."""
+        return super().execute(ctx) if is_new(ctx) else None
+
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
         self._begin(ctx)
@@ -69,9 +74,7 @@ class EcifPanel(foo.Panel):
         self.on_load(ctx)
 
     def on_change_view(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the view, but not the panel's own selections."""
-        if is_echo(ctx):
-            return
+        """Follow the view."""
         if selection(ctx) is None:
             ctx.panel.state.page = 0
         self._show(ctx)
@@ -152,6 +155,8 @@ class EcifPanel(foo.Panel):
         self._select_range(ctx, ctx.panel.state.threshold, 1.0)
 
     def _select_range(self, ctx: foo.ExecutionContext, low: float, high: float) -> None:
+        if selection(ctx) == {"range": [low, high]}:
+            return  # Plotly says so once more when it is drawn anew
         run_key = ctx.panel.state.run_key
         name = FIELDS["misalignment"].name(run_key)
         inside = {"$gte": low} if high >= 1 else {"$gte": low, "$lt": high}
@@ -233,11 +238,9 @@ class EcifPanel(foo.Panel):
 
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
-        base, shown = base_view(ctx), looked_at(ctx)
+        base = base_view(ctx)
         ctx.panel.state.own = None
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
-        if ctx.panel.state.tab == "suspects":
-            panel_content.suspects(ctx, shown)
 
     # Repairs
 

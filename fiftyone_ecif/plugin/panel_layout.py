@@ -104,8 +104,8 @@ def _empty(panel: EcifPanel, root: types.Object, state: Any) -> None:
 
 
 def _row(parent: types.Object, name: str, gap: int = 2, **options: Any) -> types.Object:
-    """Things side by side, on a second line where the panel is narrow."""
-    return parent.grid(name, orientation="2d", gap=gap, align_y="center", **options)
+    """Things side by side: as many as fit a panel beside the grid on a small screen, for the App breaks no lines."""
+    return parent.h_stack(name, gap=gap, align_y="center", **options)
 
 
 def _where(ctx: foo.ExecutionContext) -> str:
@@ -149,6 +149,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     row = _row(root, "actions")
     row.float("threshold", default=state.threshold, label="Threshold", on_change=panel.choose_threshold)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_suspects, variant="contained")
+    row = _row(root, "asks")
     row.btn("tag", label="Tag", icon="local_offer", on_click=panel.tag, variant="outlined")
     suggested = facts["suggested"]
     if suggested is not None and suggested != state.threshold:
@@ -245,6 +246,7 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
     row = _row(root, "actions")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
+    row = _row(root, "asks")
     row.btn("forecast", label="Predict", icon="show_chart", on_click=panel.forecast, variant="outlined")
     row.btn("estimate", label="Estimate", icon="calculate", on_click=panel.estimate, variant="outlined")
     row.btn("verify", label="Verify by refitting", icon="fact_check", on_click=panel.verify, variant="outlined")
@@ -283,7 +285,6 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
     name = f"trace_{state.trace}"
     row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
-    row.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")
         return
@@ -294,7 +295,9 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
     row = _row(root, "actions")
     row.int("removed", default=state.remove_traced, label="Pairs to remove", on_change=panel.choose_remove_traced)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_blamed, variant="contained")
+    row = _row(root, "asks")
     row.btn("verify", label="Verify by refitting", icon="fact_check", on_click=panel.verify_trace, variant="outlined")
+    row.btn("failures", label="Find failing queries", icon="search", on_click=find, variant="outlined")
 
 
 def _query(panel: EcifPanel, root: types.Object, blame: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
     chosen_samples,
+    compare_cost,
     invalidate,
     notice,
     refuse,
@@ -40,7 +41,13 @@ def figure_name(name: str) -> str:
 
 
 class RemovalOperator(EcifOperator):
-    """Asks something about removing pairs; subclasses say what."""
+    """Asks something about removing pairs; subclasses say what.
+
+    Class attributes:
+        like: the step of the run that takes about as long
+    """
+
+    like = "solve"
 
     streams = delegable = True
 
@@ -81,6 +88,7 @@ class RemovalOperator(EcifOperator):
             samples = choose_samples(ctx, inputs, "Remove")
             self.count(ctx, inputs, samples, run_key)
             self.choose_more(ctx, inputs, run_key)
+            compare_cost(ctx, inputs, run_key, self.like)
 
 
 class EstimateRemoval(RemovalOperator):
@@ -157,6 +165,7 @@ class VerifyRemoval(RemovalOperator):
     description = "Refit the head without some pairs, and compare the target's figures with the predicted ones"
     icon = "verify.svg"
     submit = "Refit"
+    like = "fit"
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Refit, and show the figures beside the predicted ones."""

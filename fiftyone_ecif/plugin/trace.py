@@ -17,6 +17,7 @@ from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
     chosen_samples,
+    compare_cost,
     dropdown,
     invalidate,
     notice,
@@ -128,7 +129,8 @@ class TraceQuery(EcifOperator):
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Run, query and direction."""
-        if choose_run(ctx, inputs) is not None:
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
             samples = choose_samples(ctx, inputs, "Trace")
             text = inputs.str(
                 "text",
@@ -140,6 +142,7 @@ class TraceQuery(EcifOperator):
             elif len(samples) != 1:
                 invalidate(text, "Choose the one sample that this text should find.")
             inputs.int("k", default=BLAMED, min=1, label="Most pairs to show")
+            compare_cost(ctx, inputs, run_key, "solve")
             if len(samples) == 0:
                 refuse(inputs, "nothing", "There is no sample to ask about.")
 
@@ -214,6 +217,7 @@ class VerifyTrace(EcifOperator):
             if keys:
                 inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
                 inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")
+                compare_cost(ctx, inputs, run_key, "fit")
             else:
                 refuse(inputs, "no_traces", "This run has no trace yet.", "Start with “ECIF: trace a failing query”.")
 

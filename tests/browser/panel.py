@@ -26,6 +26,7 @@ class PanelPage:
     def picture(self, folder: Path, name: str) -> None:
         """Two pictures: the panel's upper end and, where it is longer than the page, its lower end."""
         self.page.mouse.move(0, 0)
+        self.page.get_by_test_id("looker").first.wait_for()  # the grid may be drawn anew
         self.page.screenshot(path=folder / f"{name}.png")
         if self.content.evaluate(SCROLL_DOWN):
             self.page.screenshot(path=folder / f"{name}-below.png")

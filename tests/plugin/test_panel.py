@@ -102,14 +102,25 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
         "select_bars", data=[{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}, {"trace_idx": 1, "idx": 2}]
     )
     assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
+    assert "clear" in panel.shown["menu"]["type"]["properties"]
+    before = panel.samples
+    panel.samples = scored_dataset.view()  # Plotly says it again, before the App has changed its view
+    again = [{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}]
+    assert "set_view" not in panel.event("select_bars", data=again).requests
+    panel.samples = before
     panel.event("on_change_view")  # the App says that the view changed
     assert sum(panel.data["histogram"][0]["y"]) == 60  # the picture is not narrowed to what was selected on it
     assert panel.state["selected"] == [0.75, 1.0]
 
     panel.event("select_bars", data=[])  # as the App sends after a mere click
     assert "set_view" not in panel.requests
-    panel.event("clear_selection")
-    assert "clear_view" in panel.requests
+    for _ in range(2):
+        panel.event("clear_selection")
+        assert "clear_view" in panel.requests
+        panel.samples = scored_dataset
+        assert panel.event("on_change_view").state["selected"] is None
+        panel.event("select_bars", data=again)
+        assert panel.state["selected"] == [0.75, 1.0]
 
 
 def test_the_panel_follows_a_view_of_the_user(scored_dataset):
@@ -135,10 +146,20 @@ def test_the_panel_follows_the_selected_samples(scored_dataset):
     assert len(panel.samples) == 40
 
 
+def test_what_the_app_says_again_is_not_answered(scored_dataset):
+    panel = Panel(scored_dataset)
+    for event, value in (("on_change_view", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
+        assert panel.event(event, value=value).requests == {}
+    panel.samples, known = scored_dataset.limit(9), panel.state
+    assert "show_panel_output" in panel.event("on_change_view").requests
+    panel.state = known  # the App says it three times before it hears the first answer
+    assert panel.event("on_change_view").requests == {}
+
+
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
     panel = Panel(scored_dataset)
-    panel.state = {}
-    assert panel.event("on_change_view").state["suspects"]["scored"] == 60
+    panel.state, panel.samples = {}, scored_dataset.limit(9)
+    assert panel.event("on_change_view").state["suspects"]["scored"] == 9
 
 
 def test_lassoed_pairs_are_shown(scored_dataset):
@@ -148,7 +169,7 @@ def test_lassoed_pairs_are_shown(scored_dataset):
     assert set(panel.samples.values("id")) == set(ids)
     panel.event("on_change_view")  # the App shows the selection
     scored_dataset.delete_samples(ids[:2])  # by another page
-    panel.event("on_change_view")
+    panel.event("refresh")
     assert panel.state["influence"]["drawn"] == 58
 
 
@@ -236,7 +257,7 @@ def test_a_reload_brings_back_the_choices_and_a_renamed_run_is_found(scored_data
     ecif.rename_run(scored_dataset, "first", "second")  # on another page
     assert panel.event("refresh").state["run_key"] == "second"
     scored_dataset.delete_sample_field("second_value")
-    assert panel.event("choose_tab", value="influence").state["problem"]
+    assert panel.event("refresh").state["problem"]
 
 
 def test_the_health_of_a_run_is_shown(scored_dataset):
@@ -281,7 +302,7 @@ def test_a_new_trace_is_turned_to_and_shown_with_its_effects(scored_dataset):
     panel = Panel(scored_dataset)
     query = ecif.find_failures(scored_dataset, "first", progress=False).first()
     trace = results.trace(query, k=5, progress=False)
-    panel.event("on_change_view")
+    panel.event("refresh")
     assert (panel.state["tab"], panel.state["trace"]) == ("trace", trace.key)
     blame = panel.state["blame"]
     assert blame["asking"]["text"] == query.caption and blame["measured"] is None

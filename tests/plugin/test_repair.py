@@ -10,6 +10,7 @@ from fiftyone.operators.executor import ExecutionError
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.plugin import NAME, OPERATORS
+from fiftyone_ecif.plugin.forms import duration, escaped
 from tests.plugin.conftest import requests_of, shown_ids
 from tests.plugin.test_forms import refusals
 
@@ -100,6 +101,12 @@ def test_the_effect_of_removing_pairs_is_shown(scored_dataset, suspects, name):
     effect = getattr(ecif.load_results(scored_dataset, "first"), name)(suspects, progress=False)
     assert rows["Target loss (nats)"]["predicted"] == f"{effect.predicted['target_loss']:.5g}"
     assert ("measured" in rows["Target loss (nats)"]) == (name == "verify_removal")
+
+
+def test_a_refit_is_compared_with_the_runs_own(resolve_form, suspects):
+    took = ecif.load_results(suspects._dataset, "first").timings["fit"]
+    words = f"The run's own fit took {duration(took)}: expect the like."
+    assert resolve_form(f"{NAME}/verify_removal", suspects)["cost"].view.label == escaped(words)
 
 
 def test_removals_that_make_no_sense_are_refused(resolve_form, scored_dataset):
