@@ -27,6 +27,9 @@ TOLERANCE = 0.1
 
 DIRECTIONS_TOGETHER = 32
 
+CELLS_TOGETHER = 2**18
+"""Cells of the similarities that a thread computes on at a time: four batches of 256."""
+
 EXPECTED_NOISE = 0.2
 """Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
 
@@ -163,7 +166,7 @@ class TraceTables:
 
         Args:
             gradients: of the targets at θ̂
-            progress: called per batch
+            progress: called per few batches
 
         Returns:
             :class:`TracedQueries`
@@ -178,19 +181,24 @@ class TraceTables:
         base = torch.empty(2, len(gradients), len(self.order))
         value = torch.empty(len(gradients), len(self.order))
 
-        def batch(number: int) -> None:
-            rows = slice(starts[number], starts[number + 1])
-            size = self.sizes[number]
-            products = self._float("products", slice(cells[number], cells[number + 1])).view(size, size)
-            tangent = maker.along(self._float("image_input", rows), self._float("text_input", rows), products)
+        groups = _alike(self.sizes)
+
+        def group(number: int) -> None:
+            batches = groups[number]
+            rows = slice(starts[batches.start], starts[batches.stop])
+            size = self.sizes[batches.start]
+            image, text = (self._float(name, rows).unflatten(0, (-1, size)) for name in ("image_input", "text_input"))
+            products = self._float("products", slice(cells[batches.start], cells[batches.stop])).view(-1, size, size)
+            tangent = maker.along(image, text, products)
             similarity = products if bias is None else products + bias
-            positive, negative = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
+            roles = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
+            positive, negative = (role.transpose(0, 1).flatten(1) for role in roles)
             base[0, :, rows], base[1, :, rows] = positive, negative
             in_span = weights @ self._float("mean_along", rows).T
             left = (positive + negative) / self.inverse.rest - base_weights @ self._float("first", (0, rows)).T
             value[:, rows] = (in_span + left) / self.objective.divisor
 
-        _over_batches(batch, len(self.sizes), progress)
+        _on_threads(group, len(groups), progress)
         place = torch.empty_like(self.order)
         place[self.order] = torch.arange(len(self.order))
         return TracedQueries(self, along, place, base, value[:, place])
@@ -234,8 +242,20 @@ class TracedQueries:
         return Effects(value, positive, value - positive, value + spread - spread.mean(0))
 
 
-def _over_batches(work: Callable[[int], None], count: int, progress: Progress) -> None:
-    """Batches are small: several threads, each on a batch of its own, are faster than several on one."""
+def _alike(sizes: list[int]) -> list[range]:
+    """Neighbouring batches of one size, few of which fill the processor's cache: one call computes all of them."""
+    groups: list[range] = []
+    for number, size in enumerate(sizes):
+        last = groups[-1] if groups else range(0)
+        if groups and size == sizes[last.start] and (len(last) + 1) * size * size <= CELLS_TOGETHER:
+            groups[-1] = range(last.start, number + 1)
+        else:
+            groups.append(range(number, number + 1))
+    return groups
+
+
+def _on_threads(work: Callable[[int], None], count: int, progress: Progress) -> None:
+    """Batches are small: several threads, each on batches of its own, are faster than several on the same."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -51,14 +51,18 @@ def test_factored_derivatives_are_those_of_whole_tangents(kind, removal, sharpne
     gradients = OuterProducts.join([gradient for _, gradient in make_queries(head)])
     whole = influence(objective, head, gradients.dense(head))
     for number, batches in enumerate(objective.rounds):
+        parts = []
         for index in batches:
             image, text = objective.pairs.gather(index)
             batch = head.linearize(image, text)
             products = head.logit_scale.exp() * batch.image @ batch.text.T
-            tangent = TangentMaker.of(gradients, head).along(image / batch.image_norm, text / batch.text_norm, products)
-            positive, negative = role_derivatives_along(objective.loss, batch.similarity(), tangent, removal)
-            torch.testing.assert_close(positive / 24, whole.positive[number][:, index])
-            torch.testing.assert_close(negative / 24, whole.negative(removal)[number][:, index])
+            parts.append((image / batch.image_norm, text / batch.text_norm, products, batch.similarity()))
+        *inputs, similarity = map(torch.stack, zip(*parts))
+        tangent = TangentMaker.of(gradients, head).along(*inputs)
+        positive, negative = role_derivatives_along(objective.loss, similarity, tangent, removal)
+        for place, index in enumerate(batches):
+            torch.testing.assert_close(positive[place] / 24, whole.positive[number][:, index])
+            torch.testing.assert_close(negative[place] / 24, whole.negative(removal)[number][:, index])
 
 
 def test_the_mean_of_gradients_is_one_gradient():

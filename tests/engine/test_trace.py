@@ -121,3 +121,12 @@ def test_blame_is_shared_with_the_nearest_images_to_blame(monkeypatch):
     assert shared[:5].max() < shared[5]
     alone = torch.tensor([-1.0, 3.0])
     assert in_company(alone, lambda rows: images[rows]).tolist() == alone.tolist()
+
+
+def test_values_do_not_depend_on_which_batches_are_computed_together(problem, tmp_path, monkeypatch):
+    objective, head, gradients = problem
+    rounds = [list(index.split([20, 20, 13, 7])) for (index,) in partitions(PAIRS, PAIRS, 2, seed=0)]
+    tables = TraceTables.build(tmp_path / "tables", replace(objective, rounds=rounds), head, "exact")
+    together = tables.values(gradients).value
+    monkeypatch.setattr("fiftyone_ecif.engine.trace.CELLS_TOGETHER", 1)
+    torch.testing.assert_close(tables.values(gradients).value, together)
