@@ -1,4 +1,7 @@
-"""What the panel's tabs show: computed in the database, kept in the panel's state (words) and data (pictures)."""
+"""What the panel's tabs show: computed in the database, kept in the panel's state (words) and data (pictures).
+
+Where a field changes, the App writes the pictures' data into the state: their layouts have names of their own.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     if state.truth in choices and (measured := summary.measured_precision(base, state.run_key, state.truth)):
         found = next(iter(measured.values()))
         state.measured = {"average": found.average, "wrong": found.wrong}
-        traces, state.precision = figures.precision_figure(measured, state.threshold)
+        traces, state.precision_layout = figures.precision_figure(measured, state.threshold)
         ctx.panel.set_data("precision", traces)
 
 
@@ -44,7 +47,7 @@ def draw_histogram(ctx: foo.ExecutionContext, selected: Sequence[float] | None) 
     """Mark another selection on what was counted before."""
     state = ctx.panel.state
     state.selected = selected
-    traces, state.histogram = figures.histogram_figure(state.suspects["counts"], state.threshold, selected)
+    traces, state.histogram_layout = figures.histogram_figure(state.suspects["counts"], state.threshold, selected)
     ctx.panel.set_data("histogram", traces)
 
 
@@ -82,13 +85,13 @@ def influence(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     """What the pairs do in either role, and what removing the most harmful ones would do."""
     state = ctx.panel.state
     columns = summary.roles_sample(base, state.run_key, SCATTERED)
-    traces, state.roles = figures.roles_figure(columns)
+    traces, state.roles_layout = figures.roles_figure(columns)
     ctx.panel.set_data("roles", traces)
     counts, changes = summary.value_curve(base, state.run_key)
     harmful = int(counts[-1])
     state.remove = min(state.remove or -(-harmful // FIRST_REMOVED), harmful)
     forecast = kept_forecast(ctx, state.run_key, base)
-    traces, state.removal = figures.removal_figure(counts, changes, state.remove, forecast)
+    traces, state.removal_layout = figures.removal_figure(counts, changes, state.remove, forecast)
     ctx.panel.set_data("removal", traces)
     state.influence = {
         "drawn": len(columns["id"]),
@@ -126,7 +129,7 @@ def trace(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
         return
     state.remove_traced = min(state.remove_traced or FIRST_REMOVED_TRACED, len(opened))
     effect = opened.predicted_effect(state.remove_traced)
-    traces, state.blamed = figures.blame_figure(opened.table(), state.remove_traced)
+    traces, state.blamed_layout = figures.blame_figure(opened.table(), state.remove_traced)
     ctx.panel.set_data("blamed", traces)
     state.blame = vars(effect) | {
         "query": opened.query,
@@ -154,7 +157,7 @@ def health(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     found = summary.sureness(base, state.run_key, rounds)
     state.sureness = None if found is None else {"sure": found.sure, "scored": found.scored}
     if found is not None:
-        traces, state.spread = figures.sureness_figure(found)
+        traces, state.spread_layout = figures.sureness_figure(found)
         ctx.panel.set_data("spread", traces)
 
 

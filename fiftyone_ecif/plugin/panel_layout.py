@@ -140,7 +140,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     )
     root.plot(
         "histogram",
-        layout=state.histogram,
+        layout=state.histogram_layout,
         config=PLOT,
         height=HEIGHT,
         on_selected=panel.select_bars,
@@ -173,7 +173,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
             f"**{state.measured['average']:.3f}**, beside that of other scores."
         )
         root.md(text, name="measured_words")
-        root.plot("precision", layout=state.precision, config=PLOT, height=TALL)
+        root.plot("precision", layout=state.precision_layout, config=PLOT, height=TALL)
 
 
 def _review(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -237,12 +237,18 @@ def _influence(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) 
         f"{facts['drawn']:,} pairs are drawn; lasso some to see them.",
         name="judged",
     )
-    root.plot("roles", layout=state.roles, config=PLOT, height=HEIGHT, on_selected=panel.select_points)
+    root.plot("roles", layout=state.roles_layout, config=PLOT, height=HEIGHT, on_selected=panel.select_points)
     if not facts["harmful"]:
         notice(root, "harmless", types.Notice, f"No pair {_where(ctx)} harms.")
         return
     root.md(_what_if(state), name="what_if")
-    root.plot("removal", layout=state.removal, config=PLOT, height=state.removal["height"], on_click=panel.click_curve)
+    root.plot(
+        "removal",
+        layout=state.removal_layout,
+        config=PLOT,
+        height=state.removal_layout["height"],
+        on_click=panel.click_curve,
+    )
     row = _row(root, "actions")
     row.int("remove", default=state.remove, label="Pairs to remove", on_change=panel.choose_remove)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_harmful, variant="contained")
@@ -291,7 +297,13 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
     _query(panel, root, blame)
     for number, note in enumerate(blame["notes"]):
         notice(root, f"note_{number}", types.Notice, note)
-    root.plot("blamed", layout=state.blamed, config=PLOT, height=state.blamed["height"], on_click=panel.click_blamed)
+    root.plot(
+        "blamed",
+        layout=state.blamed_layout,
+        config=PLOT,
+        height=state.blamed_layout["height"],
+        on_click=panel.click_blamed,
+    )
     row = _row(root, "actions")
     row.int("removed", default=state.remove_traced, label="Pairs to remove", on_change=panel.choose_remove_traced)
     row.btn("show", label="Show them", icon="visibility", on_click=panel.show_blamed, variant="contained")
@@ -328,7 +340,7 @@ def _health(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> 
             f"({sure / scored:.0%}) are two standard errors or more away from 0, so that their sign is known.",
             name="spread_words",
         )
-        root.plot("spread", layout=state.spread, config=PLOT, height=HEIGHT)
+        root.plot("spread", layout=state.spread_layout, config=PLOT, height=HEIGHT)
     describe_run(ctx, root, state.run_key)
 
 
