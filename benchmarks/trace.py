@@ -155,8 +155,8 @@ def hits(
     causes = to_blame.gather(1, order)
     largest = problem.causes[failing.largest].gather(1, order)
     shares = {
-        "precision_at_10": causes[:, :10].double().mean(1),
-        "largest_cause_at_10": largest[:, :10].double().mean(1),
+        "precision_at_10": largest[:, :10].double().mean(1),
+        "sufficient_cause_at_10": causes[:, :10].double().mean(1),
         "planted_at_10": problem.causes.any(0)[order[:, :10]].double().mean(1),
         "recall_at_100": causes[:, :100].sum(1) / to_blame.sum(1),
     }
@@ -347,7 +347,7 @@ def query_seconds(tables: TraceTables, gradients: Callable[[int], OuterProducts]
 def print_table(figures: Figures) -> None:
     """The figures for people."""
     columns = (
-        "precision_at_10", "largest_cause_at_10", "planted_at_10", "recall_at_100", "fix_rate", "margin_change",
+        "precision_at_10", "sufficient_cause_at_10", "planted_at_10", "recall_at_100", "fix_rate", "margin_change",
     )  # fmt: skip
     if f"{columns[0]}.{METHODS[0]}" in figures:
         print(f"\n{'':<16}" + "".join(f"{column:>20}" for column in columns))

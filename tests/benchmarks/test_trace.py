@@ -111,8 +111,9 @@ def test_any_cause_counts_and_the_largest_is_counted_beside_it():
     order = torch.cat([torch.arange(15, 23), torch.arange(40, 60), torch.arange(15), torch.arange(23, 40)])[None]
     to_blame = failing.causes.float() @ problem.causes.float() > 0
     figures = trace.hits(problem, failing, to_blame, order, np.array(["cluster"]), "mine")
-    assert figures["precision_at_10.mine"] == 0.8  # 15-19 of the first group, 20-22 of the second, two of the third
-    assert figures["largest_cause_at_10.mine"] == 0.3
+    # 15-19 of the first group, 20-22 of the second, which is the largest cause, two of the third
+    assert figures["precision_at_10.mine"] == 0.3
+    assert figures["sufficient_cause_at_10.mine"] == 0.8
     assert figures["planted_at_10.mine"] == 1.0
 
 
