@@ -7,7 +7,6 @@ panel that draws forty bars and nothing else, and for a view that is set from Py
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.json_file import write_json
 from tests.browser.app import chromium, find_chromium, open_grid, served_app
 from tests.browser.panel import PanelPage
 from tests.conftest import own_fiftyone
@@ -189,9 +189,7 @@ def main() -> None:
     figures["load"] = os.getloadavg()[1]
     print(f"load over five minutes: {figures['load']:.1f} on {os.cpu_count()} cores")
     if asked.json:
-        part = asked.json.with_name(asked.json.name + ".part")
-        part.write_text(json.dumps(figures, indent=2) + "\n")
-        part.replace(asked.json)
+        write_json(asked.json, figures)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ docs/detection.md.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from benchmarks.data.noise import KINDS
 from benchmarks.detection_cell import Cell
 from benchmarks.detection_data import CellSettings, cell_of_file, make_cell
 from benchmarks.detection_methods import ALL_METHODS, evidence, figures
+from benchmarks.json_file import write_json
 from fiftyone_ecif.engine import Settings
 
 COLUMNS = ("auroc", "ap", "f1", "precision_at_1pct", "seconds")
@@ -75,13 +74,6 @@ def measure(cell: Cell, methods: Sequence[str] = ALL_METHODS) -> dict[str, Any]:
     found = evidence(cell, Settings(seed=int(cell.settings["seed"] or 0)), methods)
     planted = {} if cell.planted is None else {"planted_rate": float(cell.planted.mean())}
     return {**cell.settings, "pairs": len(cell.pairs), **planted, **figures(cell, found)}
-
-
-def write_json(path: Path, measured: dict[str, Any]) -> None:
-    """Write a flat JSON object, complete or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(measured, indent=2) + "\n")
-    os.replace(part, path)
 
 
 def print_table(measured: dict[str, Any]) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.base_models import REGIMES
-from benchmarks.detection import measure, write_json
+from benchmarks.detection import measure
 from benchmarks.detection_data import CellSettings, make_base_model, make_cell
 from benchmarks.detection_methods import ALL_METHODS, CLASS_METHODS, OWN_FIGURES
 from benchmarks.detection_table import write_tables
+from benchmarks.json_file import write_json
 from fiftyone_ecif.features import cache_folder
 
 NOISE = {

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.attribution import group_gradients, steepest_descent, trak_scores
+from benchmarks.json_file import write_json
 from benchmarks.removal_problem import DATA, PROBLEMS, REGIMES, Problem, Regime
 from benchmarks.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
 from fiftyone_ecif.core import (
@@ -83,9 +82,7 @@ def main() -> None:
     figures = measure(PROBLEMS[scope](regime), regime)
     print_table(figures)
     if path:
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"scope": scope, **asdict(regime), **figures}, indent=2) + "\n")
-        os.replace(part, path)
+        write_json(path, {"scope": scope, **asdict(regime), **figures})
 
 
 def measure(problem: Problem, regime: Regime, progress: bool = True) -> Figures:

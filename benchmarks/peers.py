@@ -12,7 +12,6 @@ missing from their scores, and their seconds are for less than ours.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import tempfile
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.json_file import write_asked
 from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.statistics import rank_correlation
 from fiftyone_ecif.core import (
@@ -222,11 +222,7 @@ def main() -> None:
     figures = measure(asked)
     for name, value in figures.items():
         print(f"{name:<40}{value:.4g}")
-    if asked.json:
-        part = asked.json.with_name(asked.json.name + ".part")
-        settings = {name: value for name, value in vars(asked).items() if name != "json"}
-        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
-        os.replace(part, asked.json)
+    write_asked(asked, figures)
 
 
 def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figures:

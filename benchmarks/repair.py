@@ -17,9 +17,9 @@ from tqdm import tqdm
 from benchmarks.base_models import DATA, REGIMES, regime_checkpoint
 from benchmarks.data.noise import KINDS
 from benchmarks.data.pairs import PairTable
-from benchmarks.detection import write_json
 from benchmarks.detection_data import CellSettings, classes_of, features_of, make_cell, noisy_pairs
 from benchmarks.detection_methods import ALL_METHODS, evidence
+from benchmarks.json_file import write_json
 from benchmarks.statistics import mean_with_error
 from fiftyone_ecif.core import embeddings_under
 from fiftyone_ecif.engine import Settings, recall

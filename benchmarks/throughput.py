@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import tempfile
 import time
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import linear, normalize
 
 from benchmarks.embedding_speed import embedding_figures
+from benchmarks.json_file import write_asked
 from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.measured import Measured
 from benchmarks.memory import peak_memory
@@ -71,11 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         figures = measure(asked, Path(name))
     print_table(figures)
-    if asked.json:
-        part = asked.json.with_name(asked.json.name + ".part")
-        settings = {name: value for name, value in vars(asked).items() if name != "json"}
-        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
-        os.replace(part, asked.json)
+    write_asked(asked, figures)
 
 
 def measure(asked: argparse.Namespace, folder: Path) -> Figures:

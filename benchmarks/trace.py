@@ -6,8 +6,6 @@ Run it with ``python -m benchmarks.trace --help``. What it measured: docs/trace.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.attribution import TRAK_DIMENSION, trak_features
+from benchmarks.json_file import write_asked
 from benchmarks.removal_problem import DATA
 from benchmarks.statistics import mean_with_error, rank_correlation
 from benchmarks.trace_problem import TraceProblem, planted_problem
@@ -74,11 +73,7 @@ def main() -> None:
     if asked.timing_pairs:
         figures |= timings(asked.timing_pairs, asked.timing_rounds, asked.seed)
     print_table(figures)
-    if asked.json:
-        part = asked.json.with_name(asked.json.name + ".part")
-        settings = {name: value for name, value in vars(asked).items() if name != "json"}
-        part.write_text(json.dumps({**settings, **figures}, indent=2) + "\n")
-        os.replace(part, asked.json)
+    write_asked(asked, figures)
 
 
 def measure(

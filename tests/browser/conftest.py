@@ -57,9 +57,7 @@ def open_page(browser, session, server_log, request):
         request.node.pages.append(page)
         return page
 
-    yield open_page
-    for page in request.node.pages:
-        page.context.close()
+    return open_page
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -70,6 +68,7 @@ def pytest_runtest_teardown(item):
         SHOTS.mkdir(exist_ok=True)
         page.screenshot(path=SHOTS / f"{item.name}{f'-{number}' if number else ''}.png")
         errors += page.errors + failed_operations(page)
+        page.context.close()  # before the dataset that it shows is deleted
     if hasattr(item, "log"):
         errors += logged_errors(item.log.read_bytes()[item.log_start :].decode(errors="replace"))
     result = yield
