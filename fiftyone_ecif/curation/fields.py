@@ -101,7 +101,7 @@ EVIDENCE_FIELDS = {
     )
     for kind, what in {
         "head": "How surprising the caption is to a head that was not fitted on the pair",
-        "neighbours": "How much rarer the like of the caption is near the image than elsewhere",
+        "neighbours": "How little the texts of the nearest images speak for the caption",
         "classifier": "How surprising the caption is to a classifier of images that has not seen the pair; "
         "0 where captions do not repeat or nothing was learnt by heart",
     }.items()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.detect.misalignment import LEAST_MEMORISED, NEIGHBOURS, Misalignment
+from fiftyone_ecif.detect.misalignment import EVIDENCE, LEAST_MEMORISED, NEIGHBOURS, Misalignment
 from fiftyone_ecif.detect.nearest import nearest
 from fiftyone_ecif.detect.neighbours import BACKGROUND
 from fiftyone_ecif.detect.repeated import out_of_fold
@@ -64,23 +64,20 @@ def label_misalignment(
     """
     image, classes = image.float().cpu(), beliefs.shape[1]
     near = nearest(image, min(NEIGHBOURS, len(image) - 2))
-    judges = {"head": beliefs.float().cpu()}
+    logarithms = {"head": _logarithm(beliefs.float().cpu())}
     if memorised >= LEAST_MEMORISED:
-        judges["classifier"] = out_of_fold(image, label, classes, seed)
+        logarithms["classifier"] = _logarithm(out_of_fold(image, label, classes, seed))
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     order = order[(~trusted[order]).int().argsort(stable=True)]
     sample = order[: max(ESTIMATED_FROM, ESTIMATED_PER_CLASS * classes)]
     true = torch.nn.functional.one_hot(label, classes).float()
     for _ in range(PASSES):
-        judges["neighbours"] = neighbour_votes(near, true)
-        logarithms = {name: (part + LEAST_BELIEF).log() for name, part in judges.items()}
+        logarithms["neighbours"] = _logarithm(neighbour_votes(near, true))
         sampled = {name: part[sample] for name, part in logarithms.items()}
         weights, transition = _weigh(sampled, label[sample], memorised, trusted[sample])
         true = truth(pool(logarithms, weights), transition, label)
     wrong = 1.0 - true.gather(1, label[:, None]).squeeze(1)
-    evidence: dict[str, np.ndarray] = {
-        name: np.zeros(len(label), dtype=np.float32) for name in ("head", "neighbours", "classifier")
-    }
+    evidence: dict[str, np.ndarray] = {name: np.zeros(len(label), dtype=np.float32) for name in EVIDENCE}
     for name, logarithm in logarithms.items():
         right = truth(logarithm.softmax(1), transition, label).gather(1, label[:, None]).squeeze(1)
         against = -torch.logit(right, eps=1e-9)
@@ -103,6 +100,10 @@ def neighbour_votes(near: Tensor, beliefs: Tensor) -> Tensor:
     """
     votes = torch.cat([beliefs[rows].mean(1) for rows in near.split(CHUNK)])
     return ((votes + BACKGROUND * beliefs.mean(0)) / (1.0 + BACKGROUND)).float()
+
+
+def _logarithm(beliefs: Tensor) -> Tensor:
+    return (beliefs + LEAST_BELIEF).log()
 
 
 def _weigh(

@@ -13,6 +13,9 @@ from fiftyone_ecif.detect.nearest import nearest
 from fiftyone_ecif.detect.neighbours import BACKGROUND, neighbour_surprise, text_density
 from fiftyone_ecif.detect.repeated import RepeatedTexts
 
+EVIDENCE = ("head", "neighbours", "classifier")
+"""Kinds of evidence: a head that was not fitted on the pair, its nearest images, a classifier trained from nothing."""
+
 NEIGHBOURS = 30
 """k of LEMoN's fixed setting (docs/detection.md)."""
 
@@ -102,7 +105,7 @@ def misalignment(
     observed, expected = gather(surprise, torch.arange(len(image))), gather(plausible_surprise, plausible)
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
-    evidence = dict(zip(("head", "neighbours", "classifier"), observed.numpy(), strict=True))
+    evidence = dict(zip(EVIDENCE, observed.numpy(), strict=True))
     neighbour_weight = min(1.0, REPEATED_NEIGHBOUR_WEIGHT + memorised) if repeated else 1.0
     weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), neighbour_weight, CLASSIFIER_WEIGHT * memorised])
     weights = weights * (spread.squeeze(1) > 1e-6)
