@@ -128,7 +128,10 @@ def pair_rows(tmp_path_factory) -> list[tuple[str, str, str]]:
 
 @pytest.fixture
 def pair_dataset(pair_rows):
-    """A fresh dataset of the generated pairs, with fields ``caption`` and ``ground_truth``; deleted afterwards."""
+    """A fresh dataset of the generated pairs, with fields ``caption`` and ``ground_truth``.
+
+    It stays until the tests' database vanishes: the App's server may still be answering a page that showed it.
+    """
     import fiftyone as fo
 
     dataset = fo.Dataset()
@@ -138,5 +141,4 @@ def pair_dataset(pair_rows):
             for filepath, caption, shape in pair_rows
         ]
     )
-    yield dataset
-    dataset.delete()
+    return dataset

@@ -29,13 +29,10 @@ def scored_once(pair_rows):
         num_workers=0,
         progress=False,
     )
-    yield dataset
-    dataset.delete()
+    return dataset
 
 
 @pytest.fixture
 def scored_dataset(scored_once):
-    """The embedded pairs with a run "first"."""
-    dataset = scored_once.clone()
-    yield dataset
-    dataset.delete()
+    """The embedded pairs with a run "first"; they stay, as those of ``pair_dataset`` do."""
+    return scored_once.clone()

@@ -17,8 +17,6 @@ CHROMIUM_OPTIONS = (
 )  # fmt: skip
 LOGGED_ERROR = re.compile(r'Traceback \(most recent call last\)|"severity": "(ERROR|CRITICAL)"|\[(ERROR|CRITICAL)\]')
 SECONDS_TO_CONNECT = 60
-ASKED_FOR_DELETED = re.compile(r"Traceback [^\n]*\n(?:\s[^\n]*\n)*[^\n]*Collection \[\S+\] not found[^\n]*")
-"""What the server logs of a question that it was answering while a test's dataset was deleted."""
 
 PATIENCE = 180_000
 """Milliseconds that a page may take for anything: busy cores are slow."""
@@ -46,8 +44,7 @@ def served_app(log: Path):
 
 
 def logged_errors(log: str) -> list[str]:
-    """The log from its first error on, if there is one, but for questions about what was deleted meanwhile."""
-    log = ASKED_FOR_DELETED.sub("", log)
+    """The log from its first error on, if there is one."""
     found = LOGGED_ERROR.search(log)
     return [f"the App's server logged an error: …{log[max(0, found.start() - 500) :][:5000]}"] if found else []
 

@@ -62,13 +62,13 @@ def open_page(browser, session, server_log, request):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item):
-    """Look at a test's pages before what they show is deleted, and at what the server logged meanwhile."""
+    """Look at a test's pages while they are open, and at what the server logged meanwhile."""
     errors = []
     for number, page in enumerate(getattr(item, "pages", [])):
         SHOTS.mkdir(exist_ok=True)
         page.screenshot(path=SHOTS / f"{item.name}{f'-{number}' if number else ''}.png")
         errors += page.errors + failed_operations(page)
-        page.context.close()  # before the dataset that it shows is deleted
+        page.context.close()
     if hasattr(item, "log"):
         errors += logged_errors(item.log.read_bytes()[item.log_start :].decode(errors="replace"))
     result = yield
