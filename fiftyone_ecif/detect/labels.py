@@ -23,6 +23,10 @@ PASSES = 3
 ROUNDS, STEPS = 5, 5
 """Of an estimate: rounds of the noise's steps and the weights' steps."""
 
+FOLDS, FOLD_STEPS, FOLD_BACKGROUND = 5, 10, 0.005
+"""Of the choice between noise with habits and without: parts left out in turn, steps on the others, and the share of
+a class that goes to all other labels alike where habits were seen in the others: less than where they are used."""
+
 ESTIMATED_FROM, ESTIMATED_PER_CLASS = 5_000, 50
 """Pairs that it is made from, at least and for each class, drawn at random, the trusted ones among them."""
 
@@ -46,9 +50,10 @@ def label_misalignment(
         p(wrong) = Σ_{c ≠ y} p_n(c) T(c, y) / Σ_c p_n(c) T(c, y).
 
     A shirt that may well be a coat is suspicious where coats are often called shirts, and less so where wrong labels
-    are any. w and T make the labels that are given likeliest (:func:`estimate`). A head on towers that have learnt
-    the pairs by heart has seen them after all: as far as they have, the judges are weighed without it. Neighbours vote
-    anew with what this makes of them.
+    are any. w and T make the labels that are given likeliest (:func:`estimate`); unless labels left out show that the
+    noise has habits (:func:`has_habits`), T is the same for all labels (:func:`evenly`). A head on towers that have
+    learnt the pairs by heart has seen them after all: as far as they have, the judges are weighed without it.
+    Neighbours vote anew with what this makes of them.
 
     Args:
         image: (N, D) unit vectors by the given head
@@ -74,7 +79,7 @@ def label_misalignment(
     for _ in range(PASSES):
         logarithms["neighbours"] = _logarithm(neighbour_votes(near, true))
         sampled = {name: part[sample] for name, part in logarithms.items()}
-        weights, transition = _weigh(sampled, label[sample], memorised, trusted[sample])
+        weights, transition = _weigh(sampled, label[sample], memorised, trusted[sample], seed)
         true = truth(pool(logarithms, weights), transition, label)
     wrong = 1.0 - true.gather(1, label[:, None]).squeeze(1)
     evidence: dict[str, np.ndarray] = {name: np.zeros(len(label), dtype=np.float32) for name in EVIDENCE}
@@ -107,15 +112,24 @@ def _logarithm(beliefs: Tensor) -> Tensor:
 
 
 def _weigh(
-    logarithms: dict[str, Tensor], label: Tensor, memorised: float, trusted: Tensor
+    logarithms: dict[str, Tensor], label: Tensor, memorised: float, trusted: Tensor, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Weights and transition matrix: as far as pairs were learnt by heart, those of all judges but the head."""
+    """Weights and transition matrix: as far as pairs were learnt by heart, those of all judges but the head.
+
+    Where noise has no habits its rate is the likeliest. The other judges, too, believe some of what was learnt by
+    heart, so that as far as it was the larger rate stays that was found along with the habits.
+    """
     weights, transition = estimate(logarithms, label, trusted)
     if memorised > 0.0:
         others = {name: part for name, part in logarithms.items() if name != "head"}
         without = {"head": 0.0} | estimate(others, label, trusted)[0]
         weights = {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
         transition = improved(transition, pool(logarithms, weights), label, trusted, ROUNDS * STEPS)
+    beliefs = pool(logarithms, weights)
+    if not has_habits(beliefs, label, trusted, seed):
+        likeliest = even_rate(beliefs, label, trusted, ROUNDS * STEPS)
+        along = 1.0 - float(transition.diag().mean())
+        transition = evenly((1.0 - memorised) * likeliest + memorised * along, len(transition))
     return weights, transition
 
 
@@ -147,7 +161,7 @@ def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> t
     """
     classes = next(iter(logarithms.values())).shape[1]
     same = torch.eye(classes, dtype=torch.float64)
-    transition = (1.0 - STARTING_RATE) * same + STARTING_RATE * (1.0 - same) / max(classes - 1, 1)
+    transition = evenly(STARTING_RATE, classes)
     # w = MOST_WEIGHT · sigmoid(free) stays within its bounds.
     free = torch.logit(torch.full((len(logarithms),), STARTING_WEIGHT / MOST_WEIGHT)).requires_grad_()
 
@@ -169,7 +183,70 @@ def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> t
     return dict(zip(logarithms, (MOST_WEIGHT * free.detach().sigmoid()).tolist())), transition
 
 
-def improved(transition: Tensor, beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> Tensor:
+def has_habits(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -> bool:
+    """Whether labels that are left out are likelier under habits that the others show than under noise without any.
+
+    Habits are C² numbers and noise without is one: what a hundred wrong labels seem to show may be chance, and taken
+    for a habit it would excuse the wrong labels that have none.
+
+    Args:
+        beliefs: (N, C), p_n
+        label: int64 (N,), y_n
+        trusted: bool (N,), pairs known to be right; they are not asked
+        seed: of who is left out when
+    """
+    fold = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed)) % FOLDS
+    start, gain = evenly(STARTING_RATE, beliefs.shape[1]), 0.0
+    for part in range(FOLDS):
+        seen, asked = fold != part, (fold == part) & ~trusted
+        known = beliefs[seen], label[seen], trusted[seen]
+        habits = improved(start, *known, FOLD_STEPS, FOLD_BACKGROUND)
+        even = evenly(even_rate(*known, FOLD_STEPS), len(start))
+        believed = beliefs[asked].double() + LEAST_BELIEF
+        # Σ_n log Σ_c p_n(c) T(c, y_n) with habits, less the same without
+        likely, likely_even = ((believed * rates[:, label[asked]].T).sum(1) for rates in (habits, even))
+        gain += float((likely.log() - likely_even.log()).sum())
+    return gain > 0.0
+
+
+def evenly(rate: float, classes: int) -> Tensor:
+    """The transition matrix of noise without habits: T(c, y) = ρ / (C − 1) for y ≠ c, and 1 − ρ for y = c.
+
+    Args:
+        rate: ρ, the share of wrong labels
+        classes: C
+
+    Returns:
+        float64 (C, C)
+    """
+    same = torch.eye(classes, dtype=torch.float64)
+    return (1.0 - rate) * same + rate * (1.0 - same) / max(classes - 1, 1)
+
+
+def even_rate(beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> float:
+    """The rate ρ of noise without habits under which the labels are likeliest, by expectation and maximisation.
+
+    Args:
+        beliefs: (N, C), p_n
+        label: int64 (N,), y_n
+        trusted: bool (N,), pairs known to be right
+        steps: how many
+    """
+    rate = STARTING_RATE
+    for _ in range(steps):
+        right = truth(beliefs, evenly(rate, beliefs.shape[1]), label).gather(1, label[:, None]).squeeze(1)
+        rate = float(torch.where(trusted, 0.0, 1.0 - right).mean())
+    return rate
+
+
+def improved(
+    transition: Tensor,
+    beliefs: Tensor,
+    label: Tensor,
+    trusted: Tensor,
+    steps: int,
+    background: float = BACKGROUND,
+) -> Tensor:
     """The noise transition matrix after some steps of expectation and maximisation (Dawid & Skene, 1979).
 
     q_n(c) is the :func:`truth`, and c = y_n for trusted pairs; then T(c, y) ∝ Σ_{n: y_n = y} q_n(c). Of each class a
@@ -181,16 +258,16 @@ def improved(transition: Tensor, beliefs: Tensor, label: Tensor, trusted: Tensor
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
         steps: how many
+        background: share of each class that goes to all other labels alike
 
     Returns:
         float64 (C, C), rows sum to 1
     """
-    same = torch.eye(len(transition), dtype=torch.float64)
-    others = (1.0 - same) / max(len(transition) - 1, 1)
+    same, others = evenly(0.0, len(transition)), evenly(1.0, len(transition))
     for _ in range(steps):
         true = torch.where(trusted[:, None], same[label], truth(beliefs, transition, label))
         counts = torch.zeros_like(transition).index_add_(1, label, true.T)
-        counts += BACKGROUND * counts.sum(1, keepdim=True) * others + LEAST_BELIEF
+        counts += background * counts.sum(1, keepdim=True) * others + LEAST_BELIEF
         transition = counts / counts.sum(1, keepdim=True)
     return transition
 

@@ -2,7 +2,17 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from fiftyone_ecif.detect.labels import LEAST_BELIEF, estimate, improved, label_misalignment, neighbour_votes, truth
+from fiftyone_ecif.detect.labels import (
+    LEAST_BELIEF,
+    estimate,
+    even_rate,
+    evenly,
+    has_habits,
+    improved,
+    label_misalignment,
+    neighbour_votes,
+    truth,
+)
 
 
 def labelled(pairs=1500, classes=6, habit=None, rate=0.2, noise=0.9, seed=0):
@@ -70,6 +80,40 @@ def test_noise_with_habits_is_found_by_them_and_noise_without_as_well_as_before(
         assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.03)
         suspected = found.probability > 0.5
         assert found.probability[suspected].mean() == pytest.approx(wrong[suspected].mean(), abs=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_habits_are_told_from_chance_by_labels_left_out(seed):
+    for rate, pairs in ((0.05, 1500), (0.2, 300)):
+        for habit in (1, None):
+            _, beliefs, label, _, _ = labelled(pairs, habit=habit, rate=rate, noise=0.4, seed=seed)
+            assert has_habits(beliefs, label, nobody(pairs), seed) == (habit == 1)
+
+
+def test_pairs_that_are_trusted_say_nothing_of_habits():
+    _, beliefs, label, _, _ = labelled(habit=1, noise=0.4)
+    assert not has_habits(beliefs, label, ~nobody(1500))
+
+
+def test_the_rate_of_noise_without_habits_is_the_likeliest():
+    _, beliefs, label, wrong, _ = labelled(4_000, rate=0.05, noise=0.4)
+    found = even_rate(beliefs, label, nobody(4_000), 50)
+    assert found == pytest.approx(wrong.mean(), abs=0.01)
+
+    def surprise(rate):
+        return -(((beliefs.double() + LEAST_BELIEF) * evenly(rate, 6)[:, label].T).sum(1).log().sum())
+
+    assert surprise(found) < min(surprise(found - 0.005), surprise(found + 0.005))
+    trusted = torch.arange(4_000) < 2_000
+    assert even_rate(beliefs, label, trusted, 50) == pytest.approx(found / 2, rel=0.2)
+
+
+def test_few_wrong_labels_of_any_kind_are_not_taken_for_habits():
+    image, beliefs, label, wrong, _ = labelled(pairs=600, classes=12, rate=0.05, noise=0.5)
+    plain = average_precision_score(wrong, -beliefs.gather(1, label[:, None]).squeeze(1))
+    found = label_misalignment(image, label, beliefs, 0.0, nobody(600))
+    assert average_precision_score(wrong, found.probability) > plain - 0.01
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.02)
 
 
 def test_trusted_pairs_are_not_suspected_and_weigh_the_judges():
