@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import faiss
 
 MOST_COMPARED = 50_000
 """Rows up to which all are compared with all: beyond, an index is faster (docs/detection.md)."""
@@ -18,11 +24,11 @@ TIE_BREAK = 1e-3
 
 TIE_BREAK_WIDTH = 4
 
-CELLS, PROBED = 4, 16
-"""Cells of the index over √N, and how many of them are looked through for a row."""
+CELL, PROBED = 64, 24
+"""Rows in a cell of the index, on average, and cells that are looked through for a row."""
 
-TRAINING_STEPS, TRAINING_ROWS = 10, 64
-"""Of the k-means that lays the cells out; rows for each cell."""
+MOST_CENTRES = 8192
+"""Centres of cells that are compared one by one: more are looked for by an index of their own."""
 
 
 def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
@@ -47,27 +53,42 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
     everyone = torch.arange(len(rows))
     if len(rows) <= MOST_COMPARED:
         return _compared(queries, keys, everyone, k)
-    try:
-        import faiss
-    except ImportError:
+    if importlib.util.find_spec("faiss") is None:
         warnings.warn(
             f"{len(rows):,} rows are compared with each other one by one, which takes long: "
             "pip install 'fiftyone-ecif[faiss]' to find neighbours by an index.",
             stacklevel=2,
         )
         return _compared(queries, keys, everyone, k)
-    width, metric = keys.shape[1], faiss.METRIC_INNER_PRODUCT
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, round(CELLS * len(rows) ** 0.5), metric)
-    index.nprobe = PROBED
-    index.cp.niter, index.cp.max_points_per_centroid, index.cp.seed = TRAINING_STEPS, TRAINING_ROWS, seed
-    index.train(keys.numpy())
-    index.add(keys.numpy())
+    index = _index(keys.numpy(), np.random.default_rng(seed))
     found = torch.from_numpy(index.search(queries.numpy(), k + 1)[1])
     # Without the row itself; where it was not found, without the last.
     found = found.gather(1, (found == everyone[:, None]).int().argsort(dim=1, stable=True)[:, :k])
     unfound = (found < 0).any(1).nonzero().squeeze(1)
     found[unfound] = _compared(queries, keys, unfound, k)
     return found
+
+
+def _index(rows: np.ndarray, generator: np.random.Generator) -> faiss.Index:
+    """An inverted file whose cells do not grow with their number, so that N rows are indexed in N log N.
+
+    The centres of cells are rows drawn at random: where many rows are alike, or the same but for their random
+    coordinates, there are many cells. Where the centres are many, they are found as the rows are.
+    """
+    import faiss
+
+    width = rows.shape[1]
+    centres = rows[generator.choice(len(rows), -(-len(rows) // CELL), replace=False)]
+    if len(centres) > MOST_CENTRES:
+        quantizer = _index(centres, generator)
+    else:
+        quantizer = faiss.IndexFlatIP(width)
+        quantizer.add(centres)
+    index = faiss.IndexIVFFlat(quantizer, width, len(centres), faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = PROBED
+    index.train(centres)  # which leaves the centres as they are
+    index.add(rows)
+    return index
 
 
 def _compared(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Tensor:

@@ -18,12 +18,15 @@ def clustered(rows=1500, dim=24, centres=30, seed=0):
     return torch.nn.functional.normalize(found, dim=1)
 
 
-@pytest.fixture(params=["compared", "indexed"])
+@pytest.fixture(params=["compared", "indexed", "indexed twice"])
 def way(request, monkeypatch):
-    """Both ways to find neighbours, compared with a few rows at a time."""
-    if request.param == "indexed":
+    """The ways to find neighbours: compared with a few rows at a time, by an index, by one whose centres have one."""
+    if request.param != "compared":
         pytest.importorskip("faiss")
         monkeypatch.setattr(module, "MOST_COMPARED", 100)
+    if request.param == "indexed twice":
+        monkeypatch.setattr(module, "CELL", 8)
+        monkeypatch.setattr(module, "MOST_CENTRES", 50)
     monkeypatch.setattr(module, "SIMILARITIES", 2**15)
     return request.param
 
