@@ -23,9 +23,9 @@ PASSES = 3
 ROUNDS, STEPS = 5, 5
 """Of an estimate: rounds of the noise's steps and the weights' steps."""
 
-FOLDS, FOLD_STEPS, FOLD_BACKGROUND = 5, 10, 0.005
-"""Of the choice between noise with habits and without: parts left out in turn, steps on the others, and the share of
-a class that goes to all other labels alike where habits were seen in the others: less than where they are used."""
+FOLDS, FOLD_BACKGROUND = 5, 0.005
+"""Of the choice between noise with habits and without: parts left out in turn, and the share of a class that goes to
+all other labels alike where habits were seen in the other parts: less than where they are used."""
 
 ESTIMATED_FROM, ESTIMATED_PER_CLASS = 5_000, 50
 """Pairs that it is made from, at least and for each class, drawn at random, the trusted ones among them."""
@@ -200,8 +200,8 @@ def has_habits(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -
     for part in range(FOLDS):
         seen, asked = fold != part, (fold == part) & ~trusted
         known = beliefs[seen], label[seen], trusted[seen]
-        habits = improved(start, *known, FOLD_STEPS, FOLD_BACKGROUND)
-        even = evenly(even_rate(*known, FOLD_STEPS), len(start))
+        habits = improved(start, *known, STEPS, FOLD_BACKGROUND)
+        even = evenly(even_rate(*known, STEPS), len(start))
         believed = beliefs[asked].double() + LEAST_BELIEF
         # Σ_n log Σ_c p_n(c) T(c, y_n) with habits, less the same without
         likely, likely_even = ((believed * rates[:, label[asked]].T).sum(1) for rates in (habits, even))
