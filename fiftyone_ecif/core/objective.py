@@ -104,9 +104,15 @@ class Objective:
         share = held[count - 1] / held[-1]
         return replace(self, rounds=[batches[:count]], divisor=round(self.divisor * len(self.rounds) * share))
 
-    def rough(self) -> Objective:
-        """The objective over no more rounds than its curvature takes to estimate: one, of many pairs."""
-        return self.sample(max(CURVATURE_PAIRS, self.divisor))
+    @cached_property
+    def curvature_sample(self) -> Objective:
+        """The objective over as many of its rounds as hold 8,192 pairs: what its curvature is taken from.
+
+        Itself, where it does not hold more. Of many pairs this is one round. The curvature is an expectation over
+        random batches; next to what the scores themselves vary over rounds, so many pairs estimate it well enough.
+        """
+        rounds = self.rounds[: -(-CURVATURE_PAIRS // self.divisor)]
+        return self if len(rounds) == len(self.rounds) else replace(self, rounds=rounds)
 
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""
@@ -129,8 +135,11 @@ class Objective:
         return sum(totals) + self._anchor_value(theta), gradient
 
     def gauss_newton_product(self, scope: Scope, directions: Tensor) -> Tensor:
-        """(Gauss-Newton matrix of the mean batch loss + δ I) times directions (K, P)  (ECIF.md §5)."""
-        products = list(self.over_parts(_gauss_newton_product, scope, directions))
+        """H = Gauss-Newton matrix of the mean batch loss + δ I, times directions (K, P)  (ECIF.md §5).
+
+        The matrix is that of the :attr:`curvature_sample`.
+        """
+        products = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
         return sum(products[1:], products[0]) + self.anchor * directions
 
     def _anchor_value(self, theta: Tensor) -> float:

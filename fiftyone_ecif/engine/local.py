@@ -243,25 +243,16 @@ class _Run:
         return found
 
     def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
-        """s = H⁻¹ b for b (K, P): on few rounds first, so that little is left to do on all of them."""
-        settings, scope = self.settings, fitted.scope
-        damped = replace(fitted.objective, anchor=fitted.objective.anchor + settings.damping)
-
-        def solved(objective: Objective, tolerance: float, start: Tensor | None) -> Solution:
-            return conjugate_gradients(
-                lambda directions: objective.gauss_newton_product(scope, directions),
-                targets,
-                fitted.preconditioner,
-                tolerance,
-                settings.max_iterations,
-                start,
-                progress=self.progress,
-            )
-
-        rough = damped.rough()
-        start = None if rough is damped else solved(rough, settings.tolerance / 4, None)
-        found = solved(damped, settings.tolerance, start and start.vectors)
-        return replace(found, iterations=found.iterations + start.iterations) if start else found
+        """s = H⁻¹ b for b (K, P)."""
+        damped = replace(fitted.objective, anchor=fitted.objective.anchor + self.settings.damping)
+        return conjugate_gradients(
+            lambda directions: damped.gauss_newton_product(fitted.scope, directions),
+            targets,
+            fitted.preconditioner,
+            self.settings.tolerance,
+            self.settings.max_iterations,
+            progress=self.progress,
+        )
 
     def say_once(self, warning: str) -> None:
         """Add a warning unless it was said of another fit already."""

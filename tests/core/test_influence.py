@@ -350,9 +350,27 @@ def test_a_sample_of_the_batches_weighs_what_all_of_them_do():
     assert [len(batches) for batches in sample.rounds] == [3]
     assert torch.equal(torch.cat(sample.rounds[0]).sort().values, torch.arange(6, 24))
     assert sample.weight * 18 == pytest.approx(objective.weight * 54)
-    assert objective.rough() is objective
     monotone = replace(objective, rounds=objective.rounds[:1] * 2)  # the same round twice: its half is all of it
     direction = torch.randn(1, head.size, dtype=torch.float64)
     torch.testing.assert_close(
         monotone.sample(18).gauss_newton_product(head, direction), monotone.gauss_newton_product(head, direction)
     )
+
+
+@pytest.mark.parametrize(("enough", "held"), [(1000, 3), (49, 3), (48, 2), (24, 1), (5, 1)])
+def test_curvature_is_taken_from_as_many_rounds_as_hold_enough_pairs(enough, held, monkeypatch):
+    """A removal takes no more of them; gradients, and where there are too few pairs all else, stay as they are."""
+    objective, head = make_objective(pairs=24, batch_size=8, rounds=3)
+    direction = torch.randn(1, head.size, dtype=torch.float64)
+    gradient = objective.value_and_gradient(head)[1]
+    monkeypatch.setattr("fiftyone_ecif.core.objective.CURVATURE_PAIRS", enough)
+    objective = replace(objective)  # nothing is remembered of the other choice
+    assert (
+        len(objective.curvature_sample.rounds)
+        == held
+        == len(objective.without(torch.arange(24) < 20).curvature_sample.rounds)
+    )
+    assert (objective.curvature_sample is objective) == (held == 3)
+    expected = dense_gauss_newton(replace(objective, rounds=objective.rounds[:held]), head, "clip")
+    torch.testing.assert_close(objective.gauss_newton_product(head, direction), direction @ expected)
+    assert torch.equal(objective.value_and_gradient(head)[1], gradient)
