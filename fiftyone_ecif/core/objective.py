@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.core.losses import ContrastiveLoss
 from fiftyone_ecif.core.partition import without
+from fiftyone_ecif.core.rows import curvature_cotangent, value_and_cotangent
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
@@ -122,7 +123,7 @@ class Objective:
 
     def value(self, scope: Scope) -> float:
         """J(θ), in nats."""
-        total = sum(self.loss.sum_loss(batch.similarity()).item() for _, batch in self.linearizations(scope))
+        total = sum(value_and_cotangent(self.loss, batch)[0] for _, batch in self.linearizations(scope))
         return total * self.weight + self._anchor_value(scope.vector())
 
     def value_and_gradient(self, scope: Scope) -> tuple[float, Tensor]:
@@ -149,17 +150,14 @@ class Objective:
 def _value_and_gradient(part: Objective, scope: Scope, progress: Progress) -> tuple[float, Tensor]:
     total, gradient = 0.0, torch.zeros_like(scope.vector())
     for _, batch in part.linearizations(scope):
-        similarity = batch.similarity()
-        total += part.loss.sum_loss(similarity).item()
-        cotangent = part.loss.similarity_cotangent(similarity)
-        gradient += batch.pull_back(batch.cotangent(cotangent[None]))[0]
+        value, cotangent = value_and_cotangent(part.loss, batch)
+        total += value
+        gradient += batch.pull_back(cotangent)[0]
     return total * part.weight, gradient * part.weight
 
 
 def _gauss_newton_product(part: Objective, scope: Scope, directions: Tensor, progress: Progress) -> Tensor:
     result = torch.zeros_like(directions)
     for _, batch in part.linearizations(scope):
-        tangents = batch.similarity_tangent(directions)
-        product = part.loss.curvature_product(batch.similarity(), tangents)
-        result += batch.pull_back(batch.cotangent(product))
+        result += batch.pull_back(curvature_cotangent(part.loss, batch, directions))
     return result * part.weight

@@ -9,6 +9,7 @@ from oracle import make_features, make_head, role_functions, similarity_of, sum_
 
 from fiftyone_ecif.core import (
     LOSSES,
+    Linearization,
     Objective,
     PreparedRemovals,
     RemovalForecast,
@@ -22,9 +23,9 @@ from fiftyone_ecif.core import (
     partitions,
     removal_gradients,
     removal_step,
+    rows,
     self_influence,
 )
-from fiftyone_ecif.core.scores import batch_derivatives
 
 KINDS = ["clip", "siglip"]
 
@@ -327,17 +328,26 @@ def test_scores_do_not_depend_on_the_device(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [1, 3, 9])
-def test_scores_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kind, rows, monkeypatch):
+@pytest.mark.parametrize("held", [1, 3, 9])
+def test_results_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kind, held, monkeypatch):
     """A hard negative among them: rows where 1 − P cancels are computed apart."""
     objective, head = make_objective(kind, pairs=10, batch_size=10, logit_scale=3.5)
     batch = head.linearize(*objective.pairs.gather(torch.arange(10)))
     batch.text = torch.cat([batch.image[1:2], batch.text[1:]])
-    solutions = torch.randn(2, head.size, dtype=torch.float64)
-    whole = objective.loss.role_derivatives(batch.similarity(), batch.similarity_tangent(solutions))
-    monkeypatch.setattr(losses, "_CACHED_CELLS", {True: 20 * min(2, rows), False: 20})
-    chunked = batch_derivatives(objective.loss, batch, solutions, whole_bytes=rows * 3 * 10 * 8)
-    for ours, expected in zip(chunked, whole, strict=True):
+    directions = torch.randn(2, head.size, dtype=torch.float64)
+
+    def everything():
+        value, gradient = rows.value_and_cotangent(objective.loss, batch)
+        sampled = rows.sampled_cotangent(objective.loss, batch, 2, torch.Generator().manual_seed(0))
+        found = [gradient, rows.curvature_cotangent(objective.loss, batch, directions), sampled]
+        parts = [part for each in found for part in each if part is not None]
+        return [torch.tensor(value), *parts, *rows.role_derivatives(objective.loss, batch, directions)]
+
+    whole = everything()
+    monkeypatch.setattr(losses, "_CACHED_CELLS", {True: 20 * min(2, held), False: 20})
+    monkeypatch.setattr(rows, "WHOLE_BYTES", held * 2 * 10 * 8)
+    monkeypatch.delattr(Linearization, "similarity")  # S is not asked for
+    for ours, expected in zip(everything(), whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 
