@@ -1,4 +1,4 @@
-"""Kronecker-factored curvature: the solver's preconditioner, and a whole inverse where that is enough (ECIF.md §5)."""
+"""Kronecker-factored curvature: a whole inverse where that is enough, and a preconditioner (ECIF.md §5)."""
 
 from __future__ import annotations
 
