@@ -56,7 +56,7 @@ def conjugate_gradients(
     """
     if not targets.isfinite().all():
         raise ValueError(
-            "The gradient of the target loss is not finite: look for NaN in the features or the logit scale."
+            "The gradient to solve for is not finite: look for NaN or huge numbers in features, weights or logit scale."
         )
     norms = targets.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)
     solution, residual = torch.zeros_like(targets), targets.clone()
