@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fiftyone_ecif.curation.cost import EFFICIENCY, FLOAT_BYTES, embedding_cost, product_speed
 from fiftyone_ecif.engine.settings import EXACT_SELF_INFLUENCE
 
-FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 68.0, 32.0, 3.1
+FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 64.0, 9.7, 3.2
 """Of a run with four rounds, in epochs of one forward and backward pass over the pairs by autograd: measured."""
 SELF_INFLUENCE_EPOCHS = {"exact": 190.0, "probes": 26.0}
 """Measured; and 32 score passes of one round."""

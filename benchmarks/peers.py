@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+import multiprocessing
 import os
+import resource
+import signal
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +37,12 @@ from benchmarks.statistics import rank_correlation
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
-    KroneckerCurvature,
     Objective,
     RemovalForecast,
     TensorPairs,
     conjugate_gradients,
     fit_to_rest,
     influence,
-    kronecker_curvature,
     partitions,
 )
 from fiftyone_ecif.engine import Settings
@@ -216,6 +219,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128, help="of the shared space")
     parser.add_argument("--feature-dim", type=int, default=128, help="of the features of either tower")
     parser.add_argument("--batch", type=int, default=256, help="B")
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="which of them to run")
+    parser.add_argument("--limit", type=int, help="processor seconds after which a peer is stopped; none by default")
     parser.add_argument("--seed", type=int, default=0, help="of features and partitions")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     asked = parser.parse_args()
@@ -225,8 +230,8 @@ def main() -> None:
     write_asked(asked, figures)
 
 
-def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figures:
-    """Seconds of ours, of every peer and of refits, one after the other in one process, by name."""
+def measure(asked: argparse.Namespace) -> Figures:
+    """Seconds of ours, of every peer and of refits, one after the other in one run, by name."""
     count = asked.pairs
     with tempfile.TemporaryDirectory() as name:
         write_made_up_store(Path(name), count + TARGETS, asked.feature_dim, asked.seed)
@@ -237,46 +242,78 @@ def measure(asked: argparse.Namespace, peers: dict[str, Peer] = PEERS) -> Figure
     settings = Settings(batch_size=asked.batch, seed=asked.seed)
     plain = Objective(train, partitions(count, asked.batch, settings.rounds, asked.seed), LOSSES["clip"])
     objective = anchored(plain, head, settings)
-    curvature = kronecker_curvature(objective, head, objective.anchor)
-    fit = fit_to_rest(objective, head, curvature.solve)
+    fit = fit_to_rest(objective, head, torch.clone)
     assert isinstance(fit.scope, Head)
     fitted, target_loss = fit.scope, mean_loss(target, "clip", settings, TARGET)
 
     our_seconds, (solution, value) = timed(lambda: ours(objective, target_loss, fitted, settings))
-    figures: Figures = {"seconds_ours": our_seconds.clock, "load": os.getloadavg()[0]}
-    others = TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1])
+    figures: Figures = {"seconds_ours": our_seconds.clock, "seconds_ours_cpu": our_seconds.processor}
+    figures["load"] = os.getloadavg()[0]
+    figures |= refit_figures(objective, fitted, solution, asked.seed)
+    model = PositiveRole(fitted, TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1]))
     pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
-    for name, peer in peers.items():
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = PositiveRole(fitted, others)
-            seconds, found = timed(lambda: peer(model, pairs, queries, objective.anchor, Path(folder)))  # noqa: B023
-        print(f"{name:<40}{seconds.clock:.4g} s", flush=True)
+    for name in asked.peers:
+        found = within(asked.limit, PEERS[name], model, pairs, queries, objective.anchor)
+        if found is None:
+            print(f"{name:<40}not finished after {asked.limit} processor seconds", flush=True)
+            figures[f"times_faster_{name}_cpu_at_least"] = asked.limit / our_seconds.processor
+            continue
+        seconds, scores = found
+        print(f"{name:<40}{seconds.processor:.4g} processor seconds", flush=True)
         figures |= seconds.over(our_seconds, name)
-        figures[f"rank_correlation_{name}"] = float(rank_correlation(found.detach().numpy(), value.numpy()))
-    return figures | refit_figures(objective, fitted, curvature, solution, asked.seed)
+        figures[f"rank_correlation_{name}"] = float(rank_correlation(scores.numpy(), value.numpy()))
+    return figures
+
+
+def within(
+    limit: int | None, peer: Peer, model: PositiveRole, train: TensorDataset, target: TensorDataset, anchor: float
+) -> tuple[Seconds, Tensor] | None:
+    """A peer's seconds and scores, taken in a process of its own; None if its processor seconds ran out before."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_run_peer, args=(sender, limit, peer, model, train, target, anchor))
+    child.start()
+    sender.close()
+    try:
+        seconds, scores = receiver.recv()
+        return seconds, torch.tensor(scores)
+    except EOFError:
+        child.join()
+        if child.exitcode == -signal.SIGXCPU:
+            return None
+        raise RuntimeError(f"{peer.__name__} failed; see above.") from None
+    finally:
+        child.join()
+
+
+def _run_peer(sender: Connection, limit: int | None, peer: Callable[..., Tensor], *task: Any) -> None:
+    if limit is not None:
+        spent = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = math.ceil(spent.ru_utime + spent.ru_stime) + limit
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        taken, scores = timed(lambda: peer(*task, Path(folder)))
+    sender.send((taken, scores.detach().tolist()))
 
 
 def ours(objective: Objective, target: Objective, head: Head, settings: Settings) -> tuple[Tensor, Tensor]:
-    """s = H⁻¹ ∇C, (P,), and the values of all pairs in all rounds' mean, (N,): curvature, solve and scores."""
-    curvature = kronecker_curvature(objective, head, objective.anchor)
+    """s = H⁻¹ ∇C, (P,), and the values of all pairs in all rounds' mean, (N,): target gradient, solve and scores."""
     solution = conjugate_gradients(
         lambda directions: objective.gauss_newton_product(head, directions),
         target.value_and_gradient(head)[1][None],
-        curvature.solve,
+        torch.clone,
         settings.tolerance,
     )
     return solution.vectors[0], influence(objective, head, solution.vectors).value("exact").mean(0)[0]
 
 
-def refit_figures(
-    objective: Objective, head: Head, curvature: KroneckerCurvature, solution: Tensor, seed: int
-) -> Figures:
+def refit_figures(objective: Objective, head: Head, solution: Tensor, seed: int) -> Figures:
     """Seconds of refitting the head without a group, and of predicting what that does to the target."""
     generator = torch.Generator().manual_seed(seed)
     groups = torch.rand(GROUPS, len(objective.pairs), generator=generator) < REMOVED
     refits, _ = timed(
-        lambda: [fit_to_rest(objective.without(group), head, curvature.solve).scope for group in groups[:REFITS]]
+        lambda: [fit_to_rest(objective.without(group), head, torch.clone).scope for group in groups[:REFITS]]
     )
     prepared, forecast = timed(lambda: RemovalForecast(objective, head, solution))
     predicted, _ = timed(lambda: [forecast.change(group) for group in groups])

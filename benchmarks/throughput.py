@@ -26,6 +26,7 @@ from benchmarks.made_up_store import fitting_head, open_made_up_store, write_mad
 from benchmarks.measured import Measured
 from benchmarks.memory import peak_memory
 from benchmarks.statistics import rank_correlation
+from benchmarks.tower_speed import tower_figures
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
@@ -60,7 +61,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="B")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: two workers are timed, too")
-    parser.add_argument("--scope", choices=["head"], default="head", help="scopes in the towers: benchmarks.fidelity")
+    parser.add_argument(
+        "--scope", default="head", help="head, or lora, full or a regular expression of parameters' names: its passes"
+    )
+    parser.add_argument("--scope-model", default="ecif-tiny-vit", help="of scopes inside the towers; random weights")
     parser.add_argument("--tolerance", type=float, default=Settings.tolerance, help="of the solver")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of every timing; the median is reported")
     parser.add_argument("--embed-pairs", type=int, default=32, help="images of the towers' timing; 0: none")
@@ -75,7 +79,13 @@ def main() -> None:
 
 
 def measure(asked: argparse.Namespace, folder: Path) -> Figures:
-    """All figures of one run, by name."""
+    """All figures of one run, by name; of a scope inside the towers those of its own passes."""
+    figures: Figures = {"threads": float(torch.get_num_threads()), "load": os.getloadavg()[0]}
+    if asked.scope != "head":
+        settings = run_settings(asked)
+        return figures | tower_figures(
+            folder, asked.scope_model, asked.scope, asked.pairs, settings, asked.device, asked.repeats
+        )
     held_out = asked.pairs // TARGET_SHARE
     write_made_up_store(folder, asked.pairs + held_out, asked.feature_dim, asked.seed)
     head = fitting_head(asked.dim, asked.feature_dim, asked.seed).to(asked.device)
@@ -83,7 +93,6 @@ def measure(asked: argparse.Namespace, folder: Path) -> Figures:
     def opened(count: int) -> Pairs:
         return open_made_up_store(folder, count, asked.feature_dim)
 
-    figures: Figures = {"threads": float(torch.get_num_threads()), "load": os.getloadavg()[0]}
     figures |= score_figures(opened(asked.pairs), head, asked)
     figures |= solve_figures(opened(asked.pairs + held_out), held_out, head, asked, figures["epoch_seconds"])
     figures |= growth_figures(opened(asked.pairs), head, asked)
@@ -99,6 +108,11 @@ def measure(asked: argparse.Namespace, folder: Path) -> Figures:
 
         figures |= cluster_figures(opened(asked.pairs), head, asked.batch, asked.seed, asked.repeats)
     return figures
+
+
+def run_settings(asked: argparse.Namespace) -> Settings:
+    """A run of the engine as it was asked for."""
+    return Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed, tolerance=asked.tolerance)
 
 
 def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figures:
@@ -194,10 +208,9 @@ def solve_figures(pairs: Pairs, held_out: int, head: Head, asked: argparse.Names
     """A run of the engine with trusted pairs as its target, its steps in epochs of one pass over the pairs."""
     count = len(pairs) - held_out
     training, target = Subset(pairs, torch.arange(count)), Subset(pairs, torch.arange(count, len(pairs)))
-    settings = Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed, tolerance=asked.tolerance)
     # One probe: self-influence is timed apart.
     attributed = replace(Attributed.of_head(head, training, target), probes=1)
-    outcome = compute(attributed, "clip", settings, asked.device)
+    outcome = compute(attributed, "clip", run_settings(asked), asked.device)
     report = outcome.reports[0]
     first = Objective(
         training, [partitions(count, asked.batch, 1, asked.seed)[0][:1]], LOSSES["clip"], report.anchor, head.vector()

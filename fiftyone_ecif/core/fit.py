@@ -43,8 +43,6 @@ def fit_to_rest(
 ) -> Fit:
     """Minimise the objective by Gauss-Newton steps, each solved as exactly as it deserves.
 
-    Gradients are the whole objective's; the curvature of a step is that of its :meth:`~Objective.rough` form.
-
     Args:
         objective: J
         scope: where to start
@@ -58,7 +56,6 @@ def fit_to_rest(
     Returns:
         a :class:`Fit`; a fit that is not at rest is reported there, not raised
     """
-    rough = objective.rough()
     value, gradient = objective.value_and_gradient(scope)
     scale = gradient_scale or gradient.norm().item() or 1.0
     relative = gradient.norm().item() / scale
@@ -66,7 +63,7 @@ def fit_to_rest(
     while relative > tolerance and steps < max_steps:
         progress(step, steps, max_steps)
         solution = conjugate_gradients(
-            lambda direction: rough.gauss_newton_product(scope, direction),  # noqa: B023 - called at once
+            lambda direction: objective.gauss_newton_product(scope, direction),  # noqa: B023 - called at once
             gradient[None],
             preconditioner,
             tolerance=min(0.1, relative**0.5),  # far from rest an exact step is wasted

@@ -1,4 +1,4 @@
-"""Kronecker-factored curvature: the solver's preconditioner, and a whole inverse where that is enough (ECIF.md §5)."""
+"""Kronecker-factored curvature: a whole inverse where that is enough, and a preconditioner (ECIF.md §5)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.rows import sampled_cotangent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
 
 
@@ -142,14 +143,14 @@ def _fisher_samples(
     count = part.batch_count
     for done, (index, batch) in enumerate(part.linearizations(scope), start=half * count):
         progress("Curvature", done, 2 * count)
-        similarity = batch.similarity()
-        if not similarity.isfinite().all():
+        factors = batch.image, batch.text, batch.logit_scale.exp(), batch.logit_bias
+        if not all(part.isfinite().all() for part in factors if part is not None):
             raise ValueError(
                 "Similarities are not finite: look for NaN or huge numbers in features, weights or logit scale."
             )
         # A batch's draws are its own, so that it does not matter which worker makes them.
         generator.manual_seed(seed * 1_000_003 + int(index[0]))
-        yield batch, batch.cotangent(part.loss.sample_curvature_root(similarity, samples, generator))
+        yield batch, sampled_cotangent(part.loss, batch, samples, generator)
     progress("Curvature", (half + 1) * count, 2 * count)
 
 

@@ -33,25 +33,46 @@ class Roles(NamedTuple):
 
 
 class ContrastiveLoss(ABC):
-    """A batch's summed loss as a function of S (B, B): batch mean times B, rows are images."""
+    """A batch's summed loss as a function of S (B, B): batch mean times B, rows are images.
+
+    Both directions of a loss are sums over rows, of S and of Sᵀ. What ``half_…`` gives is one direction's: with
+    ``dim`` 1 of rows (b, B) of S or of Sᵀ, of which the first is pair ``first``'s; with ``dim`` 0 of all columns of S.
+    """
+
+    def sum_loss(self, similarity: Tensor) -> Tensor:
+        """The batch's loss, summed over its pairs, in nats; a differentiable scalar."""
+        return self.half_loss(similarity, 1) + self.half_loss(similarity, 0)
 
     def similarity_cotangent(self, similarity: Tensor) -> Tensor:
         """∂(sum loss)/∂S, (B, B)."""
-        with torch.enable_grad():
-            leaf = similarity.detach().requires_grad_()
-            return torch.autograd.grad(self.sum_loss(leaf), leaf)[0]
+        return self.half_cotangent(similarity, 1) + self.half_cotangent(similarity, 0)
 
-    @abstractmethod
-    def sum_loss(self, similarity: Tensor) -> Tensor:
-        """The batch's loss, summed over its pairs, in nats; a differentiable scalar."""
-
-    @abstractmethod
     def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
         """∂²(sum loss)/∂S² applied to Ṡ (K, B, B): the core of the Gauss-Newton product (ECIF.md §5)."""
+        return self.half_curvature_product(similarity, tangents, 1) + self.half_curvature_product(
+            similarity, tangents, 0
+        )
 
-    @abstractmethod
     def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
         """Random S̄ (samples, B, B) with E[S̄ S̄ᵀ] = ∂²(sum loss)/∂S², the model's own labels drawn (Fisher sampling)."""
+        rows, columns = (self.half_curvature_root(side, samples, generator) for side in (similarity, similarity.T))
+        return rows + columns.mT
+
+    @abstractmethod
+    def half_loss(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        """One direction of :meth:`sum_loss`."""
+
+    @abstractmethod
+    def half_cotangent(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        """One direction of :meth:`similarity_cotangent`, (b, B)."""
+
+    @abstractmethod
+    def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
+        """One direction of :meth:`curvature_product`, (K, b, B)."""
+
+    @abstractmethod
+    def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        """One direction of :meth:`sample_curvature_root`, of rows, (samples, b, B)."""
 
     @abstractmethod
     def roles(self, similarity: Tensor) -> Roles:
@@ -93,33 +114,28 @@ class ContrastiveLoss(ABC):
 class ClipLoss(ContrastiveLoss):
     """open_clip's ClipLoss: ½ Σ_n [−log P_nn − log Q_nn], P and Q the softmax over rows and columns of S."""
 
-    def sum_loss(self, similarity: Tensor) -> Tensor:
-        target = torch.arange(len(similarity), device=similarity.device)
-        return 0.5 * (
-            F.cross_entropy(similarity, target, reduction="sum")
-            + F.cross_entropy(similarity.T, target, reduction="sum")
-        )
+    def half_loss(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        at, own = _own_entries(similarity, first)
+        return 0.5 * (similarity.logsumexp(dim).sum() - similarity[at, own].sum())
 
-    def similarity_cotangent(self, similarity: Tensor) -> Tensor:
-        # ½ (P + Q) − I
-        result = 0.5 * (similarity.softmax(1) + similarity.softmax(0))
-        result.diagonal().sub_(1.0)
+    def half_cotangent(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        # ½ (P − I)
+        at, own = _own_entries(similarity, first)
+        result = 0.5 * similarity.softmax(dim)
+        result[at, own] -= 0.5
         return result
 
-    def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
-        # ½ [P∘(Ṡ − m 1ᵀ) + Q∘(Ṡ − 1 cᵀ)],  m_i = Σ_j P_ij Ṡ_ij,  c_j = Σ_i Q_ij Ṡ_ij
-        rows, columns = similarity.softmax(1), similarity.softmax(0)
-        weighted_rows, weighted_columns = rows * tangents, columns * tangents
-        m, c = weighted_rows.sum(-1, keepdim=True), weighted_columns.sum(-2, keepdim=True)
-        return 0.5 * (weighted_rows - rows * m + weighted_columns - columns * c)
+    def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
+        # ½ P∘(Ṡ − m 1ᵀ),  m_i = Σ_j P_ij Ṡ_ij;  with Q and c_j = Σ_i Q_ij Ṡ_ij along columns
+        probability = similarity.softmax(dim)
+        weighted = probability * tangents
+        return 0.5 * (weighted - probability * weighted.sum(dim - 2, keepdim=True))
 
-    def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
         # A row's curvature P_i∘(δ − P_i) is the covariance of (one-hot − P_i); rows and columns are drawn apart.
-        def draw(probability: Tensor) -> Tensor:
-            choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
-            return F.one_hot(choice.T, probability.shape[1]).to(probability) - probability
-
-        return (draw(similarity.softmax(1)) + draw(similarity.softmax(0).T).mT) * 0.5**0.5
+        probability = similarity.softmax(1)
+        choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
+        return (F.one_hot(choice.T, probability.shape[1]).to(probability) - probability) * 0.5**0.5
 
     def roles(self, similarity: Tensor) -> Roles:
         rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
@@ -202,33 +218,35 @@ class SigLipLoss(ContrastiveLoss):
     The loss is a sum over cells, so deleting a pair deletes its row and its column: both negative forms agree.
     """
 
-    @staticmethod
-    def _sign(similarity: Tensor) -> Tensor:
-        return 2.0 * torch.eye(len(similarity), dtype=similarity.dtype, device=similarity.device) - 1.0
+    def half_loss(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        return 0.5 * self._cells(similarity, first).sum()
 
-    def sum_loss(self, similarity: Tensor) -> Tensor:
-        return -F.logsigmoid(self._sign(similarity) * similarity).sum()
+    def half_cotangent(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
+        at, own = _own_entries(similarity, first)
+        result = 0.5 * similarity.sigmoid()  # −z σ(−z S) is σ(S) off the diagonal and σ(S) − 1 on it
+        result[at, own] -= 0.5
+        return result
 
-    def similarity_cotangent(self, similarity: Tensor) -> Tensor:
-        sign = self._sign(similarity)
-        return -sign * torch.sigmoid(-sign * similarity)
-
-    def curvature_product(self, similarity: Tensor, tangents: Tensor) -> Tensor:
+    def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
         probability = similarity.sigmoid()
-        return probability * (1.0 - probability) * tangents
+        return 0.5 * probability * (1.0 - probability) * tangents
 
-    def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-        probability = similarity.sigmoid().expand(samples, -1, -1)
-        return torch.bernoulli(probability, generator=generator) - probability
+    def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+        probability = similarity.sigmoid()[:, None].expand(-1, samples, -1)  # rows first: a row's draws are its own
+        return (torch.bernoulli(probability, generator=generator) - probability).transpose(0, 1) * 0.5**0.5
+
+    @staticmethod
+    def _cells(similarity: Tensor, first: int = 0) -> Tensor:
+        """−log σ(z_ij S_ij)."""
+        at, own = _own_entries(similarity, first)
+        return F.softplus(similarity).index_put((at, own), F.softplus(-similarity[at, own]))
 
     def roles(self, similarity: Tensor) -> Roles:
-        return self._roles(-F.logsigmoid(self._sign(similarity) * similarity))
+        return self._roles(self._cells(similarity))
 
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
         at, own = _own_entries(similarity, first)
-        cells = similarity.sigmoid()  # −z σ(−z S) is σ(S) off the diagonal and σ(S) − 1 on it
-        cells[at, own] -= 1.0
-        cells = cells * tangents
+        cells = 2.0 * self.half_cotangent(similarity, 1, first) * tangents
         total.positive[:, own] += 0.5 * cells[:, at, own]  # every cell is in a row of S and in one of Sᵀ
         cells[:, at, own] = 0.0
         negative = cells.sum(-2)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.core.losses import ContrastiveLoss
 from fiftyone_ecif.core.partition import without
+from fiftyone_ecif.core.rows import curvature_cotangent, value_and_cotangent
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
@@ -104,9 +105,15 @@ class Objective:
         share = held[count - 1] / held[-1]
         return replace(self, rounds=[batches[:count]], divisor=round(self.divisor * len(self.rounds) * share))
 
-    def rough(self) -> Objective:
-        """The objective over no more rounds than its curvature takes to estimate: one, of many pairs."""
-        return self.sample(max(CURVATURE_PAIRS, self.divisor))
+    @cached_property
+    def curvature_sample(self) -> Objective:
+        """The objective over as many of its rounds as hold 8,192 pairs: what its curvature is taken from.
+
+        Itself, where it does not hold more. Of many pairs this is one round. The curvature is an expectation over
+        random batches; next to what the scores themselves vary over rounds, so many pairs estimate it well enough.
+        """
+        rounds = self.rounds[: -(-CURVATURE_PAIRS // self.divisor)]
+        return self if len(rounds) == len(self.rounds) else replace(self, rounds=rounds)
 
     def linearizations(self, scope: Scope) -> Iterator[tuple[Tensor, Linearization]]:
         """Every batch of every round: its indices and its linearization at the scope's θ."""
@@ -116,7 +123,7 @@ class Objective:
 
     def value(self, scope: Scope) -> float:
         """J(θ), in nats."""
-        total = sum(self.loss.sum_loss(batch.similarity()).item() for _, batch in self.linearizations(scope))
+        total = sum(value_and_cotangent(self.loss, batch)[0] for _, batch in self.linearizations(scope))
         return total * self.weight + self._anchor_value(scope.vector())
 
     def value_and_gradient(self, scope: Scope) -> tuple[float, Tensor]:
@@ -129,8 +136,11 @@ class Objective:
         return sum(totals) + self._anchor_value(theta), gradient
 
     def gauss_newton_product(self, scope: Scope, directions: Tensor) -> Tensor:
-        """(Gauss-Newton matrix of the mean batch loss + δ I) times directions (K, P)  (ECIF.md §5)."""
-        products = list(self.over_parts(_gauss_newton_product, scope, directions))
+        """H = Gauss-Newton matrix of the mean batch loss + δ I, times directions (K, P)  (ECIF.md §5).
+
+        The matrix is that of the :attr:`curvature_sample`.
+        """
+        products = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
         return sum(products[1:], products[0]) + self.anchor * directions
 
     def _anchor_value(self, theta: Tensor) -> float:
@@ -140,17 +150,14 @@ class Objective:
 def _value_and_gradient(part: Objective, scope: Scope, progress: Progress) -> tuple[float, Tensor]:
     total, gradient = 0.0, torch.zeros_like(scope.vector())
     for _, batch in part.linearizations(scope):
-        similarity = batch.similarity()
-        total += part.loss.sum_loss(similarity).item()
-        cotangent = part.loss.similarity_cotangent(similarity)
-        gradient += batch.pull_back(batch.cotangent(cotangent[None]))[0]
+        value, cotangent = value_and_cotangent(part.loss, batch)
+        total += value
+        gradient += batch.pull_back(cotangent)[0]
     return total * part.weight, gradient * part.weight
 
 
 def _gauss_newton_product(part: Objective, scope: Scope, directions: Tensor, progress: Progress) -> Tensor:
     result = torch.zeros_like(directions)
     for _, batch in part.linearizations(scope):
-        tangents = batch.similarity_tangent(directions)
-        product = part.loss.curvature_product(batch.similarity(), tangents)
-        result += batch.pull_back(batch.cotangent(product))
+        result += batch.pull_back(curvature_cotangent(part.loss, batch, directions))
     return result * part.weight

@@ -114,15 +114,14 @@ class Linearization(ABC):
 
     def cotangent(self, similarity_cotangent: Tensor) -> Cotangent:
         """Derivatives by S, (K, B, B), carried to the embeddings: ū = τ S̄ v, v̄ = τ S̄ᵀ u, and the scalars'."""
+        total = similarity_cotangent.sum((-1, -2)) if self.logit_bias is not None else None
+        return self.carried(similarity_cotangent @ self.text, similarity_cotangent.mT @ self.image, total)
+
+    def carried(self, image: Tensor, text: Tensor, total: Tensor | None) -> Cotangent:
+        """The same from S̄ v and S̄ᵀ u, (K, B, D) each, and Σ S̄, (K,)."""
         scale = self.logit_scale.exp()
-        image = scale * (similarity_cotangent @ self.text)
-        text = scale * (similarity_cotangent.mT @ self.image)
-        return Cotangent(
-            image,
-            text,
-            (image * self.image).sum((-1, -2)),
-            None if self.logit_bias is None else similarity_cotangent.sum((-1, -2)),
-        )
+        image, text = scale * image, scale * text
+        return Cotangent(image, text, (image * self.image).sum((-1, -2)), None if self.logit_bias is None else total)
 
     @abstractmethod
     def tangent(self, directions: Tensor) -> Tangent:

@@ -8,12 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.losses import ContrastiveLoss, Roles
+from fiftyone_ecif.core.losses import Roles
 from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.rows import role_derivatives
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
-
-WHOLE_BYTES = 1 << 28
-"""What S and Ṡ of a batch may take in memory: 4,096 pairs and one target take half of it."""
 
 
 def influence(
@@ -40,42 +38,12 @@ def influence(
     for number, batches in enumerate(objective.rounds):
         for index in batches:
             batch = scope.linearize(*objective.pairs.gather(index))
-            derivatives = batch_derivatives(objective.loss, batch, solutions)
+            derivatives = role_derivatives(objective.loss, batch, solutions)
             for part, derivative in zip(parts, derivatives, strict=True):
                 part[number, :, index] = derivative.to(part.device) / objective.divisor
             done += 1
             progress("Scores", done, objective.batch_count)
     return Roles(*parts)
-
-
-def batch_derivatives(
-    loss: ContrastiveLoss, batch: Linearization, solutions: Tensor, whole_bytes: int = WHOLE_BYTES
-) -> Roles:
-    """⟨s, ∇pos_n⟩, ⟨s, ∇neg_n⟩ and ⟨s, ∇negx_n⟩ of one batch  (ECIF.md §4).
-
-    S and Ṡ are formed whole where they fit; else once per direction of the loss, so many rows at a time as fit.
-
-    Args:
-        loss: of the batch
-        batch: B pairs at θ̂
-        solutions: (K, P)
-        whole_bytes: what S and Ṡ may take together
-
-    Returns:
-        :class:`Roles` of shape (K, B), the same but for rounding whatever ``whole_bytes`` is
-    """
-    count = len(batch.image)
-    row_bytes = (1 + len(solutions)) * count * solutions.element_size()
-    together = max(1, whole_bytes // row_bytes)
-    if together >= count:
-        return loss.role_derivatives(batch.similarity(), batch.similarity_tangent(solutions))
-    total = Roles(*solutions.new_zeros(len(Roles._fields), len(solutions), count))
-    similarity, tangents = batch.similarity_factors(), batch.tangent_factors(solutions)
-    for rows, row_tangents in ((similarity, tangents), (similarity.transposed, tangents.transposed)):
-        for start in range(0, count, together):
-            part = slice(start, start + together)
-            loss.add_row_derivatives(rows.rows(part), row_tangents.rows(part), start, total)
-    return total
 
 
 def self_influence(

@@ -34,7 +34,6 @@ def conjugate_gradients(
     preconditioner: Callable[[Tensor], Tensor],
     tolerance: float = 1e-4,
     max_iterations: int = 200,
-    start: Tensor | None = None,
     progress: Progress = silent,
     step: str = "Solve",
 ) -> Solution:
@@ -46,7 +45,6 @@ def conjugate_gradients(
         preconditioner: an approximate H⁻¹ applied to (K, P)
         tolerance: relative residual at which to stop
         max_iterations: products with H at most
-        start: (K, P) a first guess; zero when None
         progress: called per iteration
         step: the step's name for ``progress``
 
@@ -58,12 +56,11 @@ def conjugate_gradients(
     """
     if not targets.isfinite().all():
         raise ValueError(
-            "The gradient of the target loss is not finite: look for NaN in the features or the logit scale."
+            "The gradient to solve for is not finite: look for NaN or huge numbers in features, weights or logit scale."
         )
     norms = targets.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)
-    solution = torch.zeros_like(targets) if start is None else start.clone()
-    residual = targets - product(solution) if start is not None else targets.clone()
-    iterations = 0 if start is None else 1
+    solution, residual = torch.zeros_like(targets), targets.clone()
+    iterations = 0
     direction = torch.zeros_like(targets)
     rho = torch.ones_like(norms)
     relative = (residual.norm(dim=-1, keepdim=True) / norms).max().item()

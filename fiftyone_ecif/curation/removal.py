@@ -176,7 +176,7 @@ class RemovalStudy:
         vector = self.results.fitted[number].to(self.attributed.scope.vector())
         anchor = self.results.health["anchor"][number]
         attributed = replace(self.attributed, pairs=inputs)
-        return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings, self.progress)
+        return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings)
 
     def _evaluation(self, target: Pairs, ids: list[str], samples: SampleCollection) -> Evaluation:
         """The figures of a target: its loss, and its recall or, with labels, its zero-shot accuracy."""

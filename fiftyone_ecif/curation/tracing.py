@@ -235,9 +235,7 @@ class TraceStudy:
                 continue
             attributed = Attributed.of_head(self.results.given_head, Subset(self.pairs, fit.members), None)
             anchor = self.results.health["anchor"][fit.number]
-            fitted = FittedPairs.restore(
-                attributed, fit.head.vector(), self.config.loss, anchor, self.settings, progress
-            )
+            fitted = FittedPairs.restore(attributed, fit.head.vector(), self.config.loss, anchor, self.settings)
             effect = verify_removal(fitted, gone, evaluate, progress=progress)
             assert effect.measured is not None
             total += effect.measured["target"]

@@ -14,7 +14,6 @@ from torch import Tensor
 from fiftyone_ecif.core import (
     HERE,
     Fit,
-    KroneckerCurvature,
     Objective,
     Pairs,
     Progress,
@@ -117,25 +116,16 @@ def compute(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A scope at rest on some pairs, with the objective and the curvature it came to rest on."""
+    """A scope at rest on some pairs, with the objective that it came to rest on."""
 
     attributed: Attributed
     members: Subset
     objective: Objective
-    curvature: KroneckerCurvature
     fit: Fit
 
     @property
     def scope(self) -> Scope:
         return self.fit.scope
-
-    @property
-    def preconditioner(self) -> Callable[[Tensor], Tensor]:
-        return _preconditioner(self.attributed, self.curvature)
-
-
-def _preconditioner(attributed: Attributed, curvature: KroneckerCurvature) -> Callable[[Tensor], Tensor]:
-    return curvature.solve if attributed.preconditioned else torch.clone
 
 
 class _Run:
@@ -152,29 +142,16 @@ class _Run:
         settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
         with self.timed("curvature"):
             objective = anchored(self.mean_loss(members, FITTED), scope, settings)
-            curvature = kronecker_curvature(
-                objective.sample(CURVATURE_PAIRS),
-                scope,
-                objective.anchor + settings.damping,
-                seed=settings.seed,
-                progress=self.progress,
-            )
         with self.timed("fit"):
             fit = fit_to_rest(
-                objective,
-                scope,
-                _preconditioner(attributed, curvature),
-                FIT_TOLERANCE,
-                attributed.fit_steps,
-                progress=self.progress,
-                step=step,
+                objective, scope, torch.clone, FIT_TOLERANCE, attributed.fit_steps, progress=self.progress, step=step
             )
         if not fit.at_rest:
             self.warnings.append(
                 f"{step}: the parameters did not come to rest (gradient {fit.relative_gradient:.1e} of its start after "
                 f"{fit.steps} steps); scores assume that they did. Set a firmer anchor."
             )
-        return _Fitted(attributed, members, objective, curvature, fit)
+        return _Fitted(attributed, members, objective, fit)
 
     def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
         """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
@@ -192,7 +169,14 @@ class _Run:
             found = self.per_pair(objective, "Scores", _influence, scope, solution.vectors, self.half)
             roles = Roles(*(part[:, 0].float() for part in found))
         with self.timed("self-influence"):
-            probes, curvature = fitted.attributed.probes, fitted.curvature
+            probes = fitted.attributed.probes
+            curvature = kronecker_curvature(
+                objective.sample(CURVATURE_PAIRS),
+                scope,
+                objective.anchor + settings.damping,
+                seed=settings.seed,
+                progress=self.progress,
+            )
             if probes:
                 self.say_once(
                     f"Self-influence is estimated from {probes} random directions: its relative standard error is "
@@ -243,25 +227,20 @@ class _Run:
         return found
 
     def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
-        """s = H⁻¹ b for b (K, P): on few rounds first, so that little is left to do on all of them."""
-        settings, scope = self.settings, fitted.scope
-        damped = replace(fitted.objective, anchor=fitted.objective.anchor + settings.damping)
+        """s = H⁻¹ b for b (K, P), by plain conjugate gradients.
 
-        def solved(objective: Objective, tolerance: float, start: Tensor | None) -> Solution:
-            return conjugate_gradients(
-                lambda directions: objective.gauss_newton_product(scope, directions),
-                targets,
-                fitted.preconditioner,
-                tolerance,
-                settings.max_iterations,
-                start,
-                progress=self.progress,
-            )
-
-        rough = damped.rough()
-        start = None if rough is damped else solved(rough, settings.tolerance / 4, None)
-        found = solved(damped, settings.tolerance, start and start.vectors)
-        return replace(found, iterations=found.iterations + start.iterations) if start else found
+        A tenth of the largest curvature as the anchor bounds H's condition by 11, and so the iterations to 1e-3 by
+        about 13, whatever the spectrum. Kronecker factors as preconditioner cost more than they spare (docs/scale.md).
+        """
+        damped = replace(fitted.objective, anchor=fitted.objective.anchor + self.settings.damping)
+        return conjugate_gradients(
+            lambda directions: damped.gauss_newton_product(fitted.scope, directions),
+            targets,
+            torch.clone,
+            self.settings.tolerance,
+            self.settings.max_iterations,
+            progress=self.progress,
+        )
 
     def say_once(self, warning: str) -> None:
         """Add a warning unless it was said of another fit already."""

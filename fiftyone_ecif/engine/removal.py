@@ -14,11 +14,9 @@ from fiftyone_ecif.core import (
     Progress,
     Scope,
     fit_to_rest,
-    kronecker_curvature,
     removal_step,
     silent,
 )
-from fiftyone_ecif.core.objective import CURVATURE_PAIRS
 from fiftyone_ecif.engine.local import FIT_TOLERANCE
 from fiftyone_ecif.engine.losses import FITTED, mean_loss
 from fiftyone_ecif.engine.settings import Attributed, Settings
@@ -61,20 +59,17 @@ class FittedPairs:
     Args:
         objective: J
         scope: at θ̂
-        preconditioner: an approximate inverse of J's curvature, for the solver
         fit_steps: Newton steps towards rest at most
     """
 
     objective: Objective
     scope: Scope
-    preconditioner: Callable[[Tensor], Tensor]
     fit_steps: int
 
     @classmethod
     def restore(
-        cls, attributed: Attributed, fitted: Tensor, loss: str, anchor: float, settings: Settings,
-        progress: Progress = silent,
-    ) -> FittedPairs:  # fmt: skip
+        cls, attributed: Attributed, fitted: Tensor, loss: str, anchor: float, settings: Settings
+    ) -> FittedPairs:
         """What a run was fitted on, again.
 
         Args:
@@ -83,17 +78,10 @@ class FittedPairs:
             loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
             anchor: δ
             settings: the run's choices
-            progress: called with each step's name
         """
         mean = mean_loss(attributed.pairs, loss, settings, FITTED)
         objective = replace(mean, anchor=anchor, origin=attributed.scope.vector())
-        scope = attributed.scope.replace(fitted)
-        preconditioner: Callable[[Tensor], Tensor] = torch.clone
-        if attributed.preconditioned:
-            damping = anchor + settings.damping
-            sample = objective.sample(CURVATURE_PAIRS)
-            preconditioner = kronecker_curvature(sample, scope, damping, seed=settings.seed, progress=progress).solve
-        return cls(objective, scope, preconditioner, attributed.fit_steps)
+        return cls(objective, attributed.scope.replace(fitted), attributed.fit_steps)
 
     def at_rest(self, progress: Progress = silent) -> FittedPairs:
         """The same after as much more fitting as it takes to come to rest on all of its pairs."""
@@ -101,9 +89,7 @@ class FittedPairs:
         scale = (
             None if origin is None else self.objective.value_and_gradient(self.scope.replace(origin))[1].norm().item()
         )
-        fit = fit_to_rest(
-            self.objective, self.scope, self.preconditioner, FIT_TOLERANCE, self.fit_steps, scale, progress
-        )
+        fit = fit_to_rest(self.objective, self.scope, torch.clone, FIT_TOLERANCE, self.fit_steps, scale, progress)
         return replace(self, scope=fit.scope)
 
 
@@ -133,7 +119,7 @@ def estimate_removal(
         raise ValueError("There is nothing to remove: none of these samples has a score in this run.")
     start = time.perf_counter()
     change, solution = removal_step(
-        fitted.objective, fitted.scope, removed, fitted.preconditioner, newton_steps, progress=progress
+        fitted.objective, fitted.scope, removed, torch.clone, newton_steps, progress=progress
     )
     moved = fitted.scope.replace(fitted.scope.vector() + change)
     effect = RemovalEffect(int(removed.sum()), evaluate(fitted.scope), evaluate(moved))
@@ -180,11 +166,11 @@ def verify_removal(
     kept = fitted.objective.without(removed)
     scale = kept.value_and_gradient(fitted.scope)[1].norm().item()
     refit = fit_to_rest(
-        kept, fitted.scope, fitted.preconditioner, tolerance, REFIT_STEPS, scale, progress,
+        kept, fitted.scope, torch.clone, tolerance, REFIT_STEPS, scale, progress,
         "Refit without the group",
     )  # fmt: skip
     control = fit_to_rest(
-        fitted.objective, fitted.scope, fitted.preconditioner, tolerance, max(refit.steps, 1), scale, progress,
+        fitted.objective, fitted.scope, torch.clone, tolerance, max(refit.steps, 1), scale, progress,
         "Refit with the group",
     )  # fmt: skip
     drifted = evaluate(control.scope)

@@ -69,8 +69,6 @@ class Attributed:
         target: the trusted pairs, None to cross-fit
         fit_steps: Newton steps towards rest at most; each passes over the pairs many times
         probes: of the estimate of self-influence, whose relative standard error is √(2 / probes); 0 for its exact form
-        preconditioned: whether the solver is preconditioned by Kronecker factors. They know nothing of directions that
-            run through many layers, which dominate inside the towers: there it took twice the iterations with them
     """
 
     scope: Scope
@@ -78,13 +76,12 @@ class Attributed:
     target: Pairs | None
     fit_steps: int = 3
     probes: int = 32
-    preconditioned: bool = False
 
     @classmethod
     def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
         probes = 0 if len(pairs) <= EXACT_SELF_INFLUENCE else cls.probes
-        return cls(head, pairs, target, HEAD_FIT_STEPS, probes, preconditioned=True)
+        return cls(head, pairs, target, HEAD_FIT_STEPS, probes)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import embedding_speed, throughput
+from benchmarks.embedding_speed import made_up_images, random_model
 from benchmarks.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.measured import Measured
 from benchmarks.memory import peak_memory
-from fiftyone_ecif.core import LOSSES, Objective, influence, partitions
+from benchmarks.tower_speed import tower_figures, training_epoch
+from fiftyone_ecif.core import LOSSES, Objective, TensorPairs, influence, partitions
+from fiftyone_ecif.engine import Settings
+from fiftyone_ecif.features import RawPairs
+from fiftyone_ecif.models import parameter_scope
 
 ASKED = argparse.Namespace(pairs=512, dim=96, feature_dim=96, batch=64, device="cpu", tolerance=1e-3, repeats=1, seed=0)
 
@@ -97,3 +102,28 @@ def test_two_workers_are_timed_beside_this_process(store):
         open_made_up_store(store, 256, ASKED.feature_dim), fitting_head(ASKED.dim, ASKED.feature_dim), 64, 0, 1
     )
     assert set(figures) == {"ray_ratio", "ray_ratio_cpu"} and torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("scope", ["lora", "resblocks.1.mlp"])
+def test_a_scope_inside_the_towers_is_timed_beside_training_it(scope, tmp_path):
+    settings = Settings(rounds=1, batch_size=6, anchor=10.0)
+    figures = tower_figures(tmp_path, "ecif-tiny-vit", scope, 12, settings, "cpu", repeats=1)
+    wanted = {"parameters", "pairs_per_second_scores", "epoch_ratio", "solve_epochs", "fit_epochs", "scores_epochs"}
+    assert wanted <= set(figures) and all(figures[name] > 0 for name in wanted)
+
+
+def test_an_epoch_of_training_differentiates_by_the_scope_alone(tmp_path, monkeypatch):
+    """Its gradient is the objective's."""
+    model = random_model("ecif-tiny-vit")
+    rows = made_up_images(tmp_path, 6, images=6)
+    pairs = TensorPairs(*RawPairs(model, rows).gather(torch.arange(6)))
+    scope = parameter_scope(model, "resblocks.1.mlp")
+    trained = model.model
+    for name, parameter in trained.named_parameters():
+        parameter.requires_grad_(name in scope.parameters)
+    monkeypatch.setattr(trained, "zero_grad", lambda: None)
+    training_epoch(trained, pairs, [torch.arange(6)], "cpu")
+    expected = Objective(pairs, [[torch.arange(6)]], LOSSES["clip"]).value_and_gradient(scope)[1]
+    found = torch.cat([dict(trained.named_parameters())[name].grad.reshape(-1) for name in scope.parameters])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert all(value.grad is None for name, value in trained.named_parameters() if name not in scope.parameters)

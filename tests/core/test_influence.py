@@ -9,6 +9,7 @@ from oracle import make_features, make_head, role_functions, similarity_of, sum_
 
 from fiftyone_ecif.core import (
     LOSSES,
+    Linearization,
     Objective,
     PreparedRemovals,
     RemovalForecast,
@@ -22,9 +23,9 @@ from fiftyone_ecif.core import (
     partitions,
     removal_gradients,
     removal_step,
+    rows,
     self_influence,
 )
-from fiftyone_ecif.core.scores import batch_derivatives
 
 KINDS = ["clip", "siglip"]
 
@@ -327,17 +328,26 @@ def test_scores_do_not_depend_on_the_device(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [1, 3, 9])
-def test_scores_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kind, rows, monkeypatch):
+@pytest.mark.parametrize("held", [1, 3, 9])
+def test_results_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kind, held, monkeypatch):
     """A hard negative among them: rows where 1 − P cancels are computed apart."""
     objective, head = make_objective(kind, pairs=10, batch_size=10, logit_scale=3.5)
     batch = head.linearize(*objective.pairs.gather(torch.arange(10)))
     batch.text = torch.cat([batch.image[1:2], batch.text[1:]])
-    solutions = torch.randn(2, head.size, dtype=torch.float64)
-    whole = objective.loss.role_derivatives(batch.similarity(), batch.similarity_tangent(solutions))
-    monkeypatch.setattr(losses, "_CACHED_CELLS", {True: 20 * min(2, rows), False: 20})
-    chunked = batch_derivatives(objective.loss, batch, solutions, whole_bytes=rows * 3 * 10 * 8)
-    for ours, expected in zip(chunked, whole, strict=True):
+    directions = torch.randn(2, head.size, dtype=torch.float64)
+
+    def everything():
+        value, gradient = rows.value_and_cotangent(objective.loss, batch)
+        sampled = rows.sampled_cotangent(objective.loss, batch, 2, torch.Generator().manual_seed(0))
+        found = [gradient, rows.curvature_cotangent(objective.loss, batch, directions), sampled]
+        parts = [part for each in found for part in each if part is not None]
+        return [torch.tensor(value), *parts, *rows.role_derivatives(objective.loss, batch, directions)]
+
+    whole = everything()
+    monkeypatch.setattr(losses, "_CACHED_CELLS", {True: 20 * min(2, held), False: 20})
+    monkeypatch.setattr(rows, "WHOLE_BYTES", held * 2 * 10 * 8)
+    monkeypatch.delattr(Linearization, "similarity")  # S is not asked for
+    for ours, expected in zip(everything(), whole, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -350,9 +360,27 @@ def test_a_sample_of_the_batches_weighs_what_all_of_them_do():
     assert [len(batches) for batches in sample.rounds] == [3]
     assert torch.equal(torch.cat(sample.rounds[0]).sort().values, torch.arange(6, 24))
     assert sample.weight * 18 == pytest.approx(objective.weight * 54)
-    assert objective.rough() is objective
     monotone = replace(objective, rounds=objective.rounds[:1] * 2)  # the same round twice: its half is all of it
     direction = torch.randn(1, head.size, dtype=torch.float64)
     torch.testing.assert_close(
         monotone.sample(18).gauss_newton_product(head, direction), monotone.gauss_newton_product(head, direction)
     )
+
+
+@pytest.mark.parametrize(("enough", "held"), [(1000, 3), (49, 3), (48, 2), (24, 1), (5, 1)])
+def test_curvature_is_taken_from_as_many_rounds_as_hold_enough_pairs(enough, held, monkeypatch):
+    """A removal takes no more of them; gradients, and where there are too few pairs all else, stay as they are."""
+    objective, head = make_objective(pairs=24, batch_size=8, rounds=3)
+    direction = torch.randn(1, head.size, dtype=torch.float64)
+    gradient = objective.value_and_gradient(head)[1]
+    monkeypatch.setattr("fiftyone_ecif.core.objective.CURVATURE_PAIRS", enough)
+    objective = replace(objective)  # nothing is remembered of the other choice
+    assert (
+        len(objective.curvature_sample.rounds)
+        == held
+        == len(objective.without(torch.arange(24) < 20).curvature_sample.rounds)
+    )
+    assert (objective.curvature_sample is objective) == (held == 3)
+    expected = dense_gauss_newton(replace(objective, rounds=objective.rounds[:held]), head, "clip")
+    torch.testing.assert_close(objective.gauss_newton_product(head, direction), direction @ expected)
+    assert torch.equal(objective.value_and_gradient(head)[1], gradient)

@@ -105,8 +105,15 @@ class CrossEntropy(ContrastiveLoss):
         positive = (similarity.softmax(1) * tangents).sum(-1) - tangents[..., 0]
         return Roles(positive, torch.zeros_like(positive), torch.zeros_like(positive))
 
-    def _add_row_derivatives(self, similarity, tangents, first, total):
+    def similarity_cotangent(self, similarity):
+        cotangent = similarity.softmax(1)
+        cotangent[:, 0] -= 1.0
+        return cotangent
+
+    def _in_parts(self, *parts):
         raise NotImplementedError
+
+    half_loss = half_cotangent = half_curvature_product = half_curvature_root = _add_row_derivatives = _in_parts
 
     def deletion_cotangents(self, similarity, index):
         raise NotImplementedError

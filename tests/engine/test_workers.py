@@ -8,7 +8,8 @@ import torch
 from fiftyone_ecif.core import HERE, Head, TensorPairs
 from fiftyone_ecif.core.workers import ThisProcess
 from fiftyone_ecif.engine import Attributed, Settings, compute
-from fiftyone_ecif.engine.losses import FITTED, mean_loss
+from fiftyone_ecif.engine.local import Subset, cross_fit_folds
+from fiftyone_ecif.engine.losses import FITTED, TARGET, mean_loss
 
 SETTINGS = Settings(rounds=3, batch_size=16, anchor=1.0)
 
@@ -60,6 +61,23 @@ def test_self_influence_of_very_many_pairs_is_estimated_and_said(monkeypatch):
     assert torch.equal(found.scores.value, expected.scores.value)
     relative = found.scores.self_influence / expected.scores.self_influence - 1
     assert abs(relative.mean()) < 0.1 and 0.15 < relative.std() < 0.35
+
+
+def test_the_solvers_residual_is_that_of_the_curvature_it_says(monkeypatch):
+    """‖H s − b‖ / ‖b‖ with H of as many rounds as hold enough pairs, and b of all of the target's."""
+    monkeypatch.setattr("fiftyone_ecif.core.objective.CURVATURE_PAIRS", 30)
+    settings = replace(SETTINGS, damping=0.5)
+    outcome = compute(attributed(), "clip", settings)
+    folds = [Subset(attributed().pairs, (cross_fit_folds(60, 0) == fold).nonzero().squeeze(1)) for fold in range(2)]
+    for own, other, scope, solved, report in zip(
+        folds, folds[::-1], outcome.scopes, outcome.solutions, outcome.reports, strict=True
+    ):
+        objective = mean_loss(own, "clip", settings, FITTED)
+        one = replace(objective, rounds=objective.rounds[:1], anchor=1.5, origin=scope.vector())
+        gradient = mean_loss(other, "clip", settings, TARGET).value_and_gradient(scope)[1]
+        residual = (one.gauss_newton_product(scope, solved[None])[0] - gradient).norm() / gradient.norm()
+        assert residual.item() == pytest.approx(report.solver_relative_residual, rel=1e-3)
+        assert report.solver_relative_residual < settings.tolerance
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 1000])
