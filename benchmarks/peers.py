@@ -52,7 +52,6 @@ TARGETS = 32
 """Target pairs: the peers' seconds grow with them, ours do not."""
 REMOVED = 0.02
 GROUPS = 10
-REFITS = 3
 PROJECTION = 512
 CHUNK = 64
 """Pairs whose gradients a peer holds together."""
@@ -213,7 +212,7 @@ PEERS: dict[str, Peer] = {
 
 
 def main() -> None:
-    """Measure, print the table, write the figures."""
+    """Measure, print the figures as they come, write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=2_048, help="N")
     parser.add_argument("--dim", type=int, default=128, help="of the shared space")
@@ -221,17 +220,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="B")
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="which of them to run")
     parser.add_argument("--limit", type=int, help="processor seconds after which a peer is stopped; none by default")
+    parser.add_argument("--refits", type=int, default=3, help="of the head, each without another group of pairs")
     parser.add_argument("--seed", type=int, default=0, help="of features and partitions")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     asked = parser.parse_args()
-    figures = measure(asked)
-    for name, value in figures.items():
-        print(f"{name:<40}{value:.4g}")
-    write_asked(asked, figures)
+    write_asked(asked, measure(asked))
 
 
 def measure(asked: argparse.Namespace) -> Figures:
-    """Seconds of ours, of every peer and of refits, one after the other in one run, by name."""
+    """Seconds of ours, of every peer (at the given weights) and of refits, one after the other, by name."""
     count = asked.pairs
     with tempfile.TemporaryDirectory() as name:
         write_made_up_store(Path(name), count + TARGETS, asked.feature_dim, asked.seed)
@@ -242,27 +239,35 @@ def measure(asked: argparse.Namespace) -> Figures:
     settings = Settings(batch_size=asked.batch, seed=asked.seed)
     plain = Objective(train, partitions(count, asked.batch, settings.rounds, asked.seed), LOSSES["clip"])
     objective = anchored(plain, head, settings)
-    fit = fit_to_rest(objective, head, torch.clone)
-    assert isinstance(fit.scope, Head)
-    fitted, target_loss = fit.scope, mean_loss(target, "clip", settings, TARGET)
+    target_loss = mean_loss(target, "clip", settings, TARGET)
 
-    our_seconds, (solution, value) = timed(lambda: ours(objective, target_loss, fitted, settings))
+    our_seconds, value = timed(lambda: ours(objective, target_loss, head, settings))
     figures: Figures = {"seconds_ours": our_seconds.clock, "seconds_ours_cpu": our_seconds.processor}
     figures["load"] = os.getloadavg()[0]
-    figures |= refit_figures(objective, fitted, solution, asked.seed)
-    model = PositiveRole(fitted, TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1]))
+    print_figures(figures)
+    model = PositiveRole(head, TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1]))
     pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
     for name in asked.peers:
         found = within(asked.limit, PEERS[name], model, pairs, queries, objective.anchor)
-        if found is None:
-            print(f"{name:<40}not finished after {asked.limit} processor seconds", flush=True)
-            figures[f"times_faster_{name}_cpu_at_least"] = asked.limit / our_seconds.processor
-            continue
-        seconds, scores = found
-        print(f"{name:<40}{seconds.processor:.4g} processor seconds", flush=True)
-        figures |= seconds.over(our_seconds, name)
-        figures[f"rank_correlation_{name}"] = float(rank_correlation(scores.numpy(), value.numpy()))
+        if found is None:  # not finished
+            taken = {f"times_faster_{name}_cpu_at_least": asked.limit / our_seconds.processor}
+        else:
+            seconds, scores = found
+            taken = seconds.over(our_seconds, name)
+            taken[f"rank_correlation_{name}"] = float(rank_correlation(scores.numpy(), value.numpy()))
+        print_figures(taken)
+        figures |= taken
+    if asked.refits:
+        refits = refit_figures(objective, target_loss, head, settings, asked.refits)
+        print_figures(refits)
+        figures |= refits
     return figures
+
+
+def print_figures(figures: Figures) -> None:
+    """For people, as they come."""
+    for name, value in figures.items():
+        print(f"{name:<40}{value:.4g}", flush=True)
 
 
 def within(
@@ -297,31 +302,39 @@ def _run_peer(sender: Connection, limit: int | None, peer: Callable[..., Tensor]
     sender.send((taken, scores.detach().tolist()))
 
 
-def ours(objective: Objective, target: Objective, head: Head, settings: Settings) -> tuple[Tensor, Tensor]:
-    """s = H⁻¹ ∇C, (P,), and the values of all pairs in all rounds' mean, (N,): target gradient, solve and scores."""
-    solution = conjugate_gradients(
+def ours(objective: Objective, target: Objective, head: Head, settings: Settings) -> Tensor:
+    """The values of all pairs in all rounds' mean, (N,): target gradient, solve and scores."""
+    return influence(objective, head, solution(objective, target, head, settings)).value("exact").mean(0)[0]
+
+
+def solution(objective: Objective, target: Objective, head: Head, settings: Settings) -> Tensor:
+    """s = H⁻¹ ∇C, (1, P)."""
+    return conjugate_gradients(
         lambda directions: objective.gauss_newton_product(head, directions),
         target.value_and_gradient(head)[1][None],
         torch.clone,
         settings.tolerance,
-    )
-    return solution.vectors[0], influence(objective, head, solution.vectors).value("exact").mean(0)[0]
+    ).vectors
 
 
-def refit_figures(objective: Objective, head: Head, solution: Tensor, seed: int) -> Figures:
+def refit_figures(objective: Objective, target: Objective, head: Head, settings: Settings, refits: int) -> Figures:
     """Seconds of refitting the head without a group, and of predicting what that does to the target."""
-    generator = torch.Generator().manual_seed(seed)
+    fitted = fit_to_rest(objective, head, torch.clone).scope
+    assert isinstance(fitted, Head)
+    generator = torch.Generator().manual_seed(settings.seed)
     groups = torch.rand(GROUPS, len(objective.pairs), generator=generator) < REMOVED
-    refits, _ = timed(
-        lambda: [fit_to_rest(objective.without(group), head, torch.clone).scope for group in groups[:REFITS]]
+    prepared, forecast = timed(
+        lambda: RemovalForecast(objective, fitted, solution(objective, target, fitted, settings)[0])
     )
-    prepared, forecast = timed(lambda: RemovalForecast(objective, head, solution))
     predicted, _ = timed(lambda: [forecast.change(group) for group in groups])
     per_group = Seconds(*(part / len(groups) for part in predicted))
+    spent, _ = timed(
+        lambda: [fit_to_rest(objective.without(group), fitted, torch.clone).scope for group in groups[:refits]]
+    )
     return {
         "seconds_forecast_prepared": prepared.clock,
         "seconds_per_forecast": per_group.clock,
-        **Seconds(*(part / REFITS for part in refits)).over(per_group, "refit"),
+        **Seconds(*(part / refits for part in spent)).over(per_group, "refit"),
     }
 
 

@@ -18,7 +18,7 @@ def test_the_peers_are_given_the_positive_role_of_a_pair_among_others():
     torch.testing.assert_close(peers.PositiveLoss()(model(image[:1], text[:1])), expected)
 
 
-ASKED = argparse.Namespace(pairs=64, dim=8, feature_dim=8, batch=16, seed=0, limit=None)
+ASKED = argparse.Namespace(pairs=64, dim=8, feature_dim=8, batch=16, seed=0, limit=None, refits=1)
 
 
 @pytest.mark.parametrize("name", ["captum_tracin", "dattri_cg"])
