@@ -22,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -210,6 +211,9 @@ PEERS: dict[str, Peer] = {
     "trak": trak,
 }
 
+WITHOUT_CURVATURE = {"captum_tracin"}
+"""Peers that solve nothing: they are timed beside one round of our scores along the target's own gradient, too."""
+
 
 def main() -> None:
     """Measure, print the figures as they come, write them."""
@@ -244,6 +248,9 @@ def measure(asked: argparse.Namespace) -> Figures:
     our_seconds, value = timed(lambda: ours(objective, target_loss, head, settings))
     figures: Figures = {"seconds_ours": our_seconds.clock, "seconds_ours_cpu": our_seconds.processor}
     figures["load"] = os.getloadavg()[0]
+    once = replace(objective, rounds=objective.rounds[:1])
+    plain_seconds, _ = timed(lambda: influence(once, head, target_loss.value_and_gradient(head)[1][None]))
+    figures["seconds_ours_without_curvature_cpu"] = plain_seconds.processor
     print_figures(figures)
     model = PositiveRole(head, TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1]))
     pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
@@ -254,6 +261,8 @@ def measure(asked: argparse.Namespace) -> Figures:
         else:
             seconds, scores = found
             taken = seconds.over(our_seconds, name)
+            if name in WITHOUT_CURVATURE:
+                taken |= seconds.over(plain_seconds, f"{name}_like_for_like")
             taken[f"rank_correlation_{name}"] = float(rank_correlation(scores.numpy(), value.numpy()))
         print_figures(taken)
         figures |= taken

@@ -27,6 +27,7 @@ def test_a_peer_scores_every_pair(name):
     ASKED.peers = [name]
     figures = peers.measure(ASKED)
     assert figures[f"seconds_{name}"] > 0 and figures["seconds_refit"] > 0
+    assert (f"times_faster_{name}_like_for_like_cpu" in figures) == (name == "captum_tracin")
     assert -1 <= figures[f"rank_correlation_{name}"] <= 1
 
 
