@@ -229,8 +229,9 @@ class _Run:
     def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
         """s = H⁻¹ b for b (K, P), by plain conjugate gradients.
 
-        A tenth of the largest curvature as the anchor bounds H's condition by 11, and so the iterations to 1e-3 by
-        about 13, whatever the spectrum. Kronecker factors as preconditioner cost more than they spare (docs/scale.md).
+        With a tenth of the largest curvature as the anchor H's condition is about 11 at most, which takes some 13
+        iterations to 1e-3 whatever the spectrum. Kronecker factors as preconditioner cost more than they spare
+        (docs/scale.md).
         """
         damped = replace(fitted.objective, anchor=fitted.objective.anchor + self.settings.damping)
         return conjugate_gradients(
