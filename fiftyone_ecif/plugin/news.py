@@ -1,13 +1,18 @@
-"""Which events bring the panel anything new: the App sends each change of its view three times, and all fields' values.
+"""What is worth saying between the App and the panel.
+
+The App sends each change of its view three times, and all fields' values; and it draws with every word of an answer.
 
 Drawing the panel is what takes a browser longest, so that each event which is answered for nothing is felt.
 """
 
 from __future__ import annotations
 
+import uuid
+from typing import Any
+
 import fiftyone.operators as foo
 
-from fiftyone_ecif.plugin.base_view import grid_digest, note_seen
+from fiftyone_ecif.plugin.base_view import grid_digest, selection
 
 CHOICES = {
     "choose_run": "run_key",
@@ -24,6 +29,11 @@ LOADING = "on_load"
 FOLLOWING = ("on_change_view", "on_change_selected")
 """The events by which the panel follows the grid."""
 
+VIEWS = ("set_view", "clear_view")
+PATCHES = {"patch_panel_state": "state", "patch_panel_data": "data"}
+DRAW = "show_panel_output"
+"""What an answer tells the App: to change the grid's view; to change the panel's state and data; to draw it so."""
+
 _answered: dict[str, tuple[dict[str, str], str]] = {}
 """By panel: what it was drawn for, as the App knew, and the grid of the last event that was answered."""
 
@@ -36,8 +46,39 @@ def is_new(ctx: foo.ExecutionContext) -> bool:
     if event not in (LOADING, *FOLLOWING):
         return True
     before, now = state.seen or {}, grid_digest(ctx.view, ctx.selected)
-    if event in FOLLOWING and (now == before.get("grid") or _answered.get(ctx.panel.id) == (before, now)):
+    known, drawn = _answered.get(ctx.panel.id, (None, None))
+    if event in FOLLOWING and now == (drawn if known == before else before.get("grid")):
         return False
     _answered[ctx.panel.id] = (before, now)
-    note_seen(ctx, now)
+    if event == LOADING or selection(ctx) is None:  # for the panel's own selection the state stays as it is
+        state.seen = {"grid": now, "time": uuid.uuid4().hex}  # a name that only this time has
     return True
+
+
+def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:
+    """Make an event's answer one patch of what is new in the panel's state, and one of its data.
+
+    The App draws the panel with each patch, and loads its page anew where a panel's state changes. Where the answer
+    changes the view, nothing is drawn at all: the App will say so, and the panel follows then.
+
+    Args:
+        ctx: of the panel; its answer is shortened
+        known: the panel's state as the App sent it
+    """
+    answer = ctx.executor._requests
+    patches = {uri: {} for uri in PATCHES}
+    for request in answer:
+        if request.operator_uri in PATCHES:
+            patches[request.operator_uri] |= request.params[PATCHES[request.operator_uri]]
+    state, data = patches.values()
+    drawn = [request for request in answer if request.operator_uri == DRAW]
+    answer[:] = [request for request in answer if request.operator_uri not in (*PATCHES, DRAW)]
+    new = {name: value for name, value in state.items() if value != known.get(name)}
+    follows = ctx.params.get("__method__") in FOLLOWING
+    if any(request.operator_uri in VIEWS for request in answer) or not (answer or new or data or follows):
+        return
+    if new:
+        ctx.ops.patch_panel_state(new)
+    if data:
+        ctx.ops.patch_panel_data(data)
+    answer += drawn

@@ -18,11 +18,11 @@ from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import panel_content, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selection
+from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selection, view_digest
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
-from fiftyone_ecif.plugin.news import is_new
+from fiftyone_ecif.plugin.news import in_few_words, is_new
 
 KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
@@ -62,7 +62,12 @@ class EcifPanel(foo.Panel):
 
     def execute(self, ctx: foo.ExecutionContext) -> object:
         """Answer an event, unless it brings nothing new."""
-        return super().execute(ctx) if is_new(ctx) else None
+        known = dict(ctx.panel_state)
+        if not is_new(ctx):
+            return None
+        result = super().execute(ctx)
+        in_few_words(ctx, known)
+        return result
 
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
@@ -74,15 +79,14 @@ class EcifPanel(foo.Panel):
         self.on_load(ctx)
 
     def on_change_view(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the view."""
-        if selection(ctx) is None:
+        """Follow the view; what the panel itself has put at its end changes no picture."""
+        if ctx.panel.state.shown != view_digest(looked_at(ctx)):
             ctx.panel.state.page = 0
-        self._show(ctx)
+            self._show(ctx)
 
     def on_change_selected(self, ctx: foo.ExecutionContext) -> None:
         """Follow the samples that are selected."""
-        ctx.panel.state.page = 0
-        self._show(ctx)
+        self.on_change_view(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
         """Lay out what the state says."""
@@ -163,7 +167,6 @@ class EcifPanel(foo.Panel):
         chosen = looked_at(ctx).match({name: inside}).sort_by(name, reverse=True)
         select(ctx, chosen, base_view(ctx), {"range": [low, high]})
         show_fields(ctx, run_key)
-        panel_content.draw_histogram(ctx, (low, high))
 
     def select_points(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs inside the lasso."""
@@ -239,7 +242,6 @@ class EcifPanel(foo.Panel):
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
         base = base_view(ctx)
-        ctx.panel.state.own = None
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
 
     # Repairs
@@ -343,9 +345,11 @@ class EcifPanel(foo.Panel):
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
             return
         keep_choices(ctx, {name: state.get(name) for name in KEPT})
+        state.shown = view_digest(looked_at(ctx))
         self._turn_to_new_trace(ctx)
         try:
             panel_content.CONTENT[state.tab](ctx, looked_at(ctx))
+            state.set(panel_layout.filled_in(state))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 
@@ -354,5 +358,5 @@ class EcifPanel(foo.Panel):
         state = ctx.panel.state
         newest = next(reversed(kept_traces(ctx.dataset, state.run_key)), "")
         if state.newest_trace is not None and newest not in ("", state.newest_trace):
-            state.set({"tab": "trace", "turns": (state.turns or 0) + 1, "trace": newest, "remove_traced": None})
+            state.set({"tab": "trace", "trace": newest, "remove_traced": None})
         state.newest_trace = newest

@@ -12,7 +12,7 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import review, validation
 from fiftyone_ecif.plugin.base_view import selection
-from fiftyone_ecif.plugin.figures import HEIGHT, TALL
+from fiftyone_ecif.plugin.figures import HEIGHT, TALL, with_selection
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
 from fiftyone_ecif.plugin.removal import figure_name
 from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
@@ -70,13 +70,25 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
         tabs.add_choice(name, label=label)
-    # The App's tabs and dropdowns heed a new default only where they are new themselves, hence under another name.
-    root.enum(f"tab_{state.turns or 0}", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
+    root.enum("tabs", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
     if state.problem:
         notice(root, "problem_words", types.Warning, state.problem)
     else:
         LAYOUTS[state.tab](panel, root, ctx)
     return types.Property(root)
+
+
+def filled_in(state: Any) -> dict[str, Any]:
+    """What the fields of the layout hold, by the names that the App keeps them under in the panel's state.
+
+    Where it finds nothing there, it puts their defaults in and tells each as a choice.
+    """
+    choices = {
+        "suspects": {"actions": {"threshold": state.threshold}},
+        "influence": {"actions": {"remove": state.remove}},
+        "trace": {"actions": {"removed": state.remove_traced}, "kept": {"trace": state.trace}},
+    }
+    return {"menu": {"run": state.run_key}, "tabs": state.tab} | choices.get(state.tab, {})
 
 
 def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
@@ -119,9 +131,8 @@ def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs:
     state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
     row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
     row.btn("again", label="New run", icon="add", on_click=panel.compute, variant="outlined")
-    if selection(ctx):
-        clear = panel.clear_selection
-        row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=clear, variant="outlined")
+    options = {"icon": "filter_alt_off", "variant": "outlined", "disabled": not selection(ctx)}
+    row.btn("clear", label="Clear selection", on_click=panel.clear_selection, **options)
 
 
 def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -140,7 +151,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     )
     root.plot(
         "histogram",
-        layout=state.histogram_layout,
+        layout=with_selection(state.histogram_layout, (selection(ctx) or {}).get("range")),
         config=PLOT,
         height=HEIGHT,
         on_selected=panel.select_bars,
@@ -288,8 +299,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
         return
     row = _row(root, "kept")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
-    name = f"trace_{state.trace}"
-    row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
+    row.enum("trace", list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")

@@ -98,29 +98,35 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
     suggested = panel.state["suspects"]["suggested"]
     assert (suggested is None) == (exact is None) and (exact is None or 0 <= suggested - exact <= 1 / 200)
 
-    panel.event(
-        "select_bars", data=[{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}, {"trace_idx": 1, "idx": 2}]
-    )
-    assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
-    assert "clear" in panel.shown["menu"]["type"]["properties"]
-    before = panel.samples
-    panel.samples = scored_dataset.view()  # Plotly says it again, before the App has changed its view
     again = [{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}]
-    assert "set_view" not in panel.event("select_bars", data=again).requests
-    panel.samples = before
+    panel.event("select_bars", data=[*again, {"trace_idx": 1, "idx": 2}])
+    assert set(panel.requests) == {"set_view", "set_active_fields"}  # the grid first: nothing of the panel is drawn
+    assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
     panel.event("on_change_view")  # the App says that the view changed
-    assert sum(panel.data["histogram"][0]["y"]) == 60  # the picture is not narrowed to what was selected on it
-    assert panel.state["selected"] == [0.75, 1.0]
+    assert set(panel.requests) == {"show_panel_output"}  # the picture is not narrowed to what was selected on it
+    assert selected_range(panel) == [0.75, 1] and can_clear(panel)
+    assert panel.event("select_bars", data=again).requests == {}  # Plotly says it once more when it is drawn anew
+    assert panel.event("select_bars", data=[]).requests == {}  # as the App sends after a mere click
+    assert sum(panel.event("refresh").data["histogram"][0]["y"]) == 60
 
-    panel.event("select_bars", data=[])  # as the App sends after a mere click
-    assert "set_view" not in panel.requests
     for _ in range(2):
         panel.event("clear_selection")
-        assert "clear_view" in panel.requests
+        assert set(panel.requests) == {"clear_view"}
         panel.samples = scored_dataset
-        assert panel.event("on_change_view").state["selected"] is None
-        panel.event("select_bars", data=again)
-        assert panel.state["selected"] == [0.75, 1.0]
+        panel.event("on_change_view")
+        assert selected_range(panel) is None and not can_clear(panel)
+        panel.event("select_bars", data=again).event("on_change_view")
+        assert selected_range(panel) == [0.75, 1]
+
+
+def selected_range(panel):
+    """The range that is marked on the histogram."""
+    shapes = panel.shown["histogram"]["view"]["layout"]["shapes"]
+    return next(([shape["x0"], shape["x1"]] for shape in shapes if shape["type"] == "rect"), None)
+
+
+def can_clear(panel):
+    return not panel.shown["menu"]["type"]["properties"]["clear"]["view"]["disabled"]
 
 
 def test_the_panel_follows_a_view_of_the_user(scored_dataset):
