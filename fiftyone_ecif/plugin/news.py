@@ -1,8 +1,7 @@
 """What is worth saying between the App and the panel.
 
-The App sends each change of its view three times, and all fields' values; and it draws with every word of an answer.
-
-Drawing the panel is what takes a browser longest, so that each event which is answered for nothing is felt.
+The App tells every change of what it shows, and a field's value when it first shows it; it draws the panel with each
+word of an answer, which is what takes a browser longest, and loads its whole page anew when the panel's state changes.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ CHOICES = {
 }
 """What of the panel's state an event chooses."""
 
-LOADING = "on_load"
-FOLLOWING = ("on_change_view", "on_change_selected")
-"""The events by which the panel follows the grid."""
+LOADING, FOLLOWING = "on_load", "on_change_ctx"
+"""The events by which the panel first sees the grid, and follows it: the one that the App sends least often."""
 
 VIEWS = ("set_view", "clear_view")
 PATCHES = {"patch_panel_state": "state", "patch_panel_data": "data"}
@@ -43,11 +41,11 @@ def is_new(ctx: foo.ExecutionContext) -> bool:
     event, state = ctx.params.get("__method__"), ctx.panel.state
     if event in CHOICES and state.tab is not None:
         return ctx.params.get("value") != state.get(CHOICES[event])
-    if event not in (LOADING, *FOLLOWING):
+    if event not in (LOADING, FOLLOWING):
         return True
     before, now = state.seen or {}, grid_digest(ctx.view, ctx.selected)
     known, drawn = _answered.get(ctx.panel.id, (None, None))
-    if event in FOLLOWING and now == (drawn if known == before else before.get("grid")):
+    if event == FOLLOWING and now == (drawn if known == before else before.get("grid")):
         return False
     _answered[ctx.panel.id] = (before, now)
     if event == LOADING or selection(ctx) is None:  # for the panel's own selection the state stays as it is
@@ -58,15 +56,15 @@ def is_new(ctx: foo.ExecutionContext) -> bool:
 def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:
     """Make an event's answer one patch of what is new in the panel's state, and one of its data.
 
-    The App draws the panel with each patch, and loads its page anew where a panel's state changes. Where the answer
-    changes the view, nothing is drawn at all: the App will say so, and the panel follows then.
+    Where the answer changes the view, nothing is drawn: the grid comes first, and the panel follows when the App says
+    that it shows the new view.
 
     Args:
         ctx: of the panel; its answer is shortened
         known: the panel's state as the App sent it
     """
     answer = ctx.executor._requests
-    patches = {uri: {} for uri in PATCHES}
+    patches: dict[str, dict[str, Any]] = {uri: {} for uri in PATCHES}
     for request in answer:
         if request.operator_uri in PATCHES:
             patches[request.operator_uri] |= request.params[PATCHES[request.operator_uri]]
@@ -74,7 +72,7 @@ def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:
     drawn = [request for request in answer if request.operator_uri == DRAW]
     answer[:] = [request for request in answer if request.operator_uri not in (*PATCHES, DRAW)]
     new = {name: value for name, value in state.items() if value != known.get(name)}
-    follows = ctx.params.get("__method__") in FOLLOWING
+    follows = ctx.params.get("__method__") == FOLLOWING
     if any(request.operator_uri in VIEWS for request in answer) or not (answer or new or data or follows):
         return
     if new:

@@ -78,15 +78,11 @@ class EcifPanel(foo.Panel):
         """Begin anew on another dataset."""
         self.on_load(ctx)
 
-    def on_change_view(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the view; what the panel itself has put at its end changes no picture."""
+    def on_change_ctx(self, ctx: foo.ExecutionContext) -> None:
+        """Follow the view and the selected samples; what the panel itself put at the view's end changes no picture."""
         if ctx.panel.state.shown != view_digest(looked_at(ctx)):
             ctx.panel.state.page = 0
             self._show(ctx)
-
-    def on_change_selected(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the samples that are selected."""
-        self.on_change_view(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
         """Lay out what the state says."""

@@ -102,7 +102,7 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
     panel.event("select_bars", data=[*again, {"trace_idx": 1, "idx": 2}])
     assert set(panel.requests) == {"set_view", "set_active_fields"}  # the grid first: nothing of the panel is drawn
     assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
-    panel.event("on_change_view")  # the App says that the view changed
+    panel.event("on_change_ctx")  # the App says that the view changed
     assert set(panel.requests) == {"show_panel_output"}  # the picture is not narrowed to what was selected on it
     assert selected_range(panel) == [0.75, 1] and can_clear(panel)
     assert panel.event("select_bars", data=again).requests == {}  # Plotly says it once more when it is drawn anew
@@ -113,9 +113,9 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
         panel.event("clear_selection")
         assert set(panel.requests) == {"clear_view"}
         panel.samples = scored_dataset
-        panel.event("on_change_view")
+        panel.event("on_change_ctx")
         assert selected_range(panel) is None and not can_clear(panel)
-        panel.event("select_bars", data=again).event("on_change_view")
+        panel.event("select_bars", data=again).event("on_change_ctx")
         assert selected_range(panel) == [0.75, 1]
 
 
@@ -135,37 +135,37 @@ def test_the_panel_follows_a_view_of_the_user(scored_dataset):
     panel.event("show_suspects")
     assert set(panel.samples.values("id")) <= set(scored_dataset.limit(12).values("id"))
     panel.samples = panel.samples.limit(1)  # the user adds a stage of their own
-    assert panel.event("on_change_view").state["suspects"]["scored"] == 1
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 1
 
 
 def test_the_panel_follows_the_selected_samples(scored_dataset):
     panel = Panel(scored_dataset.limit(40))
     panel.selected = scored_dataset.limit(5).values("id")
-    assert panel.event("on_change_selected").state["suspects"]["scored"] == 5
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 5
     assert "5** scored pairs selected" in panel.words("facts")
     threshold = max(scored_dataset.limit(5).values("first_misalignment"))
     panel.event("choose_threshold", value=threshold).event("show_suspects")
     assert set(panel.samples.values("id")) <= set(panel.selected)
     panel.selected = []  # as the App does where the view changes
-    assert panel.event("on_change_selected").state["suspects"]["scored"] == 40
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 40
     panel.event("clear_selection")
     assert len(panel.samples) == 40
 
 
 def test_what_the_app_says_again_is_not_answered(scored_dataset):
     panel = Panel(scored_dataset)
-    for event, value in (("on_change_view", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
+    for event, value in (("on_change_ctx", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
         assert panel.event(event, value=value).requests == {}
     panel.samples, known = scored_dataset.limit(9), panel.state
-    assert "show_panel_output" in panel.event("on_change_view").requests
-    panel.state = known  # the App says it three times before it hears the first answer
-    assert panel.event("on_change_view").requests == {}
+    assert "show_panel_output" in panel.event("on_change_ctx").requests
+    panel.state = known  # the App says it again before it hears the first answer
+    assert panel.event("on_change_ctx").requests == {}
 
 
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
     panel = Panel(scored_dataset)
     panel.state, panel.samples = {}, scored_dataset.limit(9)
-    assert panel.event("on_change_view").state["suspects"]["scored"] == 9
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 9
 
 
 def test_lassoed_pairs_are_shown(scored_dataset):
@@ -173,7 +173,7 @@ def test_lassoed_pairs_are_shown(scored_dataset):
     ids = panel.data["roles"][0]["ids"][:5]
     panel.event("select_points", data=[{"id": id} for id in ids])
     assert set(panel.samples.values("id")) == set(ids)
-    panel.event("on_change_view")  # the App shows the selection
+    panel.event("on_change_ctx")  # the App shows the selection
     scored_dataset.delete_samples(ids[:2])  # by another page
     panel.event("refresh")
     assert panel.state["influence"]["drawn"] == 58
@@ -300,7 +300,7 @@ def test_predicted_removals_are_drawn_for_the_view_that_they_are_of(scored_datas
     panel.event("choose_remove", value=loss["x"][2])
     assert "recall at 1 from" in panel.words("what_if")
     panel.samples = scored_dataset.limit(50)
-    assert len(panel.event("on_change_view").data["removal"]) == 1
+    assert len(panel.event("on_change_ctx").data["removal"]) == 1
 
 
 def test_a_new_trace_is_turned_to_and_shown_with_its_effects(scored_dataset):
