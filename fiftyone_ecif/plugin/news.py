@@ -6,12 +6,14 @@ word of an answer, which is what takes a browser longest, and loads its whole pa
 
 from __future__ import annotations
 
-import uuid
+import math
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import fiftyone.operators as foo
 
-from fiftyone_ecif.plugin.base_view import grid_digest, selection
+from fiftyone_ecif.plugin.base_view import grid_digest, looked_at, view_digest
 
 CHOICES = {
     "choose_run": "run_key",
@@ -32,25 +34,50 @@ PATCHES = {"patch_panel_state": "state", "patch_panel_data": "data"}
 DRAW = "show_panel_output"
 """What an answer tells the App: to change the grid's view; to change the panel's state and data; to draw it so."""
 
-_answered: dict[str, tuple[dict[str, str], str]] = {}
-"""By panel: what it was drawn for, as the App knew, and the grid of the last event that was answered."""
+SECONDS_FOR_OTHER_PAGES = 30
+"""For which a change of the grid is news: other pages tell it too, of the same panel, and each draws its own."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a panel was last told of the grid.
+
+    Attributes:
+        grid: what the App shows
+        pairs: what of it the panel is about
+        moved: whether that is not what it was about before
+        time: when it was first told, in seconds; long ago where it was told on loading, and drawn at once
+    """
+
+    grid: str
+    pairs: str
+    moved: bool
+    time: float
+
+
+_looks: dict[str, Look] = {}
+"""By panel."""
 
 
 def is_new(ctx: foo.ExecutionContext) -> bool:
-    """Whether the event says what the panel does not know yet, and is not just being told in another thread."""
+    """Whether an event says what the panel does not know yet."""
     event, state = ctx.params.get("__method__"), ctx.panel.state
     if event in CHOICES and state.tab is not None:
         return ctx.params.get("value") != state.get(CHOICES[event])
     if event not in (LOADING, FOLLOWING):
         return True
-    before, now = state.seen or {}, grid_digest(ctx.view, ctx.selected)
-    known, drawn = _answered.get(ctx.panel.id, (None, None))
-    if event == FOLLOWING and now == (drawn if known == before else before.get("grid")):
-        return False
-    _answered[ctx.panel.id] = (before, now)
-    if event == LOADING or selection(ctx) is None:  # for the panel's own selection the state stays as it is
-        state.seen = {"grid": now, "time": uuid.uuid4().hex}  # a name that only this time has
-    return True
+    grid, before = grid_digest(ctx.view, ctx.selected), _looks.get(ctx.panel.id)
+    if event == LOADING or before is None or grid != before.grid:
+        pairs = view_digest(looked_at(ctx))
+        time = -math.inf if event == LOADING else monotonic()
+        _looks[ctx.panel.id] = Look(grid, pairs, before is None or pairs != before.pairs, time)
+        return True
+    return monotonic() - before.time < SECONDS_FOR_OTHER_PAGES
+
+
+def has_moved(ctx: foo.ExecutionContext) -> bool:
+    """Whether the latest change of the grid changed what the panel is about: its own selection does not."""
+    return _looks[ctx.panel.id].moved
 
 
 def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:

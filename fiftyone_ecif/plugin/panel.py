@@ -18,11 +18,11 @@ from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS, SCORE_FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import panel_content, panel_layout
-from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selection, view_digest
+from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selection
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
-from fiftyone_ecif.plugin.news import in_few_words, is_new
+from fiftyone_ecif.plugin.news import has_moved, in_few_words, is_new
 
 KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
@@ -80,7 +80,7 @@ class EcifPanel(foo.Panel):
 
     def on_change_ctx(self, ctx: foo.ExecutionContext) -> None:
         """Follow the view and the selected samples; what the panel itself put at the view's end changes no picture."""
-        if ctx.panel.state.shown != view_digest(looked_at(ctx)):
+        if has_moved(ctx):
             ctx.panel.state.page = 0
             self._show(ctx)
 
@@ -341,7 +341,6 @@ class EcifPanel(foo.Panel):
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
             return
         keep_choices(ctx, {name: state.get(name) for name in KEPT})
-        state.shown = view_digest(looked_at(ctx))
         self._turn_to_new_trace(ctx)
         try:
             panel_content.CONTENT[state.tab](ctx, looked_at(ctx))
@@ -354,5 +353,5 @@ class EcifPanel(foo.Panel):
         state = ctx.panel.state
         newest = next(reversed(kept_traces(ctx.dataset, state.run_key)), "")
         if state.newest_trace is not None and newest not in ("", state.newest_trace):
-            state.set({"tab": "trace", "trace": newest, "remove_traced": None})
+            state.set({"tab": "trace", "turns": (state.turns or 0) + 1, "trace": newest, "remove_traced": None})
         state.newest_trace = newest

@@ -70,7 +70,8 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
     tabs = types.TabsView(variant="fullWidth")
     for name, label in TABS.items():
         tabs.add_choice(name, label=label)
-    root.enum("tabs", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
+    # The App's tabs and dropdowns heed a new default only where they are new themselves, hence under another name.
+    root.enum(f"tab_{state.turns or 0}", tabs.values(), default=state.tab, view=tabs, on_change=panel.choose_tab)
     if state.problem:
         notice(root, "problem_words", types.Warning, state.problem)
     else:
@@ -86,9 +87,13 @@ def filled_in(state: Any) -> dict[str, Any]:
     choices = {
         "suspects": {"actions": {"threshold": state.threshold}},
         "influence": {"actions": {"remove": state.remove}},
-        "trace": {"actions": {"removed": state.remove_traced}, "kept": {"trace": state.trace}},
+        "trace": {"actions": {"removed": state.remove_traced}, "kept": {_trace_name(state): state.trace}},
     }
-    return {"menu": {"run": state.run_key}, "tabs": state.tab} | choices.get(state.tab, {})
+    return {"menu": {"run": state.run_key}} | choices.get(state.tab, {})
+
+
+def _trace_name(state: Any) -> str:
+    return f"trace_{state.trace}"
 
 
 def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
@@ -299,7 +304,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
         return
     row = _row(root, "kept")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
-    row.enum("trace", list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
+    row.enum(_trace_name(state), list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")

@@ -117,3 +117,52 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     scored_dataset.reload()
     assert scored_dataset.list_runs() == ["first"]
     assert not scored_dataset.has_field("long_value")
+
+
+MARKUP = '<i class="markup">a</i> **b** [c](d)'
+
+
+def test_captions_that_are_markup_are_shown_as_they_stand(open_page, scored_dataset):
+    scored_dataset.set_values("caption", [f"{MARKUP} {caption}" for caption in scored_dataset.values("caption")])
+    suggested = scored_dataset.exists("first_suggestion.label")
+    suggested.set_values("first_suggestion.label", [f"{MARKUP} better"] * len(suggested))
+    ecif.load_results(scored_dataset, "first").trace(scored_dataset.first().id, k=5, progress=False)
+    page = open_page(scored_dataset, width=1280, height=800)
+    panel = PanelPage(page)
+    panel.tab("Review")
+    expect(panel.content.get_by_text(f"Suggestion: {MARKUP} better").first).to_be_visible()
+    expect(panel.content.get_by_text(MARKUP)).to_have_count(8)  # four captions and their suggestions
+    panel.tab("Trace")
+    expect(panel.content.locator(".js-plotly-plot text").filter(has_text="<i class")).to_have_count(5)
+    expect(panel.content.get_by_text(scored_dataset.first().caption)).to_be_visible()
+    form = OperatorForm(page, "ECIF: review and apply suggestions")
+    expect(form.dialog.get_by_text(f"{MARKUP} better").first).to_be_visible()
+    expect(page.locator(".markup")).to_have_count(0)
+
+
+def test_two_pages_show_the_same_selection_and_the_second_hears_of_a_deleted_sample(open_page, scored_dataset):
+    page = open_page(scored_dataset, width=1280, height=800)
+    first = PanelPage(page)
+    expect(first.content.locator(".js-plotly-plot g.point").first).to_be_visible()
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_test_id("looker").first.wait_for()
+    second = PanelPage(other, is_open=True)  # which panels are open is kept in the server
+    expect(second.content.locator(".js-plotly-plot g.point").first).to_be_visible()
+    first.drag(0.51, 0.995)
+    suspects = len(scored_dataset.match({"first_misalignment": {"$gte": 0.5}}))
+    for panel in (first, second):
+        expect(panel.page.get_by_test_id("entry-counts")).to_have_text(f"{suspects} samples")
+        expect(panel.button("Clear selection")).to_be_enabled()
+    second.button("Clear selection").click()
+    for panel in (first, second):
+        expect(panel.page.get_by_test_id("entry-counts")).to_have_text("60 samples")
+        expect(panel.button("Clear selection")).to_be_disabled()
+
+    second.tab("Review")
+    expect(second.button("Accept")).to_be_visible()
+    worst = ecif.to_review(scored_dataset, "first").first().id
+    scored_dataset.delete_samples([worst])
+    second.button("Caption is fine").click()
+    expect(other.get_by_text("This sample was deleted meanwhile.")).to_be_visible()
+    expect(second.content.get_by_text("of 59 pairs to review")).to_be_visible()

@@ -156,15 +156,25 @@ def test_what_the_app_says_again_is_not_answered(scored_dataset):
     panel = Panel(scored_dataset)
     for event, value in (("on_change_ctx", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
         assert panel.event(event, value=value).requests == {}
-    panel.samples, known = scored_dataset.limit(9), panel.state
-    assert "show_panel_output" in panel.event("on_change_ctx").requests
-    panel.state = known  # the App says it again before it hears the first answer
-    assert panel.event("on_change_ctx").requests == {}
+
+
+def test_each_of_two_pages_is_told_of_a_changed_view(scored_dataset):
+    pages = [Panel(scored_dataset) for _ in range(2)]  # of the same panel
+    for samples in (scored_dataset.limit(9), scored_dataset.view()):
+        for panel in pages:
+            panel.samples = samples
+            panel.event("on_change_ctx")
+            assert sum(panel.data["histogram"][0]["y"]) == len(samples)
+    pages[0].event("show_suspects")
+    for panel in pages:
+        panel.samples = pages[0].samples
+        panel.event("on_change_ctx")
+        assert can_clear(panel) and sum(panel.data["histogram"][0]["y"]) == 60
 
 
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
     panel = Panel(scored_dataset)
-    panel.state, panel.samples = {}, scored_dataset.limit(9)
+    panel.state, panel.samples = {}, scored_dataset.limit(9)  # the App has not heard the answer yet
     assert panel.event("on_change_ctx").state["suspects"]["scored"] == 9
 
 
