@@ -18,7 +18,7 @@ HEIGHT, TALL = 260, 330
 BELOW = {"orientation": "h", "x": 0, "y": -0.25}  # where a legend of several lines covers nothing
 LEAST_SHOWN = 0.02  # half of the range of accuracies at least, lest noise looks like an effect
 BLAMED = 12  # pairs in the graph
-LONGEST_CAPTION = 42
+LONGEST_CAPTION = 36  # beside the grid on a small screen
 ROLES = {"positive": ("to blame as a positive", BLUE), "negative": ("as a negative", ORANGE)}
 FONT = {"size": 12}
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -226,6 +226,7 @@ def blame_figure(pairs: list[dict[str, Any]], removed: int) -> Figure:
                 "ids": [row["id"] for _, row in mine],
                 "text": [f"  {row['value']:.2g}  {_caption(row)}" for _, row in mine],
                 "textposition": "middle right",
+                "textfont": FONT,
                 "cliponaxis": False,
                 "marker": {"color": color, "size": 11},
                 "customdata": [[row["value_positive"], row["value_negative"]] for _, row in mine],

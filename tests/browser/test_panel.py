@@ -8,6 +8,11 @@ from tests.browser.form import OperatorForm, done, placed_button
 from tests.browser.panel import PanelPage
 
 
+def shown_caption(page, caption):
+    """The thumbnails that show a caption."""
+    return page.locator(f'[data-cy="tag-caption"][title="caption: {caption}"]')
+
+
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dataset, pictures, theme):
     wide = theme == "light"
@@ -21,6 +26,8 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     suspects = len(scored_dataset.match({"first_misalignment": {"$gte": 0.5}}))
     panel.drag(0.51, 0.995)
     expect(count).to_have_text(f"{suspects} samples")
+    expect(panel.button("Clear selection")).to_be_enabled()
+    panel.picture(pictures, f"panel-selection-{theme}")
     panel.button("Clear selection").click()
     expect(count).to_have_text("60 samples")
     expect(panel.button("Clear selection")).to_be_disabled()
@@ -35,8 +42,12 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     scored_dataset.reload()
     (fixed,) = scored_dataset.exists("caption_fixes")
     assert fixed.caption == fixed["first_suggestion"].label
+    expect(shown_caption(page, fixed.caption)).to_have_count(before.count(fixed.caption) + 1)
+    panel.picture(pictures, f"panel-fixed-{theme}")
     panel.button("Undo last fix (1)").click()
     expect(panel.content.get_by_text("of 60 pairs to review")).to_be_visible()
+    expect(shown_caption(page, fixed.caption)).to_have_count(before.count(fixed.caption))
+    panel.picture(pictures, f"panel-undone-{theme}")
     assert before == scored_dataset.values("caption")
 
     panel.tab("Influence")
@@ -128,15 +139,17 @@ def test_captions_that_are_markup_are_shown_as_they_stand(open_page, scored_data
     suggested.set_values("first_suggestion.label", [f"{MARKUP} better"] * len(suggested))
     ecif.load_results(scored_dataset, "first").trace(scored_dataset.first().id, k=5, progress=False)
     page = open_page(scored_dataset, width=1280, height=800)
+    form = OperatorForm(page, "ECIF: review and apply suggestions")
+    expect(form.dialog.get_by_text(f"{MARKUP} better").first).to_be_visible()
+    expect(page.locator(".markup")).to_have_count(0)
+    form.button("Cancel").click()
     panel = PanelPage(page)
     panel.tab("Review")
     expect(panel.content.get_by_text(f"Suggestion: {MARKUP} better").first).to_be_visible()
     expect(panel.content.get_by_text(MARKUP)).to_have_count(8)  # four captions and their suggestions
     panel.tab("Trace")
-    expect(panel.content.locator(".js-plotly-plot text").filter(has_text="<i class")).to_have_count(5)
+    expect(panel.content.locator(".js-plotly-plot text").filter(has_text="<i class").first).to_be_visible()
     expect(panel.content.get_by_text(scored_dataset.first().caption)).to_be_visible()
-    form = OperatorForm(page, "ECIF: review and apply suggestions")
-    expect(form.dialog.get_by_text(f"{MARKUP} better").first).to_be_visible()
     expect(page.locator(".markup")).to_have_count(0)
 
 
