@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 import fiftyone_ecif as ecif
+from tests.browser.app import open_page as open_page_at
 from tests.browser.form import OperatorForm, done, placed_button
 from tests.browser.panel import PanelPage
 
@@ -115,9 +116,7 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     output = page.get_by_test_id("operators-prompt-view-modal")
     expect(output.get_by_text(" of ")).to_be_visible()
 
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.get_by_test_id("looker").first.wait_for()
+    other = open_page_at(page.context, page.url)
     panel = PanelPage(other)
     panel.button("Cancel").click()
     expect(output.get_by_text("Nothing was changed.")).to_be_visible()
@@ -153,9 +152,7 @@ def test_two_pages_show_the_same_selection_and_the_second_hears_of_a_deleted_sam
     page = open_page(scored_dataset, width=1280, height=800)
     first = PanelPage(page)
     expect(first.content.locator(".js-plotly-plot g.point").first).to_be_visible()
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.get_by_test_id("looker").first.wait_for()
+    other = open_page_at(page.context, page.url)
     second = PanelPage(other, is_open=True)  # which panels are open is kept in the server
     expect(second.content.locator(".js-plotly-plot g.point").first).to_be_visible()
     first.drag(0.51, 0.995)
