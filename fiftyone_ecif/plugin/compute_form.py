@@ -224,7 +224,7 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
     label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"
-    rest = "A rough guess: less if they were embedded before, several times more if the model is slow to come to rest."
+    rest = "A rough guess: several times more if the head is slow to come to rest, less if pairs were embedded before."
     notice(inputs, "cost", types.Notice, label, rest)
 
 

@@ -103,7 +103,7 @@ def watch(context, address):
     """Collect in a context the errors of its pages, the answers to their operations, and what is not answered yet."""
     context.errors, context.operations, context.pending = [], [], set()
 
-    def note(text, url=address):
+    def note(text, url):
         if url.startswith(address) and text != "entry is loading":  # that one is FiftyOne's own
             context.errors.append(text)
 
@@ -113,12 +113,12 @@ def watch(context, address):
         if "/operators/execute" in answer.url:
             context.operations.append(answer)
 
-    context.on("weberror", lambda error: note(str(error.error)))
+    context.on("weberror", lambda error: note(str(error.error), error.page.url))  # not of the blank page before
     context.on("console", lambda said: note(said.text, said.location["url"]) if said.type == "error" else None)
     context.on("response", look_at)
     context.on("request", lambda asked: asked.url.startswith(address) and context.pending.add(asked))
     for answered in ("requestfinished", "requestfailed"):
-        context.on(answered, context.pending.discard)
+        context.on(answered, lambda asked: context.pending.discard(asked))
 
 
 def wait_for_answers(context) -> None:
