@@ -213,7 +213,8 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     else:
         # each image once as it is, and in all views; each text beside either
         model = params.get("model") or default_model()[0]
-        towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2)
+        known = ":" not in model  # what a hub or a folder holds is not
+        towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2) if known else None
         if towers is not None:
             words, dims = f"{duration(towers.seconds)} to embed and ", towers.dims
             memory += towers.model_bytes

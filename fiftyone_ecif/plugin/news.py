@@ -6,9 +6,7 @@ word of an answer, which is what takes a browser longest, and loads its whole pa
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from time import monotonic
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fiftyone.operators as foo
@@ -34,8 +32,8 @@ PATCHES = {"patch_panel_state": "state", "patch_panel_data": "data"}
 DRAW = "show_panel_output"
 """What an answer tells the App: to change the grid's view; to change the panel's state and data; to draw it so."""
 
-SECONDS_FOR_OTHER_PAGES = 30
-"""For which a change of the grid is news: other pages tell it too, of the same panel, and each draws its own."""
+TIMES_TOLD = 4
+"""So often a change of the grid is news: other pages tell it too, of the same panel, and each draws its own."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,13 @@ class Look:
         grid: what the App shows
         pairs: what of it the panel is about
         moved: whether that is not what it was about before
-        time: when it was first told, in seconds; long ago where it was told on loading, and drawn at once
+        told: how often
     """
 
     grid: str
     pairs: str
     moved: bool
-    time: float
+    told: int
 
 
 _looks: dict[str, Look] = {}
@@ -69,10 +67,11 @@ def is_new(ctx: foo.ExecutionContext) -> bool:
     grid, before = grid_digest(ctx.view, ctx.selected), _looks.get(ctx.panel.id)
     if event == LOADING or before is None or grid != before.grid:
         pairs = view_digest(looked_at(ctx))
-        time = -math.inf if event == LOADING else monotonic()
-        _looks[ctx.panel.id] = Look(grid, pairs, before is None or pairs != before.pairs, time)
+        told = TIMES_TOLD if event == LOADING else 1  # on loading a page draws at once
+        _looks[ctx.panel.id] = Look(grid, pairs, before is None or pairs != before.pairs, told)
         return True
-    return monotonic() - before.time < SECONDS_FOR_OTHER_PAGES
+    _looks[ctx.panel.id] = replace(before, told=before.told + 1)
+    return before.told < TIMES_TOLD
 
 
 def has_moved(ctx: foo.ExecutionContext) -> bool:
