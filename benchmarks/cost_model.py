@@ -8,21 +8,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from fiftyone_ecif.curation.cost import EFFICIENCY, FLOAT_BYTES, embedding_cost, product_speed
-from fiftyone_ecif.engine.settings import EXACT_SELF_INFLUENCE
-
-FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 64.0, 9.7, 3.2
-"""Of a run with four rounds, in epochs of one forward and backward pass over the pairs by autograd: measured."""
-SELF_INFLUENCE_EPOCHS = {"exact": 190.0, "probes": 26.0}
-"""Measured; and 32 score passes of one round."""
-SAMPLED_EPOCH_PAIRS = 100_000
-"""Pairs' worth of epochs that the anchor and the Kronecker factors take, however many pairs there are: measured."""
-EPOCH_EFFICIENCY = 0.55
-"""Products that an epoch needs at least, at a plain product's speed, over its seconds: measured on a CPU."""
-FIXED_BYTES = 0.6e9
-"""The interpreter, torch, and one batch at work."""
-PAIR_BYTES = 450
-"""Of a pair's id, key, place and scores in memory, by estimate."""
+from fiftyone_ecif.curation.cost import (
+    EFFICIENCY,
+    EPOCH_EFFICIENCY,
+    FLOAT_BYTES,
+    PAIR_BYTES,
+    PROCESS_BYTES,
+    embedding_cost,
+    epoch_flop,
+    epochs,
+    product_speed,
+)
 
 
 @dataclass(frozen=True)
@@ -55,17 +51,6 @@ class RunCost:
     dollars: float
 
 
-def epochs(pairs: int) -> float:
-    """What a run takes after the towers, in epochs over the pairs."""
-    self_influence = SELF_INFLUENCE_EPOCHS["exact" if pairs <= EXACT_SELF_INFLUENCE else "probes"]
-    return FIT_EPOCHS + SOLVE_EPOCHS + SCORE_EPOCHS + self_influence + SAMPLED_EPOCH_PAIRS / pairs
-
-
-def epoch_flop(dim: int, image_dim: int, text_dim: int, batch: int) -> float:
-    """Of a pair: forward and backward of two projections, and three products of a row of S."""
-    return 2 * (2 * dim * (image_dim + text_dim) + 3 * batch * dim)
-
-
 def run_cost(pairs: int, model: str, dims: tuple[int, int, int], batch: int, machine: Machine) -> RunCost:
     """Estimate a run.
 
@@ -90,11 +75,15 @@ def run_cost(pairs: int, model: str, dims: tuple[int, int, int], batch: int, mac
     tower_flop = embedding.seconds * EFFICIENCY * product_speed()
     tower_seconds = pairs * tower_flop / (EFFICIENCY * machine.tower_flop * machine.devices)
     disk = pairs * (dims[1] + dims[2]) * FLOAT_BYTES
-    products = pairs * epoch_flop(*dims, batch) / (EPOCH_EFFICIENCY * machine.product_flop * machine.devices)
+    products = pairs * epoch_flop(dims, batch) / (EPOCH_EFFICIENCY * machine.product_flop * machine.devices)
     score_seconds = epochs(pairs) * max(products, disk / (machine.read_bytes * machine.devices))
     hours = (tower_seconds + score_seconds) / 3600
     return RunCost(
-        tower_seconds, score_seconds, FIXED_BYTES + pairs * PAIR_BYTES, disk, hours * machine.devices * machine.dollars
+        tower_seconds,
+        score_seconds,
+        PROCESS_BYTES + pairs * PAIR_BYTES,
+        disk,
+        hours * machine.devices * machine.dollars,
     )
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 
+STORE, OWN = "ecif_panel", "selection"
+
 
 def base_view(ctx: foo.ExecutionContext) -> fo.DatasetView:
     """The App's view without the panel's own selection."""
     stages = ctx.view._serialize()
-    own = _own_length(ctx, stages)
-    return fo.DatasetView._build(ctx.dataset, stages[: len(stages) - own]) if own else ctx.view
+    own = _own(ctx, stages)
+    return fo.DatasetView._build(ctx.dataset, stages[: len(stages) - own["length"]]) if own else ctx.view
 
 
 def looked_at(ctx: foo.ExecutionContext) -> fo.DatasetView:
@@ -29,7 +30,10 @@ def looked_at(ctx: foo.ExecutionContext) -> fo.DatasetView:
 
 
 def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.DatasetView, what: dict[str, Any]) -> None:
-    """Show a selection in the grid, and remember that it is the panel's.
+    """Show a selection in the grid, and remember that it is the panel's; the panel follows when the App has done so.
+
+    What is remembered lies in FiftyOne's store: a change of the panel's state makes the App load the whole page anew,
+    before the grid.
 
     Args:
         ctx: of the panel
@@ -38,36 +42,32 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
         what: of what the selection is made, for the pictures
     """
     own = selected._serialize()[len(base._serialize()) :]
-    seen = note_seen(ctx, grid_digest(selected, ctx.selected))  # the App need not say so
-    ctx.panel.state.own = {"length": len(own), "digest": digest(own), "what": what, "seen": seen}
+    ctx.store(STORE).set(OWN, {"length": len(own), "digest": digest(own), "what": what})
     ctx.ops.set_view(selected)
 
 
-def note_seen(ctx: foo.ExecutionContext, grid: str) -> dict[str, str]:
-    """Remember for which state of the grid the panel is drawn; returns it with a name that only this time has."""
-    ctx.panel.state.seen = {"grid": grid, "time": uuid.uuid4().hex}
-    return ctx.panel.state.seen
-
-
 def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
-    """What the panel's own selection is made of, which the App shows or soon will; None where there is none."""
-    own, seen = ctx.panel.state.own, ctx.panel.state.seen
-    shown = own and (own["seen"] == seen or _own_length(ctx, ctx.view._serialize()))
-    return own["what"] if shown else None
+    """What the panel's own selection is made of, where the App shows it; None where it shows none."""
+    own = _own(ctx, ctx.view._serialize())
+    return own["what"] if own else None
 
 
-def _own_length(ctx: foo.ExecutionContext, stages: list[dict]) -> int:
-    """How many of the view's last stages are the panel's."""
-    own = ctx.panel.state.own
+def _own(ctx: foo.ExecutionContext, stages: list[dict]) -> dict[str, Any] | None:
+    """The panel's selection, if the view's last stages are it."""
+    own = ctx.store(STORE).get(OWN) if stages else None
     if not own or len(stages) < own["length"]:
-        return 0
-    last = stages[len(stages) - own["length"] :]
-    return own["length"] if digest(last) == own["digest"] else 0
+        return None
+    return own if digest(stages[len(stages) - own["length"] :]) == own["digest"] else None
 
 
 def grid_digest(view: fo.DatasetView, selected: list[str]) -> str:
     """What two states of the grid have in common if they show the same, with the same samples selected."""
-    return " ".join([digest(view._serialize()), *sorted(selected)])
+    return " ".join([view_digest(view), *sorted(selected)])
+
+
+def view_digest(view: fo.DatasetView) -> str:
+    """What two views have in common if they are the same."""
+    return digest(view._serialize())
 
 
 def digest(stages: list[dict]) -> str:

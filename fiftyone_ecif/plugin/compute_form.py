@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -12,6 +14,7 @@ from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, p
 from fiftyone_ecif.plugin.model_form import choose_features, default_model, devices
 
 FEW_PAIRS = 200
+DEFAULT_ROUNDS = 4
 
 
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
@@ -165,7 +168,9 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     from fiftyone_ecif.curation.influence import DEFAULT_BATCH_SIZE, check_engine
 
     half = types.FieldView(space=6)
-    inputs.int("rounds", default=4, min=1, label="Rounds", description="Random partitions into batches", view=half)
+    inputs.int(
+        "rounds", default=DEFAULT_ROUNDS, min=1, label="Rounds", description="Random partitions into batches", view=half
+    )
     inputs.int(
         "batch_size", default=DEFAULT_BATCH_SIZE, min=2, label="Batch size", description="Pairs per batch", view=half
     )
@@ -192,21 +197,42 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    """Say what embedding will cost, where that is known."""
-    from fiftyone_ecif.curation.cost import embedding_cost
+    """Say what embedding and scoring will cost, where that is known."""
+    from fiftyone_ecif.curation import cost
+    from fiftyone_ecif.curation.influence import DEFAULT_BATCH_SIZE
+    from fiftyone_ecif.models.views import VIEWS
 
-    model, device = ctx.params.get("model") or default_model()[0], ctx.params.get("device", "auto")
-    if ctx.params.get("features") == "embeddings" or ":" in model or device not in ("auto", *devices()):
+    params, device, pairs = ctx.params, ctx.params.get("device", "auto"), len(samples)
+    if device not in ("auto", *devices()) or params.get("engine") == "ray":
         return
     if device == "auto":
         device = devices()[-1]  # the SDK prefers a GPU too
-    cost = embedding_cost(len(samples), model, device)
-    if cost is None:
+    words, memory, dims = "", cost.PROCESS_BYTES + pairs * cost.PAIR_BYTES, None
+    if params.get("features") == "embeddings":
+        dims = _stored_dims(samples, params)
+    else:
+        # each image once as it is, and in all views; each text beside either
+        model = params.get("model") or default_model()[0]
+        known = ":" not in model  # what a hub or a folder holds is not
+        towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2) if known else None
+        if towers is not None:
+            words, dims = f"{duration(towers.seconds)} to embed and ", towers.dims
+            memory += towers.model_bytes
+    if dims is None:
         return
-    on = "this machine's CPU" if device == "cpu" else f"{device}, or as long as it takes to read the images"
-    label = f"About {duration(cost.seconds)} to embed {len(samples):,} pairs on {on}"
-    memory = f"{(cost.model_bytes + cost.feature_bytes) / 1e9:.1f} GB"
-    rest = (
-        f"Less if they were embedded before. The scoring comes on top. About {memory} of memory for model and features."
-    )
+    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or DEFAULT_ROUNDS
+    seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
+    memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
+    on = "this machine's CPU" if device == "cpu" else device
+    label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"
+    rest = "A rough guess: several times more if the head is slow to come to rest, less if pairs were embedded before."
     notice(inputs, "cost", types.Notice, label, rest)
+
+
+def _stored_dims(samples: SampleCollection, params: dict[str, Any]) -> tuple[int, int, int] | None:
+    """How many numbers stored embeddings have: in the joint space, of an image, of a text; None: none are chosen."""
+    fields = [params.get(name) for name in ("image_embeddings", "text_embeddings")]
+    if not all(fields):
+        return None
+    images, texts = (next((each for each in samples.limit(1).values(field)), None) for field in fields)
+    return None if images is None or texts is None else (len(images), len(images), len(texts))

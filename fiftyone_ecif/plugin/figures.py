@@ -18,19 +18,17 @@ HEIGHT, TALL = 260, 330
 BELOW = {"orientation": "h", "x": 0, "y": -0.25}  # where a legend of several lines covers nothing
 LEAST_SHOWN = 0.02  # half of the range of accuracies at least, lest noise looks like an effect
 BLAMED = 12  # pairs in the graph
-LONGEST_CAPTION = 42
+LONGEST_CAPTION = 36  # beside the grid on a small screen
 ROLES = {"positive": ("to blame as a positive", BLUE), "negative": ("as a negative", ORANGE)}
 FONT = {"size": 12}
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 """Plotly's traces and layout."""
 
 
-def histogram_figure(pairs: Sequence[int], threshold: float, selected: Sequence[float] | None) -> Figure:
-    """Pairs by misalignment, the expected precision above each value, and the threshold; a selection is coloured."""
+def histogram_figure(pairs: Sequence[int], threshold: float) -> Figure:
+    """Pairs by misalignment, the expected precision above each value, and the threshold."""
     counts, edges = np.array(pairs), np.linspace(0.0, 1.0, len(pairs) + 1)
     middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
-    low, high = selected or (threshold, 1.0)
-    inside = (middles >= low) & (middles <= high)
     above = counts[::-1].cumsum()[::-1]
     precision = np.where(above > 0, (counts * middles)[::-1].cumsum()[::-1] / np.maximum(above, 1), np.nan)
     bars = {
@@ -39,7 +37,7 @@ def histogram_figure(pairs: Sequence[int], threshold: float, selected: Sequence[
         "x": middles.tolist(),
         "y": counts.tolist(),
         "width": float(width),
-        "marker": {"color": [ORANGE if each else GREY for each in inside]},
+        "marker": {"color": [ORANGE if each >= threshold else GREY for each in middles]},
         "customdata": [f"{left:.3g} to {right:.3g}" for left, right in itertools.pairwise(edges)],
         "hovertemplate": "%{customdata}: %{y:,} pairs<extra></extra>",
     }
@@ -68,6 +66,16 @@ def histogram_figure(pairs: Sequence[int], threshold: float, selected: Sequence[
     }  # fmt: skip
     layout["margin"]["r"] = 55
     return [bars, line], layout
+
+
+def with_selection(layout: dict[str, Any], selected: Sequence[float] | None) -> dict[str, Any]:
+    """A picture's layout with a range of its first axis marked; without one, as it is."""
+    if selected is None:
+        return layout
+    low, high = selected
+    area = {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
+    area |= {"fillcolor": BLUE, "opacity": 0.25, "line": {"width": 0}}
+    return layout | {"shapes": [*layout["shapes"], area]}
 
 
 def precision_figure(measured: dict[str, MeasuredPrecision], threshold: float) -> Figure:
@@ -218,6 +226,7 @@ def blame_figure(pairs: list[dict[str, Any]], removed: int) -> Figure:
                 "ids": [row["id"] for _, row in mine],
                 "text": [f"  {row['value']:.2g}  {_caption(row)}" for _, row in mine],
                 "textposition": "middle right",
+                "textfont": FONT,
                 "cliponaxis": False,
                 "marker": {"color": color, "size": 11},
                 "customdata": [[row["value_positive"], row["value_negative"]] for _, row in mine],

@@ -7,9 +7,9 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.plugin.base_view import digest
+from fiftyone_ecif.plugin.base_view import STORE, view_digest
 
-PANEL = STORE = "ecif_panel"
+PANEL = "ecif_panel"
 
 
 def keep_choices(ctx: foo.ExecutionContext, choices: dict[str, Any]) -> None:
@@ -42,4 +42,4 @@ def kept_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollectio
 
 def _identity(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> list[str]:
     """What a forecast is of; a run that replaces another has another time."""
-    return [str(ctx.dataset.get_run_info(run_key).timestamp), digest(view.view()._serialize())]
+    return [str(ctx.dataset.get_run_info(run_key).timestamp), view_digest(view.view())]

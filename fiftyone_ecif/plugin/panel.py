@@ -22,7 +22,7 @@ from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selecti
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
-from fiftyone_ecif.plugin.news import is_new
+from fiftyone_ecif.plugin.news import has_moved, in_few_words, is_new
 
 KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
 """What a reload of the page brings back."""
@@ -62,7 +62,12 @@ class EcifPanel(foo.Panel):
 
     def execute(self, ctx: foo.ExecutionContext) -> object:
         """Answer an event, unless it brings nothing new."""
-        return super().execute(ctx) if is_new(ctx) else None
+        known = dict(ctx.panel_state)
+        if not is_new(ctx):
+            return None
+        result = super().execute(ctx)
+        in_few_words(ctx, known)
+        return result
 
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
@@ -73,16 +78,11 @@ class EcifPanel(foo.Panel):
         """Begin anew on another dataset."""
         self.on_load(ctx)
 
-    def on_change_view(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the view."""
-        if selection(ctx) is None:
+    def on_change_ctx(self, ctx: foo.ExecutionContext) -> None:
+        """Follow the view and the selected samples; what the panel itself put at the view's end changes no picture."""
+        if has_moved(ctx):
             ctx.panel.state.page = 0
-        self._show(ctx)
-
-    def on_change_selected(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the samples that are selected."""
-        ctx.panel.state.page = 0
-        self._show(ctx)
+            self._show(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
         """Lay out what the state says."""
@@ -163,7 +163,6 @@ class EcifPanel(foo.Panel):
         chosen = looked_at(ctx).match({name: inside}).sort_by(name, reverse=True)
         select(ctx, chosen, base_view(ctx), {"range": [low, high]})
         show_fields(ctx, run_key)
-        panel_content.draw_histogram(ctx, (low, high))
 
     def select_points(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs inside the lasso."""
@@ -239,7 +238,6 @@ class EcifPanel(foo.Panel):
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
         base = base_view(ctx)
-        ctx.panel.state.own = None
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
 
     # Repairs
@@ -346,6 +344,7 @@ class EcifPanel(foo.Panel):
         self._turn_to_new_trace(ctx)
         try:
             panel_content.CONTENT[state.tab](ctx, looked_at(ctx))
+            state.set(panel_layout.filled_in(state))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 

@@ -5,7 +5,7 @@ Where a field changes, the App writes the pictures' data into the state: their l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +19,6 @@ from fiftyone_ecif.curation import fixes, review, summary
 from fiftyone_ecif.curation.fields import FIELDS
 from fiftyone_ecif.curation.runs import kept_traces
 from fiftyone_ecif.plugin import figures
-from fiftyone_ecif.plugin.base_view import selection
 from fiftyone_ecif.plugin.kept import kept_forecast
 
 CARDS = 4
@@ -31,9 +30,10 @@ LISTED_TRACES = 20
 
 def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
     """How likely the captions are wrong; and how right that is, where the truth is known."""
-    state, what = ctx.panel.state, selection(ctx) or {}
+    state = ctx.panel.state
     state.suspects = vars(summary.suspicion(base, state.run_key, state.threshold))
-    draw_histogram(ctx, what.get("range"))
+    traces, state.histogram_layout = figures.histogram_figure(state.suspects["counts"], state.threshold)
+    ctx.panel.set_data("histogram", traces)
     choices = summary.truth_choices(ctx.dataset)
     state.truths, state.measured = choices, None
     if state.truth in choices and (measured := summary.measured_precision(base, state.run_key, state.truth)):
@@ -41,14 +41,6 @@ def suspects(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
         state.measured = {"average": found.average, "wrong": found.wrong}
         traces, state.precision_layout = figures.precision_figure(measured, state.threshold)
         ctx.panel.set_data("precision", traces)
-
-
-def draw_histogram(ctx: foo.ExecutionContext, selected: Sequence[float] | None) -> None:
-    """Mark another selection on what was counted before."""
-    state = ctx.panel.state
-    state.selected = selected
-    traces, state.histogram_layout = figures.histogram_figure(state.suspects["counts"], state.threshold, selected)
-    ctx.panel.set_data("histogram", traces)
 
 
 def cards(ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:

@@ -12,7 +12,7 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.curation import review, validation
 from fiftyone_ecif.plugin.base_view import selection
-from fiftyone_ecif.plugin.figures import HEIGHT, TALL
+from fiftyone_ecif.plugin.figures import HEIGHT, TALL, with_selection
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
 from fiftyone_ecif.plugin.removal import figure_name
 from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
@@ -79,6 +79,23 @@ def layout(panel: EcifPanel, ctx: foo.ExecutionContext) -> types.Property:
     return types.Property(root)
 
 
+def filled_in(state: Any) -> dict[str, Any]:
+    """What the fields of the layout hold, by the names that the App keeps them under in the panel's state.
+
+    Where it finds nothing there, it puts their defaults in and tells each as a choice.
+    """
+    choices = {
+        "suspects": {"actions": {"threshold": state.threshold}},
+        "influence": {"actions": {"remove": state.remove}},
+        "trace": {"actions": {"removed": state.remove_traced}, "kept": {_trace_name(state): state.trace}},
+    }
+    return {"menu": {"run": state.run_key}} | choices.get(state.tab, {})
+
+
+def _trace_name(state: Any) -> str:
+    return f"trace_{state.trace}"
+
+
 def _jobs(panel: EcifPanel, root: types.Object, state: Any) -> None:
     """What is running, with a way to stop it."""
     for number, job in enumerate(state.jobs or []):
@@ -119,9 +136,8 @@ def _menu(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext, runs:
     state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
     row.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=panel.choose_run)
     row.btn("again", label="New run", icon="add", on_click=panel.compute, variant="outlined")
-    if selection(ctx):
-        clear = panel.clear_selection
-        row.btn("clear", label="Clear selection", icon="filter_alt_off", on_click=clear, variant="outlined")
+    options = {"icon": "filter_alt_off", "variant": "outlined", "disabled": not selection(ctx)}
+    row.btn("clear", label="Clear selection", on_click=panel.clear_selection, **options)
 
 
 def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> None:
@@ -140,7 +156,7 @@ def _suspects(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -
     )
     root.plot(
         "histogram",
-        layout=state.histogram_layout,
+        layout=with_selection(state.histogram_layout, (selection(ctx) or {}).get("range")),
         config=PLOT,
         height=HEIGHT,
         on_selected=panel.select_bars,
@@ -288,8 +304,7 @@ def _trace(panel: EcifPanel, root: types.Object, ctx: foo.ExecutionContext) -> N
         return
     row = _row(root, "kept")
     labels = {key: f"{key}: {query}" for key, query in state.traces.items()}
-    name = f"trace_{state.trace}"
-    row.enum(name, list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
+    row.enum(_trace_name(state), list(labels), default=state.trace, view=dropdown(labels), on_change=panel.choose_trace)
     row.btn("forget", label="Forget", icon="delete", on_click=panel.delete_trace, variant="outlined")
     if not blame["pairs"]:
         notice(root, "nothing", types.Notice, "No pair of the run is to blame for this query.")

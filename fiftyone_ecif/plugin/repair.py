@@ -162,11 +162,11 @@ def _preview(
     surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
     texts, labels, sureness = surest.values([path, f"{name}.label", f"{name}.confidence"])
     rows = [
-        {"before": before, "after": after, "confidence": f"{sure or 0.0:.2f}"}
+        {"before": before, "after": f"{after} ({sure or 0.0:.2f})"}
         for before, after, sure in zip(texts, labels, sureness, strict=True)
     ]
     table = types.TableView(read_only=True)
-    for key, label in (("before", "Now"), ("after", "Suggestion"), ("confidence", "Conf.")):
+    for key, label in (("before", "Now"), ("after", "Suggestion (confidence)")):  # a third would be cut off
         table.add_column(key, label=label)
     notice(inputs, "count", types.Notice, f"{count:,} samples will change", "ECIF: undo fixes puts them back.")
     inputs.list("changes", types.Object(), default=rows, view=table)

@@ -16,7 +16,7 @@ CHROMIUM_OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 LOGGED_ERROR = re.compile(r'Traceback \(most recent call last\)|"severity": "(ERROR|CRITICAL)"|\[(ERROR|CRITICAL)\]')
-SECONDS_TO_CONNECT = 60
+SECONDS_TO_CONNECT = 180
 
 PATIENCE = 180_000
 """Milliseconds that a page may take for anything: busy cores are slow."""
@@ -68,18 +68,17 @@ def chromium(executable: str):
 
 
 def open_grid(browser, session, dataset, theme="dark", width=1500, height=900):
-    """A fresh page that shows a dataset's grid, and collects its errors (:func:`watch`)."""
+    """A fresh page that shows a dataset's grid, and collects errors of all pages of its context (:func:`watch`)."""
     import fiftyone as fo
 
     session.dataset = dataset  # what an earlier page left open lives in the server: view, selection, panels
     session.spaces = fo.Space(children=[fo.Panel(type="Samples", pinned=True)])
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    context.set_default_timeout(PATIENCE)
     context.add_init_script(f"localStorage.setItem('mui-mode', '{theme}')")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
     address = f"http://127.0.0.1:{session.server_port}"
-    watch(page, address)
-    page.route(
+    watch(context, address)
+    context.route(
         "**/*",
         lambda route: (
             route.continue_()
@@ -87,36 +86,52 @@ def open_grid(browser, session, dataset, theme="dark", width=1500, height=900):
             else route.abort()  # fonts and statistics from the internet
         ),
     )
-    page.goto(f"{address}/datasets/{dataset.name}", wait_until="domcontentloaded")
+    return open_page(context, f"{address}/datasets/{dataset.name}")
+
+
+def open_page(context, address):
+    """A page of a context that shows the grid at an address of the App."""
+    page = context.new_page()
+    page.goto(address, wait_until="domcontentloaded")
     page.get_by_test_id("looker").first.wait_for()
     dismiss = page.get_by_text("Dismiss", exact=True)  # FiftyOne's advertisement covers a corner of the panels
     page.add_locator_handler(dismiss, lambda: dismiss.first.click(), no_wait_after=True)
     return page
 
 
-def watch(page, address):
-    """Collect a page's errors in ``page.errors``, and the answers to its operations in ``page.operations``."""
-    page.errors, page.operations = [], []
+def watch(context, address):
+    """Collect in a context the errors of its pages, the answers to their operations, and what is not answered yet."""
+    context.errors, context.operations, context.pending = [], [], set()
 
-    def note(text, url=address):
+    def note(text, url):
         if url.startswith(address) and text != "entry is loading":  # that one is FiftyOne's own
-            page.errors.append(text)
+            context.errors.append(text)
 
     def look_at(answer):
         if answer.status >= 500:
             note(f"{answer.status} {answer.url}", answer.url)
         if "/operators/execute" in answer.url:
-            page.operations.append(answer)
+            context.operations.append(answer)
 
-    page.on("pageerror", lambda error: note(str(error)))
-    page.on("console", lambda said: note(said.text, said.location["url"]) if said.type == "error" else None)
-    page.on("response", look_at)
+    context.on("weberror", lambda error: note(str(error.error), error.page.url))  # not of the blank page before
+    context.on("console", lambda said: note(said.text, said.location["url"]) if said.type == "error" else None)
+    context.on("response", look_at)
+    context.on("request", lambda asked: asked.url.startswith(address) and context.pending.add(asked))
+    for answered in ("requestfinished", "requestfailed"):
+        context.on(answered, lambda asked: context.pending.discard(asked))
 
 
-def failed_operations(page) -> list[str]:
-    """The errors of a page's operators and panels, which FiftyOne sends to the page and does not log."""
+def wait_for_answers(context) -> None:
+    """Wait until the server has answered all pages, lest it meets closed doors; its stream of events never ends."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while any(not asked.url.endswith("/events") for asked in context.pending) and time.monotonic() < deadline:
+        context.pages[0].wait_for_timeout(100)
+
+
+def failed_operations(context) -> list[str]:
+    """The errors of the pages' operators and panels, which FiftyOne sends to the page and does not log."""
     errors = []
-    for answer in page.operations:
+    for answer in context.operations:
         with contextlib.suppress(Exception):  # a page that was left keeps no bodies; a stream has no JSON
             errors.append(answer.json().get("error"))
     return [error for error in errors if error]

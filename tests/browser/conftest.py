@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.app import chromium, failed_operations, find_chromium, logged_errors, open_grid, served_app
+from tests.browser.app import (
+    chromium,
+    failed_operations,
+    find_chromium,
+    logged_errors,
+    open_grid,
+    served_app,
+    wait_for_answers,
+)
 from tests.conftest import REPOSITORY
 from tests.scored import scored_dataset, scored_once  # noqa: F401
 
@@ -67,7 +75,8 @@ def pytest_runtest_teardown(item):
     for number, page in enumerate(getattr(item, "pages", [])):
         SHOTS.mkdir(exist_ok=True)
         page.screenshot(path=SHOTS / f"{item.name}{f'-{number}' if number else ''}.png")
-        errors += page.errors + failed_operations(page)
+        wait_for_answers(page.context)
+        errors += page.context.errors + failed_operations(page.context)
         page.context.close()
     if hasattr(item, "log"):
         errors += logged_errors(item.log.read_bytes()[item.log_start :].decode(errors="replace"))

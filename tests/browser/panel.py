@@ -39,7 +39,9 @@ class PanelPage:
 
     def drag(self, start: float, end: float) -> None:
         """Drag over the first plot between two shares of its width."""
-        box = self.content.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+        plot = self.content.locator(".js-plotly-plot .nsewdrag").first
+        plot.hover()  # waits until it stands still
+        box = plot.bounding_box()
         y, mouse = box["y"] + box["height"] / 2, self.page.mouse
         mouse.move(box["x"] + start * box["width"], y)
         mouse.down()

@@ -21,7 +21,10 @@ def test_computing_influence_from_its_form_shows_the_wrong_captions_first(open_p
     expect(form.dialog.get_by_text("Run key 'not a name' cannot be used")).to_be_visible()
     expect(form.button("Compute")).to_be_disabled()
     form.fill("Run key", "ecif")
+    expect(form.button("Compute")).to_be_enabled()
     page.screenshot(path=pictures / f"compute-{theme}.png")
+    form.dialog.get_by_text("to score 60 pairs").scroll_into_view_if_needed()
+    page.screenshot(path=pictures / f"compute-{theme}-below.png")
     form.button("Compute").click()
 
     output = page.get_by_test_id("operators-prompt-view-modal")

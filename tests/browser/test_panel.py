@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 import fiftyone_ecif as ecif
+from tests.browser.app import open_page as open_page_at
 from tests.browser.form import OperatorForm, done, placed_button
 from tests.browser.panel import PanelPage
 
@@ -18,12 +19,11 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     expect(panel.content.get_by_text("scored pairs in view")).to_be_visible()
     panel.picture(pictures, f"panel-suspects-{theme}")
 
-    suspects = len(scored_dataset.match({"first_misalignment": {"$gte": 0.5}}))
+    suspects = scored_dataset.match({"first_misalignment": {"$gte": 0.5}}).values("caption")
     panel.drag(0.51, 0.995)
-    expect(count).to_have_text(f"{suspects} samples")
-    panel.button("Clear selection").click()
-    expect(count).to_have_text("60 samples")
-    expect(panel.button("Clear selection")).to_have_count(0)
+    expect(count).to_have_text(f"{len(suspects)} samples")
+    expect(panel.button("Clear selection")).to_be_enabled()
+    panel.picture(pictures, f"panel-selection-{theme}")
 
     panel.tab("Review")
     expect(panel.content.get_by_text("of 60 pairs to review")).to_be_visible()
@@ -35,9 +35,17 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     scored_dataset.reload()
     (fixed,) = scored_dataset.exists("caption_fixes")
     assert fixed.caption == fixed["first_suggestion"].label
+    in_grid = page.locator(f'[data-cy="tag-caption"][title="caption: {fixed.caption}"]')
+    expect(in_grid).to_have_count(suspects.count(fixed.caption) + 1)
+    panel.picture(pictures, f"panel-fixed-{theme}")
     panel.button("Undo last fix (1)").click()
     expect(panel.content.get_by_text("of 60 pairs to review")).to_be_visible()
+    expect(in_grid).to_have_count(suspects.count(fixed.caption))
+    panel.picture(pictures, f"panel-undone-{theme}")
     assert before == scored_dataset.values("caption")
+    panel.button("Clear selection").click()
+    expect(count).to_have_text("60 samples")
+    expect(panel.button("Clear selection")).to_be_disabled()
 
     panel.tab("Influence")
     expect(panel.content.get_by_text("What if")).to_be_visible()
@@ -108,12 +116,59 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     output = page.get_by_test_id("operators-prompt-view-modal")
     expect(output.get_by_text(" of ")).to_be_visible()
 
-    other = page.context.new_page()
-    other.goto(page.url)
-    other.get_by_test_id("looker").first.wait_for()
+    other = open_page_at(page.context, page.url)
     panel = PanelPage(other)
     panel.button("Cancel").click()
     expect(output.get_by_text("Nothing was changed.")).to_be_visible()
     scored_dataset.reload()
     assert scored_dataset.list_runs() == ["first"]
     assert not scored_dataset.has_field("long_value")
+
+
+MARKUP = '<i class="markup">a</i> **b** [c](d)'
+
+
+def test_captions_that_are_markup_are_shown_as_they_stand(open_page, scored_dataset):
+    scored_dataset.set_values("caption", [f"{MARKUP} {caption}" for caption in scored_dataset.values("caption")])
+    suggested = scored_dataset.exists("first_suggestion.label")
+    suggested.set_values("first_suggestion.label", [f"{MARKUP} better"] * len(suggested))
+    ecif.load_results(scored_dataset, "first").trace(scored_dataset.first().id, k=5, progress=False)
+    page = open_page(scored_dataset, width=1280, height=800)
+    form = OperatorForm(page, "ECIF: review and apply suggestions")
+    expect(form.dialog.get_by_text(f"{MARKUP} better").first).to_be_visible()
+    expect(page.locator(".markup")).to_have_count(0)
+    form.button("Cancel").click()
+    panel = PanelPage(page)
+    panel.tab("Review")
+    expect(panel.content.get_by_text(f"Suggestion: {MARKUP} better").first).to_be_visible()
+    expect(panel.content.get_by_text(MARKUP)).to_have_count(8)  # four captions and their suggestions
+    panel.tab("Trace")
+    expect(panel.content.locator(".js-plotly-plot text").filter(has_text="<i class").first).to_be_visible()
+    expect(panel.content.get_by_text(scored_dataset.first().caption)).to_be_visible()
+    expect(page.locator(".markup")).to_have_count(0)
+
+
+def test_two_pages_show_the_same_selection_and_the_second_hears_of_a_deleted_sample(open_page, scored_dataset):
+    page = open_page(scored_dataset, width=1280, height=800)
+    first = PanelPage(page)
+    expect(first.content.locator(".js-plotly-plot g.point").first).to_be_visible()
+    other = open_page_at(page.context, page.url)
+    second = PanelPage(other, is_open=True)  # which panels are open is kept in the server
+    expect(second.content.locator(".js-plotly-plot g.point").first).to_be_visible()
+    first.drag(0.51, 0.995)
+    suspects = len(scored_dataset.match({"first_misalignment": {"$gte": 0.5}}))
+    for panel in (first, second):
+        expect(panel.page.get_by_test_id("entry-counts")).to_have_text(f"{suspects} samples")
+        expect(panel.button("Clear selection")).to_be_enabled()
+    second.button("Clear selection").click()
+    for panel in (first, second):
+        expect(panel.page.get_by_test_id("entry-counts")).to_have_text("60 samples")
+        expect(panel.button("Clear selection")).to_be_disabled()
+
+    second.tab("Review")
+    expect(second.button("Accept")).to_be_visible()
+    worst = ecif.to_review(scored_dataset, "first").first().id
+    scored_dataset.delete_samples([worst])
+    second.button("Caption is fine").click()
+    expect(other.get_by_text("This sample was deleted meanwhile.")).to_be_visible()
+    expect(second.content.get_by_text("of 59 pairs to review")).to_be_visible()

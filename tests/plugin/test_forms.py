@@ -7,7 +7,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
-from tests.plugin.conftest import COMPUTE, RUNS, SHOW
+from tests.plugin.conftest import COMPUTE, RUNS, SHOW, STORED
 
 
 def refusals(inputs):
@@ -46,11 +46,14 @@ def test_compute_form_offers_the_tags_of_the_chosen_model(resolve_form, pair_dat
     assert "pretrained" not in resolve_form(COMPUTE, pair_dataset, model="hf-hub:somebody/some-model")
 
 
-def test_compute_form_says_what_embedding_will_cost(resolve_form, pair_dataset):
-    assert "to embed 60 pairs" in resolve_form(COMPUTE, pair_dataset, device="cpu")["cost"].view.label
-    assert "cost" in resolve_form(COMPUTE, pair_dataset, model="RN50", pretrained="yfcc15m", device="cpu")
-    assert "cost" not in resolve_form(COMPUTE, pair_dataset, model="roberta-ViT-B-32", device="cpu")
-    assert "cost" not in resolve_form(COMPUTE, pair_dataset, device="cuda")
+def test_compute_form_says_what_embedding_and_scoring_will_cost(resolve_form, embedded_dataset):
+    label = resolve_form(COMPUTE, embedded_dataset, device="cpu")["cost"].view.label
+    assert "to embed" in label and "to score 60 pairs" in label and "memory" in label
+    assert "cost" in resolve_form(COMPUTE, embedded_dataset, model="RN50", pretrained="yfcc15m", device="cpu")
+    assert "cost" not in resolve_form(COMPUTE, embedded_dataset, model="roberta-ViT-B-32", device="cpu")
+    assert "cost" not in resolve_form(COMPUTE, embedded_dataset, device="cuda")
+    label = resolve_form(COMPUTE, embedded_dataset, **STORED)["cost"].view.label
+    assert "to embed" not in label and "to score" in label
 
 
 def test_compute_form_accepts_a_checkpoint_and_warns_of_random_weights(resolve_form, pair_dataset, tmp_path):

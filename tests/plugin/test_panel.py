@@ -98,29 +98,35 @@ def test_the_histogram_counts_all_pairs_and_a_selection_filters_the_grid(scored_
     suggested = panel.state["suspects"]["suggested"]
     assert (suggested is None) == (exact is None) and (exact is None or 0 <= suggested - exact <= 1 / 200)
 
-    panel.event(
-        "select_bars", data=[{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}, {"trace_idx": 1, "idx": 2}]
-    )
-    assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
-    assert "clear" in panel.shown["menu"]["type"]["properties"]
-    before = panel.samples
-    panel.samples = scored_dataset.view()  # Plotly says it again, before the App has changed its view
     again = [{"trace_idx": 0, "idx": 30}, {"trace_idx": 0, "idx": 39}]
-    assert "set_view" not in panel.event("select_bars", data=again).requests
-    panel.samples = before
-    panel.event("on_change_view")  # the App says that the view changed
-    assert sum(panel.data["histogram"][0]["y"]) == 60  # the picture is not narrowed to what was selected on it
-    assert panel.state["selected"] == [0.75, 1.0]
+    panel.event("select_bars", data=[*again, {"trace_idx": 1, "idx": 2}])
+    assert set(panel.requests) == {"set_view", "set_active_fields"}  # the grid first: nothing of the panel is drawn
+    assert panel.samples.values("first_misalignment") == sorted(scores[scores >= 0.75], reverse=True)
+    panel.event("on_change_ctx")  # the App says that the view changed
+    assert set(panel.requests) == {"show_panel_output"}  # the picture is not narrowed to what was selected on it
+    assert selected_range(panel) == [0.75, 1] and can_clear(panel)
+    assert panel.event("select_bars", data=again).requests == {}  # Plotly says it once more when it is drawn anew
+    assert panel.event("select_bars", data=[]).requests == {}  # as the App sends after a mere click
+    assert sum(panel.event("refresh").data["histogram"][0]["y"]) == 60
 
-    panel.event("select_bars", data=[])  # as the App sends after a mere click
-    assert "set_view" not in panel.requests
     for _ in range(2):
         panel.event("clear_selection")
-        assert "clear_view" in panel.requests
+        assert set(panel.requests) == {"clear_view"}
         panel.samples = scored_dataset
-        assert panel.event("on_change_view").state["selected"] is None
-        panel.event("select_bars", data=again)
-        assert panel.state["selected"] == [0.75, 1.0]
+        panel.event("on_change_ctx")
+        assert selected_range(panel) is None and not can_clear(panel)
+        panel.event("select_bars", data=again).event("on_change_ctx")
+        assert selected_range(panel) == [0.75, 1]
+
+
+def selected_range(panel):
+    """The range that is marked on the histogram."""
+    shapes = panel.shown["histogram"]["view"]["layout"]["shapes"]
+    return next(([shape["x0"], shape["x1"]] for shape in shapes if shape["type"] == "rect"), None)
+
+
+def can_clear(panel):
+    return not panel.shown["menu"]["type"]["properties"]["clear"]["view"]["disabled"]
 
 
 def test_the_panel_follows_a_view_of_the_user(scored_dataset):
@@ -129,37 +135,47 @@ def test_the_panel_follows_a_view_of_the_user(scored_dataset):
     panel.event("show_suspects")
     assert set(panel.samples.values("id")) <= set(scored_dataset.limit(12).values("id"))
     panel.samples = panel.samples.limit(1)  # the user adds a stage of their own
-    assert panel.event("on_change_view").state["suspects"]["scored"] == 1
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 1
 
 
 def test_the_panel_follows_the_selected_samples(scored_dataset):
     panel = Panel(scored_dataset.limit(40))
     panel.selected = scored_dataset.limit(5).values("id")
-    assert panel.event("on_change_selected").state["suspects"]["scored"] == 5
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 5
     assert "5** scored pairs selected" in panel.words("facts")
     threshold = max(scored_dataset.limit(5).values("first_misalignment"))
     panel.event("choose_threshold", value=threshold).event("show_suspects")
     assert set(panel.samples.values("id")) <= set(panel.selected)
     panel.selected = []  # as the App does where the view changes
-    assert panel.event("on_change_selected").state["suspects"]["scored"] == 40
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 40
     panel.event("clear_selection")
     assert len(panel.samples) == 40
 
 
 def test_what_the_app_says_again_is_not_answered(scored_dataset):
     panel = Panel(scored_dataset)
-    for event, value in (("on_change_view", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
+    for event, value in (("on_change_ctx", None), ("choose_tab", "suspects"), ("choose_threshold", 0.5)):
         assert panel.event(event, value=value).requests == {}
-    panel.samples, known = scored_dataset.limit(9), panel.state
-    assert "show_panel_output" in panel.event("on_change_view").requests
-    panel.state = known  # the App says it three times before it hears the first answer
-    assert panel.event("on_change_view").requests == {}
+
+
+def test_each_of_two_pages_is_told_of_a_changed_view(scored_dataset):
+    pages = [Panel(scored_dataset) for _ in range(2)]  # of the same panel
+    for samples in (scored_dataset.limit(9), scored_dataset.view()):
+        for panel in pages:
+            panel.samples = samples
+            panel.event("on_change_ctx")
+            assert sum(panel.data["histogram"][0]["y"]) == len(samples)
+    pages[0].event("show_suspects")
+    for panel in pages:
+        panel.samples = pages[0].samples
+        panel.event("on_change_ctx")
+        assert can_clear(panel) and sum(panel.data["histogram"][0]["y"]) == 60
 
 
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
     panel = Panel(scored_dataset)
-    panel.state, panel.samples = {}, scored_dataset.limit(9)
-    assert panel.event("on_change_view").state["suspects"]["scored"] == 9
+    panel.state, panel.samples = {}, scored_dataset.limit(9)  # the App has not heard the answer yet
+    assert panel.event("on_change_ctx").state["suspects"]["scored"] == 9
 
 
 def test_lassoed_pairs_are_shown(scored_dataset):
@@ -167,7 +183,7 @@ def test_lassoed_pairs_are_shown(scored_dataset):
     ids = panel.data["roles"][0]["ids"][:5]
     panel.event("select_points", data=[{"id": id} for id in ids])
     assert set(panel.samples.values("id")) == set(ids)
-    panel.event("on_change_view")  # the App shows the selection
+    panel.event("on_change_ctx")  # the App shows the selection
     scored_dataset.delete_samples(ids[:2])  # by another page
     panel.event("refresh")
     assert panel.state["influence"]["drawn"] == 58
@@ -294,7 +310,7 @@ def test_predicted_removals_are_drawn_for_the_view_that_they_are_of(scored_datas
     panel.event("choose_remove", value=loss["x"][2])
     assert "recall at 1 from" in panel.words("what_if")
     panel.samples = scored_dataset.limit(50)
-    assert len(panel.event("on_change_view").data["removal"]) == 1
+    assert len(panel.event("on_change_ctx").data["removal"]) == 1
 
 
 def test_a_new_trace_is_turned_to_and_shown_with_its_effects(scored_dataset):
