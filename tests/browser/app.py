@@ -17,6 +17,7 @@ CHROMIUM_OPTIONS = (
 )  # fmt: skip
 LOGGED_ERROR = re.compile(r'Traceback \(most recent call last\)|"severity": "(ERROR|CRITICAL)"|\[(ERROR|CRITICAL)\]')
 SECONDS_TO_CONNECT = 180
+SECONDS_TO_ANSWER = 20
 
 PATIENCE = 180_000
 """Milliseconds that a page may take for anything: busy cores are slow."""
@@ -122,8 +123,11 @@ def watch(context, address):
 
 
 def wait_for_answers(context) -> None:
-    """Wait until the server has answered all pages, lest it meets closed doors; its stream of events never ends."""
-    deadline = time.monotonic() + PATIENCE / 1000
+    """Wait until the server has answered all pages, lest it meets closed doors; its stream of events never ends.
+
+    Not for long: the browser says nothing of the end of some requests, such as those of a page that was left.
+    """
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
     while any(not asked.url.endswith("/events") for asked in context.pending) and time.monotonic() < deadline:
         context.pages[0].wait_for_timeout(100)
 
