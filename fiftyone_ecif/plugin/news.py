@@ -74,6 +74,11 @@ def is_new(ctx: foo.ExecutionContext) -> bool:
     return before.told < TIMES_TOLD
 
 
+def is_following(ctx: foo.ExecutionContext) -> bool:
+    """Whether the event is that the grid changed."""
+    return ctx.params.get("__method__") == FOLLOWING
+
+
 def has_moved(ctx: foo.ExecutionContext) -> bool:
     """Whether the latest change of the grid changed what the panel is about: its own selection does not."""
     return _looks[ctx.panel.id].moved
@@ -98,8 +103,9 @@ def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:
     drawn = [request for request in answer if request.operator_uri == DRAW]
     answer[:] = [request for request in answer if request.operator_uri not in (*PATCHES, DRAW)]
     new = {name: value for name, value in state.items() if value != known.get(name)}
-    follows = ctx.params.get("__method__") == FOLLOWING
-    if any(request.operator_uri in VIEWS for request in answer) or not (answer or new or data or follows):
+    if any(request.operator_uri in VIEWS for request in answer):
+        return
+    if not (answer or new or data or (drawn and is_following(ctx))):
         return
     if new:
         ctx.ops.patch_panel_state(new)

@@ -22,10 +22,11 @@ from fiftyone_ecif.plugin.base_view import base_view, looked_at, select, selecti
 from fiftyone_ecif.plugin.forms import show_fields
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.kept import PANEL, keep_choices, kept_choices
-from fiftyone_ecif.plugin.news import has_moved, in_few_words, is_new
+from fiftyone_ecif.plugin.news import has_moved, in_few_words, is_following, is_new
 
-KEPT = ("run_key", "tab", "threshold", "truth", "remove", "trace")
-"""What a reload of the page brings back."""
+SHOWN = ("run_key", "tab")
+KEPT = (*SHOWN, "threshold", "truth", "remove", "trace")
+"""What is chosen for all pages of a dataset's panel, and brought back by a reload; first what decides what is seen."""
 
 
 def says_why(event: Callable[[EcifPanel, foo.ExecutionContext], None]) -> Callable:
@@ -66,6 +67,8 @@ class EcifPanel(foo.Panel):
         if not is_new(ctx):
             return None
         result = super().execute(ctx)
+        if is_following(ctx) and self._differs(ctx, SHOWN):
+            ctx.executor._requests.clear()  # meanwhile somebody chose something else, and the answer to that shows it
         in_few_words(ctx, known)
         return result
 
@@ -79,10 +82,17 @@ class EcifPanel(foo.Panel):
         self.on_load(ctx)
 
     def on_change_ctx(self, ctx: foo.ExecutionContext) -> None:
-        """Follow the view and the selected samples; what the panel itself put at the view's end changes no picture."""
-        if has_moved(ctx):
-            ctx.panel.state.page = 0
-            self._show(ctx)
+        """Follow the view and the selected samples; what the panel itself put at the view's end changes no picture.
+
+        The event knows the choices of the page that sends it, and when it did; a later choice counts, on whatever page.
+        """
+        moved, state = has_moved(ctx), ctx.panel.state
+        if not moved and not self._differs(ctx, KEPT):
+            return
+        if self._differs(ctx, ("tab",)):
+            state.turns = (state.turns or 0) + 1
+        state.set(kept_choices(ctx) | ({"page": 0} if moved else {}))
+        self._show(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
         """Lay out what the state says."""
@@ -333,6 +343,7 @@ class EcifPanel(foo.Panel):
         runs = ecif.list_runs(ctx.dataset)
         if state.run_key not in runs:
             state.run_key = runs[-1] if runs else None
+            keep_choices(ctx, {"run_key": state.run_key})
         if state.problem or not state.run_key:
             return
         fields = [field.name(state.run_key) for field in SCORE_FIELDS]
@@ -340,7 +351,8 @@ class EcifPanel(foo.Panel):
         if gone:
             state.problem = f"Field {gone[0]!r} was deleted: compute the run again."
             return
-        keep_choices(ctx, {name: state.get(name) for name in KEPT})
+        if not is_following(ctx):
+            keep_choices(ctx, {name: state.get(name) for name in KEPT})
         self._turn_to_new_trace(ctx)
         try:
             panel_content.CONTENT[state.tab](ctx, looked_at(ctx))
@@ -348,10 +360,16 @@ class EcifPanel(foo.Panel):
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 
+    def _differs(self, ctx: foo.ExecutionContext, names: tuple[str, ...]) -> bool:
+        """Whether the panel is not as it was last chosen to be."""
+        kept = kept_choices(ctx)
+        return any(kept[name] != ctx.panel.state.get(name) for name in names if name in kept)
+
     def _turn_to_new_trace(self, ctx: foo.ExecutionContext) -> None:
         """Show a trace that was made since the last look."""
         state = ctx.panel.state
         newest = next(reversed(kept_traces(ctx.dataset, state.run_key)), "")
         if state.newest_trace is not None and newest not in ("", state.newest_trace):
             state.set({"tab": "trace", "turns": (state.turns or 0) + 1, "trace": newest, "remove_traced": None})
+            keep_choices(ctx, {"tab": "trace", "trace": newest})
         state.newest_trace = newest

@@ -11,7 +11,9 @@ import pytest
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.plugin import panel_content
 from fiftyone_ecif.plugin.figures import blame_figure
+from fiftyone_ecif.plugin.kept import keep_choices
 from tests.conftest import REPOSITORY
 from tests.plugin.conftest import requests_of
 
@@ -170,6 +172,31 @@ def test_each_of_two_pages_is_told_of_a_changed_view(scored_dataset):
         panel.samples = pages[0].samples
         panel.event("on_change_ctx")
         assert can_clear(panel) and sum(panel.data["histogram"][0]["y"]) == 60
+
+
+def test_an_event_that_knows_no_later_choice_does_not_undo_it(scored_dataset):
+    panel = Panel(scored_dataset)
+    before = dict(panel.state)
+    panel.event("choose_tab", value="review")
+    shown = panel.words("cards") if "cards" in panel.shown else None
+    panel.samples, panel.state = scored_dataset.limit(9), before  # sent before the answer to the choice had come
+    panel.event("on_change_ctx")
+    assert panel.state["tab"] == "review" and ("cards" in panel.shown) == (shown is not None)
+    assert "histogram" not in panel.shown
+
+
+def test_a_choice_that_is_made_while_an_event_is_answered_is_shown(scored_dataset, monkeypatch):
+    panel = Panel(scored_dataset)
+    draw = panel_content.CONTENT["suspects"]
+
+    def draw_late(ctx, view):
+        draw(ctx, view)
+        keep_choices(ctx, {"tab": "review"})  # another event was answered in the meantime
+
+    monkeypatch.setitem(panel_content.CONTENT, "suspects", draw_late)
+    panel.samples = scored_dataset.limit(9)
+    panel.event("on_change_ctx")
+    assert panel.requests == {}
 
 
 def test_an_event_that_comes_before_the_panel_is_loaded_finds_a_state(scored_dataset):
