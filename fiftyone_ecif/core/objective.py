@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.core.losses import ContrastiveLoss
 from fiftyone_ecif.core.partition import without
-from fiftyone_ecif.core.rows import curvature_cotangent, value_and_cotangent
+from fiftyone_ecif.core.rows import batch_value, curvature_cotangent, value_and_cotangent
 from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
@@ -123,7 +123,7 @@ class Objective:
 
     def value(self, scope: Scope) -> float:
         """J(θ), in nats."""
-        total = sum(value_and_cotangent(self.loss, batch)[0] for _, batch in self.linearizations(scope))
+        total = sum(batch_value(self.loss, batch) for _, batch in self.linearizations(scope))
         return total * self.weight + self._anchor_value(scope.vector())
 
     def value_and_gradient(self, scope: Scope) -> tuple[float, Tensor]:

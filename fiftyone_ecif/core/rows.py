@@ -19,6 +19,13 @@ WHOLE_BYTES = 1 << 28
 """What S and its tangents or samples may take together: 4,096 pairs and one of these take half of it."""
 
 
+def batch_value(loss: ContrastiveLoss, batch: Linearization) -> float:
+    """The batch's summed loss, in nats."""
+    if _fits(batch, 1):
+        return loss.sum_loss(batch.similarity()).item()
+    return sum(loss.half_loss(part.similarity, 1, part.rows.start).item() for part in _parts(batch, 1))
+
+
 def value_and_cotangent(loss: ContrastiveLoss, batch: Linearization) -> tuple[float, Cotangent]:
     """The batch's summed loss in nats, and its derivative by the embeddings, K = 1."""
     if _fits(batch, 1):

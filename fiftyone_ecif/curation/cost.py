@@ -116,7 +116,6 @@ def scoring_seconds(pairs: int, dims: tuple[int, int, int], batch: int, rounds: 
     Right within a factor of two where the fit comes to rest in eight Newton steps, as it was measured; a fit that takes
     all of its thirty takes four times as long.
 
-
     Args:
         pairs: N
         dims: D, F_image, F_text

@@ -234,5 +234,5 @@ def _stored_dims(samples: SampleCollection, params: dict[str, Any]) -> tuple[int
     fields = [params.get(name) for name in ("image_embeddings", "text_embeddings")]
     if not all(fields):
         return None
-    images, texts = (next((each for each in samples.limit(1).values(field)), None) for field in fields)
+    images, texts = (found[0] if found else None for found in samples.limit(1).values(fields))
     return None if images is None or texts is None else (len(images), len(images), len(texts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -43,6 +44,11 @@ def says_why(event: Callable[[EcifPanel, foo.ExecutionContext], None]) -> Callab
     return said
 
 
+def _differ(state: Any, kept: dict[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether a panel's state is not what was last chosen, as far as that is kept."""
+    return any(kept[name] != state.get(name) for name in names if name in kept)
+
+
 class EcifPanel(foo.Panel):
     """See, trust and repair what a run found."""
 
@@ -67,7 +73,7 @@ class EcifPanel(foo.Panel):
         if not is_new(ctx):
             return None
         result = super().execute(ctx)
-        if is_following(ctx) and self._differs(ctx, SHOWN):
+        if is_following(ctx) and _differ(ctx.panel.state, kept_choices(ctx), SHOWN):
             ctx.executor._requests.clear()  # meanwhile somebody chose something else, and the answer to that shows it
         in_few_words(ctx, known)
         return result
@@ -86,12 +92,12 @@ class EcifPanel(foo.Panel):
 
         The event knows the choices of the page that sends it, and when it did; a later choice counts, on whatever page.
         """
-        moved, state = has_moved(ctx), ctx.panel.state
-        if not moved and not self._differs(ctx, KEPT):
+        moved, state, kept = has_moved(ctx), ctx.panel.state, kept_choices(ctx)
+        if not moved and not _differ(state, kept, KEPT):
             return
-        if self._differs(ctx, ("tab",)):
+        if _differ(state, kept, ("tab",)):
             state.turns = (state.turns or 0) + 1
-        state.set(kept_choices(ctx) | ({"page": 0} if moved else {}))
+        state.set(kept | ({"page": 0} if moved else {}))
         self._show(ctx)
 
     def render(self, ctx: foo.ExecutionContext) -> types.Property:
@@ -359,11 +365,6 @@ class EcifPanel(foo.Panel):
             state.set(panel_layout.filled_in(state))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
-
-    def _differs(self, ctx: foo.ExecutionContext, names: tuple[str, ...]) -> bool:
-        """Whether the panel is not as it was last chosen to be."""
-        kept = kept_choices(ctx)
-        return any(kept[name] != ctx.panel.state.get(name) for name in names if name in kept)
 
     def _turn_to_new_trace(self, ctx: foo.ExecutionContext) -> None:
         """Show a trace that was made since the last look."""

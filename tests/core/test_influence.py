@@ -341,6 +341,7 @@ def test_results_do_not_depend_on_how_many_rows_of_a_batch_are_held_together(kin
         sampled = rows.sampled_cotangent(objective.loss, batch, 2, torch.Generator().manual_seed(0))
         found = [gradient, rows.curvature_cotangent(objective.loss, batch, directions), sampled]
         parts = [part for each in found for part in each if part is not None]
+        assert rows.batch_value(objective.loss, batch) == pytest.approx(value, rel=1e-9)
         return [torch.tensor(value), *parts, *rows.role_derivatives(objective.loss, batch, directions)]
 
     whole = everything()
