@@ -32,4 +32,4 @@ bench-fidelity: env
 
 # One JSON file per cell in a folder: run it again to go on. `make bench-detection ARGS=--quick` measures a small part.
 bench-detection: env
-	$(VENV)/bin/python -m benchmarks.detection_grid $(ARGS)
+	$(VENV)/bin/python -m benchmarks.detection.grid $(ARGS)

@@ -27,9 +27,9 @@ import fiftyone_ecif as ecif
 from benchmarks.data import digits, fashion_mnist, noise, openclipart
 from benchmarks.data.debian import SourceUnavailable
 from benchmarks.data.pairs import PairTable
-from benchmarks.sentence_encoder import model_with_sentence_encoder
-from benchmarks.training import Recipe, trained_checkpoint
-from fiftyone_ecif.detect.baselines import batch_loss, clip_score
+from benchmarks.methods.baselines import batch_loss, clip_score
+from benchmarks.models.sentence_encoder import model_with_sentence_encoder
+from benchmarks.models.training import Recipe, trained_checkpoint
 from fiftyone_ecif.models import load_model
 
 DATASET_NAME = "ecif-demo"

@@ -157,7 +157,7 @@ def swap_near(table: PairTable, rate: float, seed: int) -> tuple[list[str], np.n
     Returns:
         the N captions, and (N,) bool, True where the caption was swapped
     """
-    from benchmarks.sentence_encoder import sentence_embeddings
+    from benchmarks.models.sentence_encoder import sentence_embeddings
 
     rng = np.random.default_rng(seed)
     planted = _choose(np.ones(len(table), dtype=bool), rate, rng)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fiftyone_ecif.core.conjugate_gradients import conjugate_gradients
 from fiftyone_ecif.core.objective import Objective, Progress, silent
 from fiftyone_ecif.core.scope import Scope
-from fiftyone_ecif.core.solver import conjugate_gradients
 
 
 @dataclass(frozen=True)

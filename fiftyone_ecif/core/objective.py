@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.core.losses import ContrastiveLoss
+from fiftyone_ecif.core.pairs import Pairs
 from fiftyone_ecif.core.partition import without
 from fiftyone_ecif.core.rows import batch_value, curvature_cotangent, value_and_cotangent
-from fiftyone_ecif.core.scope import Linearization, Pairs, Scope
+from fiftyone_ecif.core.scope import Linearization, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
 CURVATURE_PAIRS = 8_192

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -157,39 +157,3 @@ class Scope(ABC):
     @abstractmethod
     def linearize(self, image_input: Tensor, text_input: Tensor) -> Linearization:
         """Embed one batch of inputs at θ and keep what its derivatives need."""
-
-
-class Pairs(Protocol):
-    """Where batches come from: the inputs of the scope for any set of pair indices."""
-
-    def __len__(self) -> int: ...
-
-    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and text inputs of the pairs ``index`` (int64, (B,)), in that order."""
-        ...
-
-
-class TensorPairs:
-    """Pairs held in memory.
-
-    Args:
-        image: (N, ...) image inputs
-        text: (N, ...) text inputs
-    """
-
-    def __init__(self, image: Tensor, text: Tensor) -> None:
-        if len(image) != len(text):
-            raise ValueError(f"{len(image)} images and {len(text)} texts do not make pairs.")
-        self.image, self.text = image, text
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return self.image[index], self.text[index]
-
-
-def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[Tensor, Tensor]:
-    """u_n and v_n of all pairs under a scope, (N, D) each; so many inputs are read together."""
-    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
-    return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

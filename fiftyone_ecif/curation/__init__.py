@@ -1,1 +1,1 @@
-"""The FiftyOne side: pairs out of a dataset, scores into it, runs and views."""
+"""Where version 0.1's FiftyOne side was: the records of its runs, in people's databases, name their classes here."""

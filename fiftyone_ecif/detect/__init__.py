@@ -1,18 +1,20 @@
 """Finding pairs whose text does not belong to their image."""
 
-from fiftyone_ecif.detect.baselines import batch_loss, clip_score
+from fiftyone_ecif.detect.captions import Misalignment, misalignment
+from fiftyone_ecif.detect.cross_fit import CrossFit, cross_fit, label_beliefs, plausible_pairings
 from fiftyone_ecif.detect.labels import label_misalignment
-from fiftyone_ecif.detect.misalignment import Misalignment, misalignment
 from fiftyone_ecif.detect.suggestions import Suggestions, suggest
 from fiftyone_ecif.detect.threshold import threshold_for
 
 __all__ = [
+    "CrossFit",
     "Misalignment",
     "Suggestions",
-    "batch_loss",
-    "clip_score",
+    "cross_fit",
+    "label_beliefs",
     "label_misalignment",
     "misalignment",
+    "plausible_pairings",
     "suggest",
     "threshold_for",
 ]

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.detect.misalignment import EVIDENCE, LEAST_MEMORISED, NEIGHBOURS, Misalignment
-from fiftyone_ecif.detect.nearest import nearest
-from fiftyone_ecif.detect.neighbours import BACKGROUND
-from fiftyone_ecif.detect.repeated import out_of_fold
+from fiftyone_ecif.detect.captions import EVIDENCE, LEAST_MEMORISED, NEIGHBOURS, Misalignment
+from fiftyone_ecif.detect.classifier_surprise import out_of_fold
+from fiftyone_ecif.detect.nearest_rows import nearest
+from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND
 
 STARTING_RATE = 0.2
 """Share of wrong labels that the estimate of the noise starts from."""
@@ -64,7 +64,7 @@ def label_misalignment(
         seed: of what is drawn
 
     Returns:
-        a :class:`~fiftyone_ecif.detect.misalignment.Misalignment`; with no evidence to go on (one label for all, say)
+        a :class:`~fiftyone_ecif.detect.captions.Misalignment`; with no evidence to go on (one label for all, say)
         the probability is ½
     """
     image, classes = image.float().cpu(), beliefs.shape[1]

@@ -15,7 +15,7 @@ from fiftyone_ecif.features.shard import Shard
 
 
 class StoredPairs:
-    """Pairs in the shards of a feature store; implements :class:`~fiftyone_ecif.core.scope.Pairs`.
+    """Pairs in the shards of a feature store; implements :class:`~fiftyone_ecif.core.pairs.Pairs`.
 
     Only the rows asked for are read. Can be pickled: workers read the shards themselves.
 
@@ -108,7 +108,7 @@ class StoredPairs:
 
 
 class ArrayPairs:
-    """Pairs in memory; implements :class:`~fiftyone_ecif.core.scope.Pairs` like :class:`StoredPairs`.
+    """Pairs in memory; implements :class:`~fiftyone_ecif.core.pairs.Pairs` like :class:`StoredPairs`.
 
     Args:
         ids: of the pairs, in order

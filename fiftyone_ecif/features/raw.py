@@ -19,7 +19,7 @@ CACHE_BYTES = 2**30
 
 
 class RawPairs:
-    """Preprocessed images and tokens of pairs; implements :class:`~fiftyone_ecif.core.scope.Pairs`.
+    """Preprocessed images and tokens of pairs; implements :class:`~fiftyone_ecif.core.pairs.Pairs`.
 
     Images are kept in memory until the cache is full and never make room: every pass over the pairs is in another
     order, so that what was used last is as likely to be used next as anything else.

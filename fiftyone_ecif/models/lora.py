@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fiftyone_ecif.core import LOSSES, Objective, Pairs, Progress, partitions, silent
 from fiftyone_ecif.models.contrastive import ContrastiveModel
-from fiftyone_ecif.models.scopes import ParameterScope, full_precision
+from fiftyone_ecif.models.parameter_scope import ParameterScope, full_precision
 
 ADAPTER = re.compile(r"(^|\.)lora_")
 """Found in the names of an adapter's parameters."""
@@ -43,12 +43,12 @@ def lora_scope(
         batch_size: pairs per training batch
         learning_rate: of Adam
         seed: of fresh adapters and their batches
-        micro_batch: see :class:`~fiftyone_ecif.models.scopes.ParameterScope`
+        micro_batch: see :class:`~fiftyone_ecif.models.parameter_scope.ParameterScope`
         autocast: likewise
         progress: called per training step
 
     Returns:
-        a :class:`~fiftyone_ecif.models.scopes.ParameterScope`
+        a :class:`~fiftyone_ecif.models.parameter_scope.ParameterScope`
 
     Raises:
         ImportError: if fresh adapters are needed and peft is not installed

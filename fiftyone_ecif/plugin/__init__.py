@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from fiftyone_ecif.plugin.cancel import CancelJob
-from fiftyone_ecif.plugin.compute import ComputeInfluence
-from fiftyone_ecif.plugin.export import ExportCleaned
-from fiftyone_ecif.plugin.panel import EcifPanel
-from fiftyone_ecif.plugin.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
-from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.operators.cancel import CancelJob
+from fiftyone_ecif.plugin.operators.compute import ComputeInfluence
+from fiftyone_ecif.plugin.operators.export import ExportCleaned
+from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
+from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.operators.runs import ManageRuns
+from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowValuable
+from fiftyone_ecif.plugin.operators.trace import FindFailures, TraceQuery, VerifyTrace
+from fiftyone_ecif.plugin.panel.panel import EcifPanel
 from fiftyone_ecif.plugin.requirements import missing_packages, unusable
-from fiftyone_ecif.plugin.runs import ManageRuns
-from fiftyone_ecif.plugin.show import ShowHarmful, ShowMisaligned, ShowValuable
-from fiftyone_ecif.plugin.trace import FindFailures, TraceQuery, VerifyTrace
 
 NAME = "@ecif/ecif"
 OPERATORS = (

@@ -15,8 +15,8 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.curation.fields import FIELDS
-from fiftyone_ecif.curation.runs import stored_results
+from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.run.config import stored_results
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:

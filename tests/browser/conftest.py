@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.app import (
+from tests.conftest import REPOSITORY
+from tests.support.app import (
     chromium,
     failed_operations,
     find_chromium,
@@ -15,8 +16,7 @@ from tests.browser.app import (
     served_app,
     wait_for_answers,
 )
-from tests.conftest import REPOSITORY
-from tests.scored import scored_dataset, scored_once  # noqa: F401
+from tests.support.scored import scored_dataset, scored_once  # noqa: F401
 
 SHOTS = REPOSITORY / "shots"
 

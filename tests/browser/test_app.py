@@ -4,9 +4,9 @@ import fiftyone.operators.delegated as food
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.form import OperatorForm, done, placed_button
-from tests.browser.panel import PanelPage
-from tests.planted import PLANTED, plant_errors
+from tests.support.form import OperatorForm, done, placed_button
+from tests.support.panel import PanelPage
+from tests.support.planted import PLANTED, plant_errors
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -4,9 +4,9 @@ import pytest
 from playwright.sync_api import expect
 
 import fiftyone_ecif as ecif
-from tests.browser.app import open_page as open_page_at
-from tests.browser.form import OperatorForm, done, placed_button
-from tests.browser.panel import PanelPage
+from tests.support.app import open_page as open_page_at
+from tests.support.form import OperatorForm, done, placed_button
+from tests.support.panel import PanelPage
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from oracle import make_features, make_head, role_functions, similarity_of, sum_loss
 
 from fiftyone_ecif.core import (
     LOSSES,
@@ -26,6 +25,7 @@ from fiftyone_ecif.core import (
     rows,
     self_influence,
 )
+from tests.support.oracle import make_features, make_head, role_functions, similarity_of, sum_loss
 
 KINDS = ["clip", "siglip"]
 

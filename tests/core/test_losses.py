@@ -1,9 +1,9 @@
 import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
-from oracle import make_features, make_head, role_functions, similarity_of, sum_loss
 
 from fiftyone_ecif.core import LOSSES
+from tests.support.oracle import make_features, make_head, role_functions, similarity_of, sum_loss
 
 KINDS = ["clip", "siglip"]
 

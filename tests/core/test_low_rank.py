@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from test_influence import dense_gauss_newton, make_objective
 
 from fiftyone_ecif.core import low_rank_inverse
+from tests.core.test_influence import dense_gauss_newton, make_objective
 
 
 def anchored(kind="clip", anchor=0.05):

@@ -2,16 +2,12 @@
 
 import pytest
 import torch
-from oracle import make_features, make_head
-from test_influence import make_objective
 
 from fiftyone_ecif.core import influence
-from fiftyone_ecif.core.trace import (
-    OuterProducts,
-    TangentMaker,
-    query_gradient,
-    role_derivatives_along,
-)
+from fiftyone_ecif.core.factored_tangent import TangentMaker, role_derivatives_along
+from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
+from tests.core.test_influence import make_objective
+from tests.support.oracle import make_features, make_head
 
 
 def make_queries(head, kind="margin"):

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fiftyone_ecif.engine import Attributed, Settings, compute, engine_workers
+from fiftyone_ecif.attribution import Attributed, Settings, compute
+from fiftyone_ecif.engine import engine_workers
 from fiftyone_ecif.features import PairRow, RawPairs, embed_pairs
 from fiftyone_ecif.models import load_model, parameter_scope
 from tests.conftest import free_port

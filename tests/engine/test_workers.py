@@ -5,11 +5,12 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 
+from fiftyone_ecif.attribution import Attributed, Settings, compute
+from fiftyone_ecif.attribution.objectives import FITTED, TARGET, mean_loss
+from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import HERE, Head, TensorPairs
+from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.workers import ThisProcess
-from fiftyone_ecif.engine import Attributed, Settings, compute
-from fiftyone_ecif.engine.local import Subset, cross_fit_folds
-from fiftyone_ecif.engine.losses import FITTED, TARGET, mean_loss
 
 SETTINGS = Settings(rounds=3, batch_size=16, anchor=1.0)
 
@@ -52,7 +53,7 @@ def test_scores_in_half_precision_rank_as_in_full():
 
 
 def test_self_influence_of_very_many_pairs_is_estimated_and_said(monkeypatch):
-    monkeypatch.setattr("fiftyone_ecif.engine.settings.EXACT_SELF_INFLUENCE", 59)
+    monkeypatch.setattr("fiftyone_ecif.attribution.settings.EXACT_SELF_INFLUENCE", 59)
     exact = attributed()
     estimated = Attributed.of_head(exact.scope, exact.pairs, None)
     assert estimated.probes == 32

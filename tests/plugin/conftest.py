@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.planted import plant_errors
-from tests.scored import scored_dataset, scored_once  # noqa: F401
+from tests.support.planted import plant_errors
+from tests.support.scored import scored_dataset, scored_once  # noqa: F401
 
 COMPUTE = "@ecif/ecif/compute_influence"
 SHOW = "@ecif/ecif/show_misaligned"

@@ -159,7 +159,7 @@ def test_runs_form_checks_the_new_name(resolve_form, scored_dataset):
 def test_words_from_the_data_are_never_markup(resolve_form, scored_dataset, monkeypatch):
     reason = "**bold** <b>x</b> [a](b)"
     results = SimpleNamespace(skipped={"a": reason, "b": reason}, warnings=[reason], health={}, timings={})
-    monkeypatch.setattr("fiftyone_ecif.plugin.runs.stored_results", lambda dataset, run_key: results)
+    monkeypatch.setattr("fiftyone_ecif.plugin.operators.runs.stored_results", lambda dataset, run_key: results)
     inputs = resolve_form(RUNS, scored_dataset)
     escaped = r"\*\*bold\*\* \<b\>x\<\/b\> \[a\]\(b\)"
     assert inputs["warning_0"].view.label == escaped

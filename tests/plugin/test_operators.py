@@ -53,7 +53,7 @@ def test_compute_hands_the_form_on_to_the_sdk(embedded_dataset, monkeypatch):
     embedded_dataset.limit(9).tag_samples("trusted")
     embedded_dataset.save_view("checked", embedded_dataset.limit(4))
     monkeypatch.setattr(ecif, "compute_influence", lambda samples, **arguments: calls.append((samples, arguments)))
-    monkeypatch.setattr("fiftyone_ecif.plugin.compute.show_results", lambda ctx, results: iter(()))
+    monkeypatch.setattr("fiftyone_ecif.plugin.operators.compute.show_results", lambda ctx, results: iter(()))
     compute = foo.get_operator(COMPUTE)
 
     compute(

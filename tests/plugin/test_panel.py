@@ -11,9 +11,9 @@ import pytest
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.plugin import panel_content
-from fiftyone_ecif.plugin.figures import blame_figure
-from fiftyone_ecif.plugin.kept import keep_choices
+from fiftyone_ecif.plugin.panel import panel_content
+from fiftyone_ecif.plugin.panel.choices import keep_choices
+from fiftyone_ecif.plugin.panel.figures import blame_figure
 from tests.conftest import REPOSITORY
 from tests.plugin.conftest import requests_of
 

@@ -11,8 +11,8 @@ from fiftyone.operators import OperatorRegistry
 
 from fiftyone_ecif.plugin import NAME, OPERATORS, PANELS
 from fiftyone_ecif.plugin.operator import GRID, MODAL
-from fiftyone_ecif.plugin.repair import ApplySuggestions, MarkAsFine, UndoFixes
-from fiftyone_ecif.plugin.trace import TraceQuery
+from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, UndoFixes
+from fiftyone_ecif.plugin.operators.trace import TraceQuery
 from tests.conftest import REPOSITORY
 
 

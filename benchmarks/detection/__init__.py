@@ -1,0 +1,1 @@
+"""Misaligned pairs found, against baselines."""

@@ -1,0 +1,1 @@
+"""Predicted removals against real refits."""

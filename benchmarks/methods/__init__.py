@@ -1,0 +1,1 @@
+"""What ECIF is compared with."""

@@ -1,0 +1,1 @@
+"""Failing queries traced to planted pairs."""

@@ -1,0 +1,27 @@
+"""A run's mathematics over stored features: fit, solve, scores, removals and traces."""
+
+from fiftyone_ecif.attribution.refit import (
+    FittedPairs,
+    RemovalEffect,
+    estimate_removal,
+    mean_effect,
+    recall,
+    verify_removal,
+)
+from fiftyone_ecif.attribution.score import compute
+from fiftyone_ecif.attribution.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
+
+__all__ = [
+    "Attributed",
+    "FittedPairs",
+    "FoldReport",
+    "InfluenceOutcome",
+    "PairScores",
+    "RemovalEffect",
+    "Settings",
+    "compute",
+    "estimate_removal",
+    "mean_effect",
+    "recall",
+    "verify_removal",
+]

@@ -1,0 +1,315 @@
+"""Which pairs are to blame for a query: what a run keeps so that every query after the first is cheap (ECIF.md §8)."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fiftyone_ecif.core import Head, LowRankInverse, Objective, Progress, low_rank_inverse, silent
+from fiftyone_ecif.core.factored_tangent import TangentMaker, role_derivatives_along
+from fiftyone_ecif.core.query_gradient import OuterProducts
+
+CURVATURE_PAIRS = 8_192
+"""Pairs that the curvature's directions are taken from; more of them change the traces little (docs/trace.md)."""
+
+TOLERANCE = 0.1
+"""Relative residual of the inverse at which its traces have nine tenths of the 100 most to blame (docs/trace.md)."""
+
+DIRECTIONS_TOGETHER = 32
+
+CELLS_TOGETHER = 2**18
+"""Cells of the similarities that a thread computes on at a time: four batches of 256."""
+
+EXPECTED_NOISE = 0.2
+"""Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
+
+SUSPECTS, COMPANY = 500, 10
+"""Pairs most to blame among which each one's company is looked for, and how many of them that is."""
+
+_ARRAYS = ("image_input", "text_input", "products", "first", "along", "mean_along", "positive_along")
+
+
+def doubt(surprise: Tensor) -> Tensor:
+    """How likely a pair's text is wrong: d_n = ρ / (ρ + (1 − ρ) e^(−s_n)), ρ = :data:`EXPECTED_NOISE`  (ECIF.md §6).
+
+    Args:
+        surprise: (N,), s_n of a head that was not fitted on the pair, nats; see ``cross_fit.surprise``
+
+    Returns:
+        (N,), 0 to 1
+    """
+    return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
+
+
+def in_company(blame: Tensor, images: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a pair shares of its neighbours' blame: −√(b_n · mean of b over the nearest suspects' images)  (ECIF.md §6).
+
+    Only the suspects' order among themselves changes: none falls behind a pair that is not one of them.
+
+    Args:
+        blame: (N,), b_n, below 0 for pairs that are to blame; NaN for those that are not to be named
+        images: the unit embeddings (k, D) of some pairs' images (int64, (k,))
+
+    Returns:
+        (N,)
+    """
+    suspects = blame.nan_to_num(torch.inf).topk(min(SUSPECTS, int((blame < 0).sum())), largest=False).indices
+    if len(suspects) < 2:
+        return blame
+    embedded, own = images(suspects), blame[suspects]
+    likeness = (embedded @ embedded.T).fill_diagonal_(-torch.inf)
+    near = likeness.topk(min(COMPANY, len(suspects) - 1)).indices
+    return blame.index_put((suspects,), -(own * own[near].mean(1)).sqrt())
+
+
+class Effects(NamedTuple):
+    """What removing each of some pairs does to one query's target, (k,) each but the last, in nats."""
+
+    value: Tensor
+    positive: Tensor
+    negative: Tensor
+    by_round: Tensor  # (rounds, k)
+
+
+@dataclass(frozen=True)
+class TraceTables:
+    """One head and its pairs, laid out batch by batch of the objective's first round, memory-mapped.
+
+    With H⁻¹ ≈ 1/β + Σ_k c_k V_k V_kᵀ a query's values are (1/N) [⟨g, g_n⟩/β + Σ_k c_k ⟨g, V_k⟩ ⟨V_k, g_n⟩]. The table
+    ⟨V_k, g_n⟩ holds all rounds; ⟨g, g_n⟩ is computed per query in the first round's batches. What of it lies in the
+    V_k's span is then replaced by its mean over all rounds, so that one round's draw only touches what is left.
+
+    Args:
+        head: at θ̂
+        objective: J with its anchor and damping
+        removal: "exact" or "first_order"
+        inverse: H⁻¹
+        order: int64 (n,), the pairs in the order of the tables
+        sizes: pairs per batch
+        arrays: by name: float16 ``image_input`` (n, F_image) and ``text_input`` (n, F_text), x_n over the norm of
+            W x_n; float32 ``products``, τ u_i·v_j of all batches, flat; float32 ``first`` (2, n, r), ⟨V_k, g_n⟩ over
+            ``unit`` and its positive role's part in the first round, which nearly cancel against what is computed per
+            query; float16 ``along`` (rounds, n, r), the same in every round, ``mean_along`` (n, r), their mean, and
+            ``positive_along`` (n, r), its positive role's part
+        unit: what the tables of ⟨V_k, g_n⟩ are measured in
+    """
+
+    head: Head
+    objective: Objective
+    removal: str
+    inverse: LowRankInverse
+    order: Tensor
+    sizes: list[int]
+    arrays: dict[str, np.ndarray]
+    unit: float
+
+    @classmethod
+    def build(
+        cls, folder: Path, objective: Objective, head: Head, removal: str, seed: int = 0, progress: Progress = silent
+    ) -> TraceTables:
+        """Compute and keep the tables; complete on disk, or not there.
+
+        Args:
+            folder: theirs alone
+            objective: J with its anchor and any damping
+            head: at θ̂
+            removal: "exact" or "first_order"
+            seed: of the inverse's random start
+            progress: called with each step's name
+
+        Returns:
+            the tables, memory-mapped
+        """
+        inverse = low_rank_inverse(objective, head, TOLERANCE, pairs=CURVATURE_PAIRS, seed=seed, progress=progress)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        unit = _write_tables(part, objective, head, inverse, removal, progress)
+        scalars = [inverse.anchor, inverse.rest, inverse.relative_residual, unit]
+        state = dict(
+            vectors=inverse.vectors.cpu(),
+            eigenvalues=inverse.eigenvalues.cpu(),
+            scalars=torch.tensor(scalars, dtype=torch.float64),
+            order=torch.cat(objective.rounds[0]),
+        )
+        save_file({name: value.contiguous() for name, value in state.items()}, part / "state.safetensors")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+        return cls.open(folder, objective, head, removal)
+
+    @classmethod
+    def open(cls, folder: Path, objective: Objective, head: Head, removal: str) -> TraceTables:
+        """The tables that :meth:`build` left.
+
+        Raises:
+            FileNotFoundError: if there are none
+        """
+        state = load_file(folder / "state.safetensors")
+        anchor, rest, residual, unit = state["scalars"].tolist()
+        inverse = LowRankInverse(state["vectors"], state["eigenvalues"], anchor, rest, residual)
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS}
+        sizes = [len(index) for index in objective.rounds[0]]
+        return cls(head, objective, removal, inverse, state["order"], sizes, arrays, unit)
+
+    def values(self, gradients: OuterProducts, progress: Progress = silent) -> TracedQueries:
+        """What removing each pair does to each of K queries' targets, from one pass over the pairs.
+
+        Args:
+            gradients: of the targets at θ̂
+            progress: called per few batches
+
+        Returns:
+            :class:`TracedQueries`
+        """
+        dense = gradients.dense(self.head)
+        along = dense @ self.inverse.vectors.T  # ⟨g, V_k⟩, (K, r)
+        starts = np.cumsum([0, *self.sizes])
+        cells = np.cumsum([0, *(size * size for size in self.sizes)])
+        maker = TangentMaker.of(gradients, self.head)
+        bias = self.head.logit_bias
+        base_weights, weights = self._weights(along)
+        base = torch.empty(2, len(gradients), len(self.order))
+        value = torch.empty(len(gradients), len(self.order))
+
+        groups = _alike(self.sizes)
+
+        def group(number: int) -> None:
+            batches = groups[number]
+            rows = slice(starts[batches.start], starts[batches.stop])
+            size = self.sizes[batches.start]
+            image, text = (self._float(name, rows).unflatten(0, (-1, size)) for name in ("image_input", "text_input"))
+            products = self._float("products", slice(cells[batches.start], cells[batches.stop])).view(-1, size, size)
+            tangent = maker.along(image, text, products)
+            similarity = products if bias is None else products + bias
+            roles = role_derivatives_along(self.objective.loss, similarity, tangent, self.removal)
+            positive, negative = (role.transpose(0, 1).flatten(1) for role in roles)
+            base[0, :, rows], base[1, :, rows] = positive, negative
+            in_span = weights @ self._float("mean_along", rows).T
+            left = (positive + negative) / self.inverse.rest - base_weights @ self._float("first", (0, rows)).T
+            value[:, rows] = (in_span + left) / self.objective.divisor
+
+        _on_threads(group, len(groups), progress)
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(len(self.order))
+        return TracedQueries(self, along, place, base, value[:, place])
+
+    def _weights(self, along: Tensor) -> tuple[Tensor, Tensor]:
+        """What ⟨V_k, g_n⟩ is multiplied with for 1/β's and for H⁻¹'s part in the V_k's span, (K, r) each."""
+        base = along / self.inverse.rest
+        return base * self.unit, (base + along * self.inverse.corrections) * self.unit
+
+    def _float(self, name: str, rows: slice | tuple) -> Tensor:
+        return torch.from_numpy(self.arrays[name][rows]).float()
+
+
+@dataclass(frozen=True)
+class TracedQueries:
+    """What one pass found for K queries.
+
+    Attributes:
+        tables: that were passed over
+        along: (K, r), ⟨g, V_k⟩
+        place: int64 (N,), where each pair stands in the tables
+        base: (2, K, n), ⟨g, ∇pos_n⟩ and ⟨g, ∇negative_n⟩ in the first round's batches
+        value: (K, N), predicted change of each query's target if the pair were removed, nats
+    """
+
+    tables: TraceTables
+    along: Tensor
+    place: Tensor
+    base: Tensor
+    value: Tensor
+
+    def effects(self, query: int, pairs: Tensor) -> Effects:
+        """The values of some pairs (int64, (k,)) by role and by round."""
+        tables, inverse = self.tables, self.tables.inverse
+        rows, count = self.place[pairs].numpy(), tables.objective.divisor
+        base_weights, weights = (part[query] for part in tables._weights(self.along))
+        positive = self.base[0, query, rows] / inverse.rest - tables._float("first", (1, rows)) @ base_weights
+        positive = (positive + tables._float("positive_along", rows) @ weights) / count
+        value = self.value[query, pairs]
+        spread = tables._float("along", (slice(None), rows)) @ weights / count
+        return Effects(value, positive, value - positive, value + spread - spread.mean(0))
+
+
+def _alike(sizes: list[int]) -> list[range]:
+    """Neighbouring batches of one size, few of which fill the processor's cache: one call computes all of them."""
+    groups: list[range] = []
+    for number, size in enumerate(sizes):
+        last = groups[-1] if groups else range(0)
+        if groups and size == sizes[last.start] and (len(last) + 1) * size * size <= CELLS_TOGETHER:
+            groups[-1] = range(last.start, number + 1)
+        else:
+            groups.append(range(number, number + 1))
+    return groups
+
+
+def _on_threads(work: Callable[[int], None], count: int, progress: Progress) -> None:
+    """Batches are small: several threads, each on batches of its own, are faster than several on the same."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for done, _ in enumerate(pool.map(work, range(count))):
+                progress("Trace", done + 1, count)
+    finally:
+        torch.set_num_threads(threads)  # the workers' choice reaches the process's own BLAS
+
+
+def _write_tables(
+    folder: Path, objective: Objective, head: Head, inverse: LowRankInverse, removal: str, progress: Progress
+) -> float:
+    """Write all of :class:`TraceTables`' arrays; returns the unit of ``along``."""
+    sizes = [len(index) for index in objective.rounds[0]]
+    pairs, rounds, rank = sum(sizes), len(objective.rounds), len(inverse.vectors)
+    dims = head.image_weight.shape, head.text_weight.shape
+
+    def array(name: str, shape: tuple[int, ...], dtype: type = np.float16) -> np.memmap:
+        return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+
+    image_input, text_input = array("image_input", (pairs, dims[0][1])), array("text_input", (pairs, dims[1][1]))
+    products = array("products", (sum(size * size for size in sizes),), np.float32)
+    first, along = array("first", (2, pairs, rank), np.float32), array("along", (rounds, pairs, rank))
+    mean_along, positive_along = array("mean_along", (pairs, rank)), array("positive_along", (pairs, rank))
+    place = torch.empty(len(objective.pairs), dtype=torch.int64)
+    place[torch.cat(objective.rounds[0])] = torch.arange(pairs)
+    mean_value: np.ndarray = np.zeros((pairs, rank), np.float32)
+    mean_positive = mean_value.copy()
+    unit, cell, done = 0.0, 0, 0
+    for number, batches in enumerate(objective.rounds):
+        for index in batches:
+            batch = head.linearize(*objective.pairs.gather(index))
+            rows = place[index].numpy()
+            similarity = batch.similarity()
+            if number == 0:
+                image_input[rows] = (batch.image_input / batch.image_norm).cpu()
+                text_input[rows] = (batch.text_input / batch.text_norm).cpu()
+                plain = similarity if head.logit_bias is None else similarity - head.logit_bias
+                products[cell : cell + plain.numel()] = plain.flatten().cpu()
+                cell += plain.numel()
+            parts = [
+                objective.loss.role_derivatives(similarity, batch.similarity_tangent(directions))
+                for directions in inverse.vectors.split(DIRECTIONS_TOGETHER)
+            ]
+            positive = torch.cat([part.positive for part in parts]).T.cpu()
+            value = torch.cat([part.value(removal) for part in parts]).T.cpu()
+            unit = unit or value.square().mean().sqrt().item() or 1.0
+            along[number, rows] = value / unit
+            mean_value[rows] += (value / (unit * rounds)).numpy()
+            mean_positive[rows] += (positive / (unit * rounds)).numpy()
+            if number == 0:
+                first[0, rows], first[1, rows] = value / unit, positive / unit
+            done += 1
+            progress("Trace tables", done, objective.batch_count)
+    mean_along[:], positive_along[:] = mean_value, mean_positive
+    return unit

@@ -1,0 +1,1 @@
+"""The FiftyOne side: pairs out of a data set, scores into it, and what can be asked of a run."""

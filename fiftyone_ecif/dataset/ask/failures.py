@@ -1,0 +1,62 @@
+"""Finding the queries that fail: misclassified images and failed retrievals, as fields and a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.ask.query import Interpreter
+from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
+from fiftyone_ecif.dataset.progress import as_progress
+from fiftyone_ecif.dataset.results import InfluenceResults
+
+
+def find_failures(
+    samples: SampleCollection,
+    run_key: str = "ecif",
+    direction: str = "image_to_text",
+    run_dataset: fo.Dataset | None = None,
+    progress: bool | Callable | None = None,
+) -> fo.DatasetView:
+    """Mark the samples that a run's model answers wrong, and return them as a view.
+
+    A sample's image looks for its text among the run's distinct texts, or its text for its image among the run's
+    images. An answer is right if it has the sample's label or, without labels, its caption. Writes the fields
+    ``<run_key>_failed``, ``<run_key>_rank`` and ``<run_key>_margin``.
+
+    Args:
+        samples: Dataset or view; it need not have been scored, but needs the run's text field
+        run_key: the run's key
+        direction: "image_to_text" or "text_to_image"
+        run_dataset: the dataset that the run is of; None for that of ``samples``
+        progress: as in ``compute_influence``
+
+    Returns:
+        the failing samples, the worst margin first
+
+    Raises:
+        ValueError: if there is no such run, or nothing can be asked about
+    """
+    results = InfluenceResults((run_dataset or samples)._dataset, run_key)
+    interpreter = Interpreter(results.trace_study(), as_progress(progress))
+    asked, reasons = interpreter.samples(samples, direction, None, None)
+    if not asked:
+        raise ValueError(f"Nothing can be asked about these samples: {next(iter(reasons.values()), 'there are none')}")
+    ids = [one.name.removeprefix("sample ") for one in asked]
+    columns: dict[str, list] = {
+        "failed": [one.margin < 0 for one in asked],
+        "rank": [one.rank for one in asked],
+        "margin": [one.margin for one in asked],
+    }
+    dataset = samples._dataset
+    for kept in FAILURE_FIELDS:
+        name = kept.name(run_key)
+        if not dataset.has_sample_field(name):
+            kept.add_to(dataset, run_key)
+            kept.index(dataset, run_key)
+        dataset.set_values(name, dict(zip(ids, columns[kept.suffix])), key_field="id")
+    failed = f"{run_key}_failed"
+    return samples.select(ids).match(F(failed)).sort_by(f"{run_key}_margin")

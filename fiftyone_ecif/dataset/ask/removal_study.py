@@ -1,0 +1,224 @@
+"""Removing some of a run's pairs: predicted, verified, written into a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.attribution import (
+    Attributed,
+    FittedPairs,
+    RemovalEffect,
+    Settings,
+    estimate_removal,
+    mean_effect,
+    recall,
+    verify_removal,
+)
+from fiftyone_ecif.attribution.objectives import TARGET, mean_loss
+from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
+from fiftyone_ecif.attribution.score import cross_fit_folds
+from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
+from fiftyone_ecif.core.pairs import Subset
+from fiftyone_ecif.dataset.checks import is_classification_field
+from fiftyone_ecif.dataset.compute.chosen_scope import attributed_scope
+from fiftyone_ecif.dataset.pairs import TowerSource
+from fiftyone_ecif.dataset.repair.review import harmful
+from fiftyone_ecif.models import ContrastiveModel, ParameterScope, load_model, wrap_model
+
+if TYPE_CHECKING:
+    from fiftyone_ecif.dataset.results import InfluenceResults
+
+
+@dataclass(frozen=True)
+class RemovalCurve:
+    """What becomes of the target as ever more pairs are removed.
+
+    Attributes:
+        removed: numbers of pairs, rising from 0
+        predicted: the target's figures without them, by name: ``target_loss`` in nats, and its recall or accuracy
+    """
+
+    removed: list[int]
+    predicted: dict[str, list[float]]
+
+
+class RemovalStudy:
+    """One group of pairs of one run, and the fits and targets that its removal is judged by.
+
+    Args:
+        results: the run
+        view: the samples to remove
+        progress: called with each step's name
+
+    Raises:
+        ValueError: if no sample of ``view`` was scored, or the data has changed since the run
+    """
+
+    def __init__(self, results: InfluenceResults, view: SampleCollection, progress: Progress) -> None:
+        self.results, self.config, self.progress = results, results.config, progress
+        self.settings = Settings(**{name: getattr(self.config, name) for name in Settings.__dataclass_fields__})
+        self.pairs, self.target = results.pairs(), results.target_pairs()
+        wanted = set(view.values("id"))
+        self.removed = torch.tensor([id in wanted for id in self.pairs.ids])
+        if not self.removed.any():
+            raise ValueError("None of these samples was scored in this run: there is nothing to remove.")
+
+    def estimate(self, newton_steps: int) -> RemovalEffect:
+        """See ``InfluenceResults.estimate_removal``."""
+        return mean_effect(
+            [
+                estimate_removal(fitted, self.removed[members], evaluate, newton_steps, self.progress)[0]
+                for fitted, members, evaluate in self._fits()
+            ]
+        )
+
+    def curve(self, ids: Sequence[str], counts: Sequence[int]) -> RemovalCurve:
+        """The target without the first of ``ids``, for each of the ``counts``, rising."""
+        place = {id: row for row, id in enumerate(self.pairs.ids)}
+        order = torch.tensor([place[id] for id in ids])
+        parts = []
+        for fitted, members, evaluate in self._fits():
+            figures = [evaluate(fitted.scope)]
+            for count in counts:
+                removed = torch.zeros(len(self.pairs), dtype=torch.bool)
+                removed[order[:count]] = True
+                if removed[members].any():
+                    report = partial(self._report, f"Removal of {count:,} pairs")
+                    effect, _ = estimate_removal(fitted, removed[members], evaluate, progress=report)
+                    figures.append(effect.predicted)
+                else:
+                    figures.append(figures[0])
+            parts.append(figures)
+        predicted = {
+            name: [sum(figure[name] for figure in figures) / len(parts) for figures in zip(*parts, strict=True)]
+            for name in parts[0][0]
+        }
+        return RemovalCurve([0, *counts], predicted)
+
+    def _report(self, name: str, step: str, done: int, total: int) -> None:
+        self.progress(name, done, total)
+
+    def verify(self) -> RemovalEffect:
+        """See ``InfluenceResults.verify_removal``."""
+        return mean_effect(
+            [
+                verify_removal(fitted, self.removed[members], evaluate, progress=self.progress)
+                for fitted, members, evaluate in self._fits()
+            ]
+        )
+
+    def write_checkpoint(self, path: str, newton_steps: int) -> str:
+        """See ``InfluenceResults.edited_checkpoint``."""
+        if self.config.model is None:
+            raise ValueError("This run used stored embeddings: there is no model whose checkpoint could be edited.")
+        # A cross-fitted run has only seen halves: all pairs are fitted now, unless they were.
+        fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
+        _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
+        if isinstance(moved, ParameterScope):
+            edited = wrap_model(moved.plain_module(), self.model.preprocess, self.model.tokenizer, name=self.model.name)
+            edited.save_checkpoint(os.fspath(path))
+        elif isinstance(moved, Head):
+            self.model.save_checkpoint(os.fspath(path), moved)
+        return path
+
+    @cached_property
+    def model(self) -> ContrastiveModel:
+        """The run's model, as it was given."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the run has said it
+            model = load_model(self.config.model, self.config.pretrained, self.config.device)
+        if model.fingerprint != self.config.model_fingerprint:
+            raise ValueError(
+                f"The weights behind {self.config.model!r} ({self.config.pretrained}) are not those of the run: "
+                "put the checkpoint back, or compute the run again."
+            )
+        return model
+
+    @cached_property
+    def attributed(self) -> Attributed:
+        """The run's scope at θ0, with its inputs."""
+        results, config = self.results, self.config
+        if config.scope == "head":
+            return Attributed.of_head(results.given_head, self.pairs, self.target)
+        source = TowerSource(self.model, config.text_field, config.templates, None, self.progress)
+        chosen = attributed_scope(
+            source, config.scope, results.samples, self.pairs, results.target_samples, self.target,
+            self.settings.batch_size, self.settings.seed, self.progress, training_steps=0,
+        )  # fmt: skip
+        assert chosen is not None
+        return replace(chosen, scope=chosen.scope.replace(results.origin.to(self.model.device)))
+
+    def _fits(self) -> Iterator[tuple[FittedPairs, torch.Tensor, Evaluation]]:
+        """For every fit of the run with pairs to remove: what was fitted, on which rows, and what it is judged by."""
+        ids, inputs = self.pairs.ids, self.attributed.pairs
+        if self.target is not None and self.attributed.target is not None:
+            evaluate = self._evaluation(self.attributed.target, self.target.ids, self.results.target_samples)
+            yield self._restore(inputs, 0), torch.arange(len(ids)), evaluate
+            return
+        half = cross_fit_folds(len(ids), self.settings.seed)
+        for number in range(len(self.results.fitted)):
+            members, others = ((half == number).nonzero().squeeze(1), (half != number).nonzero().squeeze(1))
+            if self.removed[members].any():
+                fitted = self._restore(Subset(inputs, members), number)
+                others_ids = [ids[row] for row in others.tolist()]
+                evaluate = self._evaluation(Subset(inputs, others), others_ids, self.results.samples)
+                yield fitted, members, evaluate
+
+    def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
+        vector = self.results.fitted[number].to(self.attributed.scope.vector())
+        anchor = self.results.health["anchor"][number]
+        attributed = replace(self.attributed, pairs=inputs)
+        return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings)
+
+    def _evaluation(self, target: Pairs, ids: list[str], samples: SampleCollection) -> Evaluation:
+        """The figures of a target: its loss, and its recall or, with labels, its zero-shot accuracy."""
+        objective = mean_loss(target, self.config.loss, self.settings, TARGET)
+        texts, labels = self._texts(ids, samples)
+        number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        own = torch.tensor([number[text] for text in texts])
+        first = torch.from_numpy(np.unique(own.numpy(), return_index=True)[1])
+
+        def evaluate(scope: Scope) -> dict[str, float]:
+            figures = {"target_loss": objective.value(scope)}
+            image, text = (part.cpu() for part in embeddings_under(target, scope, self.settings.batch_size))
+            text = text[first]
+            if labels is None:
+                return figures | recall(image, own, text)
+            classes = sorted(set(labels))
+            member = torch.tensor([classes.index(label) for label in labels])
+            prompts = torch.zeros(len(classes), text.shape[1]).to(text).index_add(0, member[first], text)
+            prompts = torch.nn.functional.normalize(prompts, dim=1)
+            return figures | {"zero_shot_accuracy": recall(image, member, prompts, (1,))["recall_at_1"]}
+
+        return evaluate
+
+    def _texts(self, ids: list[str], samples: SampleCollection) -> tuple[list, list[str] | None]:
+        """What each pair says, and its label where the text field holds labels."""
+        name = self.config.text_field
+        if name is None:
+            return list(ids), None
+        captions = {row.id: row.caption for row in self.results.rows(samples)}
+        if not is_classification_field(samples, name):
+            return [captions[id] for id in ids], None
+        label = dict(zip(*samples.values(["id", f"{name}.label"]), strict=True))
+        return [captions[id] for id in ids], [label[id] for id in ids]
+
+
+def forecast_removal(
+    results: InfluenceResults, view: SampleCollection | None, points: int, progress: Progress
+) -> RemovalCurve:
+    """See ``InfluenceResults.forecast_removal``."""
+    samples = harmful(results.dataset if view is None else view, results.run_key)
+    study = RemovalStudy(results, samples, progress)
+    ids = samples.limit(max(1, int(LARGE_GROUP * len(study.pairs)))).values("id")
+    counts = np.unique(np.linspace(0, len(ids), points + 1).round().astype(int))[1:]
+    return study.curve(ids, counts.tolist())

@@ -1,0 +1,102 @@
+"""What a run can be asked for: checks shared by the SDK and the App's forms. Cheap: no tensors, no models."""
+
+from __future__ import annotations
+
+import difflib
+
+import fiftyone as fo
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
+
+_LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
+_NEVER_TEXT = ("id", "filepath")
+
+
+def text_fields(collection: SampleCollection) -> list[str]:
+    """Fields that can serve as captions: strings and classifications, the likeliest first.
+
+    Args:
+        collection: a Dataset or view
+
+    Returns:
+        field names; empty if there is none
+    """
+    schema = collection.get_field_schema()
+    of_runs = {field.name(key) for key in collection.list_runs() for field in RUN_FIELDS}
+    names = [
+        name
+        for name, field in schema.items()
+        if name not in _NEVER_TEXT and name not in of_runs and (_is_text(field) or _is_classification(field))
+    ]
+    return sorted(names, key=lambda name: _LIKELY_NAMES.index(name) if name in _LIKELY_NAMES else len(_LIKELY_NAMES))
+
+
+def check_text_field(collection: SampleCollection, name: str) -> None:
+    """Raise a ValueError unless the field exists and holds strings or classifications."""
+    field = check_field(collection, name)
+    if not (_is_text(field) or _is_classification(field)):
+        raise ValueError(
+            f"Field {name!r} holds {type(field).__name__}: captions are a StringField or a Classification field."
+        )
+
+
+def check_field(collection: SampleCollection, name: str) -> fo.Field:
+    """The field of this name; raises a ValueError with the nearest names if there is none."""
+    field = collection.get_field(name)
+    if field is None:
+        near = difflib.get_close_matches(name, collection.get_field_schema(), n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"There is no field {name!r}.{hint}")
+    return field
+
+
+def is_classification_field(collection: SampleCollection, name: str) -> bool:
+    """Whether captions come from class labels and templates."""
+    return _is_classification(check_field(collection, name))
+
+
+def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = False) -> None:
+    """Raise a ValueError unless the key can name a new run, or replace an ECIF run if ``overwrite``."""
+    if not isinstance(run_key, str) or not run_key.isidentifier() or run_key.startswith("_"):
+        raise ValueError(
+            f"Run key {run_key!r} cannot be used: take letters, digits and underscores, starting with a letter."
+        )
+    dataset = collection._dataset
+    if run_key in dataset.list_runs():
+        if dataset.get_run_info(run_key).config.method != METHOD:
+            raise ValueError(f"Run key {run_key!r} belongs to a run of another kind: choose another key.")
+        if not overwrite:
+            raise ValueError(
+                f"Run key {run_key!r} is in use: choose another, or pass overwrite=True to replace the run."
+            )
+        return
+    taken = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
+    if taken:
+        raise ValueError(
+            f"The dataset already has a field {taken[0]!r} that no run {run_key!r} owns: choose another run key."
+        )
+
+
+def check_collection(collection: SampleCollection, what: str = "samples") -> None:
+    """Raise a ValueError unless the collection is a non-empty flat collection of images."""
+    if not isinstance(collection, SampleCollection):
+        raise ValueError(f"{what} must be a FiftyOne Dataset or view, not {type(collection).__name__}.")
+    if collection.media_type == fo.core.media.GROUP:
+        raise ValueError(
+            f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
+        )
+    if len(collection) == 0:
+        raise ValueError(f"{what} is empty: there is nothing to score.")
+    if collection.media_type != fo.core.media.IMAGE:
+        raise ValueError(f"{what} holds media of type {collection.media_type!r}: ECIF scores images with captions.")
+    if collection._is_generated:
+        raise ValueError(f"{what} is a view of generated patches, frames or clips: pass the samples themselves.")
+
+
+def _is_text(field: fo.Field) -> bool:
+    return isinstance(field, fo.StringField)
+
+
+def _is_classification(field: fo.Field) -> bool:
+    return isinstance(field, fo.EmbeddedDocumentField) and field.document_type is fo.Classification

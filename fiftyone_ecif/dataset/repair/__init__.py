@@ -1,0 +1,1 @@
+"""What is done about the suspects: review, fixes, export."""

@@ -1,0 +1,123 @@
+"""The data set without its suspects, as FiftyOne's own exporters write it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.checks import check_field, is_classification_field
+from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG
+from fiftyone_ecif.dataset.repair.fixes import fixed
+from fiftyone_ecif.dataset.repair.review import suspected
+
+FORMATS = {
+    "csv": "CSV: a table of image paths and captions, as open_clip trains on",
+    "folders": "Image folders: one per label",
+    "fiftyone": "FiftyOne dataset: every field",
+}
+"""What :func:`export_cleaned` can write."""
+
+
+def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: float | None = None) -> fo.DatasetView:
+    """The pairs without those tagged "misaligned" or "rejected".
+
+    Args:
+        samples: Dataset or view
+        run_key: with ``threshold``: a run whose suspects are left out too, but for those fixed or marked as fine
+        threshold: the least misalignment of a suspect, 0 to 1
+
+    Returns:
+        a view
+
+    Raises:
+        ValueError: if there is no such run, or only one of the two is given
+    """
+    if (run_key is None) != (threshold is None):
+        raise ValueError("run_key and threshold go together: pass both, or neither.")
+    view = samples.match_tags([MISALIGNED_TAG, REJECTED_TAG], bool=False)
+    if run_key is not None and threshold is not None:
+        suspects = suspected(samples, run_key, threshold)
+        text_field = samples._dataset.get_run_info(run_key).config.text_field
+        mended = fixed(suspects, text_field).values("id") if text_field else []
+        view = view.exclude(suspects.exclude(mended).values("id"))
+    return view
+
+
+def export_cleaned(
+    samples: SampleCollection,
+    folder: str,
+    format: str = "csv",
+    text_field: str | None = None,
+    copy_images: bool = True,
+    run_key: str | None = None,
+    threshold: float | None = None,
+) -> int:
+    """Export the cleaned set; the folder appears when it is complete.
+
+    Args:
+        samples: Dataset or view
+        folder: where to; must not exist, or be empty
+        format: a key of :data:`FORMATS`
+        text_field: captions or labels; not needed for "fiftyone"
+        copy_images: whether the images are copied, or named by their present paths
+        run_key: as in :func:`cleaned`
+        threshold: likewise
+
+    Returns:
+        the number of samples exported
+
+    Raises:
+        ValueError: if the format, the folder or the field cannot serve
+    """
+    view, path = cleaned(samples, run_key, threshold), Path(folder).expanduser()
+    check_export(samples, folder, format, text_field)
+    count = len(view)
+    if count == 0:
+        raise ValueError("No sample is left to export: all are tagged or suspected.")
+    part = path.with_name(f"{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        view.export(export_dir=str(part), progress=False, **_exporter(view, format, text_field, copy_images))
+        if path.exists():
+            path.rmdir()
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return count
+
+
+def check_export(samples: SampleCollection, folder: str, format: str, text_field: str | None) -> None:
+    """Raise a ValueError unless the cleaned set could be exported so."""
+    path = Path(folder).expanduser()
+    if not path.is_absolute():
+        raise ValueError(f"{folder!r} is not an absolute path: begin with / or ~.")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{folder!r} is there already and not empty: choose another folder.")
+    if format not in FORMATS:
+        raise ValueError(f"format {format!r} is not one of {', '.join(FORMATS)}.")
+    if format != "fiftyone":
+        if text_field is None:
+            raise ValueError("Pass text_field: the captions or labels to export.")
+        check_field(samples, text_field)
+    if format == "folders" and not is_classification_field(samples, str(text_field)):
+        raise ValueError(f"Image folders are named by labels; {text_field!r} holds captions.")
+
+
+def _exporter(view: fo.DatasetView, format: str, text_field: str | None, copy_images: bool) -> dict[str, Any]:
+    """FiftyOne's arguments for a format."""
+    if format == "fiftyone":
+        return dict(dataset_type=fo.types.FiftyOneDataset, export_media=copy_images)
+    if format == "folders":
+        return dict(
+            dataset_type=fo.types.ImageClassificationDirectoryTree,
+            label_field=text_field,
+            export_media=True if copy_images else "symlink",
+        )
+    path = f"{text_field}.label" if is_classification_field(view, str(text_field)) else text_field
+    fields = {"filepath": "filepath", path: "caption"}
+    return dict(dataset_type=fo.types.CSVDataset, fields=fields, export_media=copy_images, abs_paths=not copy_images)

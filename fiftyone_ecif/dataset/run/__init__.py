@@ -1,0 +1,1 @@
+"""A run: its record in the database, its tensors on disk, and what it knows."""

@@ -1,0 +1,140 @@
+"""ECIF as a FiftyOne custom run: renaming and deleting it renames and deletes its fields."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import fiftyone as fo
+from fiftyone.core.odm.runs import RunDocument
+from fiftyone.core.runs import Run, RunConfig, RunResults
+
+from fiftyone_ecif.cache import cache_folder
+from fiftyone_ecif.dataset.checks import check_run_key
+from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
+
+
+def tensor_file(config: EcifConfig) -> Path:
+    """Where a run's tensors lie on this machine."""
+    return cache_folder("runs") / f"{config.tensors}.safetensors"
+
+
+def trace_folder(config: EcifConfig) -> Path:
+    """Where what a run's traces share, and the traces themselves, lie on this machine."""
+    return tensor_file(config).with_suffix(".traces")
+
+
+def kept_trace_folder(dataset: fo.Dataset, run_key: str) -> Path:
+    """Where a run's traces lie: a clone of the dataset shares the run's tensors, but keeps its own traces."""
+    return trace_folder(dataset.get_run_info(run_key).config) / str(dataset._doc.id)
+
+
+def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
+    """Keys of the traces that are kept with a run, oldest first."""
+    files = kept_trace_folder(dataset, run_key).glob("*.safetensors")
+    return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
+
+
+class EcifConfig(RunConfig):
+    """What a run was asked for; the arguments of ``compute_influence`` and the versions it ran with."""
+
+    evidence = False  # of runs from before it could be asked for
+
+    @property
+    def method(self):
+        """The name that FiftyOne lists the run under."""
+        return METHOD
+
+
+class Ecif(Run):
+    """The run's side that FiftyOne calls when runs are listed, renamed or deleted."""
+
+    def get_fields(self, samples, key):
+        """Names of the run's fields that the collection has."""
+        dataset = samples._dataset
+        return [name for name in (field.name(key) for field in RUN_FIELDS) if dataset.has_sample_field(name)]
+
+    def rename(self, samples, key, new_key):
+        """Rename the run's fields with it."""
+        present = set(self.get_fields(samples, key))
+        renamed = {field.name(key): field.name(new_key) for field in RUN_FIELDS if field.name(key) in present}
+        samples._dataset.rename_sample_fields(renamed)
+
+    def cleanup(self, samples, key):
+        """Delete the run's fields with it, and its tensors where no clone of the dataset needs them."""
+        dataset = samples._dataset
+        dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
+        shutil.rmtree(kept_trace_folder(dataset, key), ignore_errors=True)
+        if not RunDocument.objects(config__tensors=self.config.tensors, dataset_id__ne=dataset._doc.id):
+            tensor_file(self.config).unlink(missing_ok=True)
+            shutil.rmtree(trace_folder(self.config), ignore_errors=True)
+
+
+def list_runs(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's ECIF runs, oldest first.
+
+    Args:
+        dataset: a Dataset or view
+
+    Returns:
+        list of run keys
+    """
+    keys = dataset.list_runs(method=METHOD)
+    return sorted(keys, key=lambda key: dataset.get_run_info(key).timestamp)
+
+
+def check_run(dataset: fo.Dataset, run_key: str) -> None:
+    """Raise a ValueError that names the runs there are, if there is no ECIF run of this key."""
+    keys = list_runs(dataset)
+    if run_key not in keys:
+        there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {run_key!r}: {there}.")
+
+
+def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
+    """Give a run, and its fields, another key.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+        new_run_key: the key to give it
+
+    Raises:
+        ValueError: if there is no such run, or the new key cannot be used
+    """
+    check_run(dataset, run_key)
+    check_run_key(dataset, new_run_key)
+    dataset.rename_run(run_key, new_run_key)
+
+
+def delete_run(dataset: fo.Dataset, run_key: str) -> None:
+    """Delete a run and its fields.
+
+    Args:
+        dataset: a Dataset or view
+        run_key: the run's key
+
+    Raises:
+        ValueError: if there is no such run
+    """
+    check_run(dataset, run_key)
+    dataset.delete_run(run_key)
+
+
+def stored_results(dataset: fo.Dataset, run_key: str) -> RunResults:
+    """What a run keeps in the database: health, timings, warnings, skipped pairs.
+
+    Args:
+        dataset: the dataset
+        run_key: the run's key
+
+    Returns:
+        FiftyOne's results, with these as attributes
+
+    Raises:
+        ValueError: if the run did not end
+    """
+    stored = dataset.load_run_results(run_key, cache=False, load_view=False)
+    if stored is None:
+        raise ValueError(f"Run {run_key!r} has no results: it did not end. Delete it and run it again.")
+    return stored

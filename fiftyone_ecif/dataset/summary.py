@@ -1,0 +1,265 @@
+"""A run in a few numbers, as pictures show it. All of it is aggregated in the database: no sample is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import fiftyone as fo
+import numpy as np
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
+from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
+from fiftyone_ecif.dataset.run.config import list_runs
+
+BINS, FINE_BINS = 40, 200
+RANKS = 400
+RIVALS = 4
+CURVE_POINTS = 60
+SURENESS_EDGES = 0.125 * 2.0 ** np.arange(0, 13, 0.25)  # standard errors, from 1/8 to 512, four bins per doubling
+SURE = 2.0  # standard errors from which a sign is taken for known
+TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """How likely the captions of some pairs are wrong, by the calibrated probabilities alone.
+
+    Attributes:
+        counts: pairs by misalignment, (BINS,) from 0 to 1
+        scored: pairs with a misalignment
+        expected_wrong: how many of all are expected to be wrong: the sum of the probabilities
+        count: pairs at or above the threshold
+        expected_precision: the share of these that is expected to be wrong; None where there are none
+        suggested: the least threshold above which SUGGESTED_PRECISION of the pairs are expected to be wrong, to the
+            next 1/200 above; None where there is none
+    """
+
+    counts: list[int]
+    scored: int
+    expected_wrong: float
+    count: int
+    expected_precision: float | None
+    suggested: float | None
+
+
+def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Suspicion:
+    """How likely the captions are wrong, and what a threshold gives: one pass over the field's index.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        threshold: 0 to 1
+
+    Returns:
+        :class:`Suspicion`
+    """
+    name = FIELDS["misalignment"].name(run_key)
+    group = {
+        "_id": {"bin": _bin(f"${name}", FINE_BINS), "above": {"$gte": [f"${name}", threshold]}},
+        "count": {"$sum": 1},
+        "sum": {"$sum": f"${name}"},
+    }
+    counts: np.ndarray = np.zeros((2, FINE_BINS), dtype=np.int64)  # below and at or above the threshold
+    sums: np.ndarray = np.zeros((2, FINE_BINS))
+    for part in samples.match({name: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+        place = int(part["_id"]["above"]), int(part["_id"]["bin"])
+        counts[place], sums[place] = part["count"], part["sum"]
+    above, wrong_above = int(counts[1].sum()), float(sums[1].sum())
+    from_here, wrong_from_here = (part.sum(0)[::-1].cumsum()[::-1] for part in (counts, sums))
+    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= SUGGESTED_PRECISION * from_here))
+    return Suspicion(
+        counts.sum(0).reshape(BINS, -1).sum(1).tolist(),
+        int(counts.sum()),
+        float(sums.sum()),
+        above,
+        wrong_above / above if above else None,
+        float(enough[0] / FINE_BINS) if len(enough) else None,
+    )
+
+
+def _bin(share: str | dict, bins: int) -> dict:
+    """The number of the bin, 0 to ``bins`` - 1, that a share of 1 falls into; what is above is in the last."""
+    return {"$min": [{"$floor": {"$multiply": [share, bins]}}, bins - 1]}
+
+
+def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
+    """What may say which pairs are really wrong: boolean fields, and sample tags other than this package's.
+
+    Args:
+        dataset: a Dataset or view
+
+    Returns:
+        label by choice, to pass to :func:`measured_precision`
+    """
+    fields = [name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.BooleanField)]
+    tags = set(dataset.distinct("tags")) - {MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG}
+    return {f"field:{name}": f"Field: {name}" for name in fields} | {
+        f"tag:{tag}": f"Tag: {tag}" for tag in sorted(tags)
+    }
+
+
+@dataclass(frozen=True)
+class MeasuredPrecision:
+    """Precision and recall over all thresholds, measured against a truth.
+
+    Attributes:
+        threshold: (T,), falling
+        precision: (T,), share of the pairs at or above it that are really wrong
+        recall: (T,), share of the really wrong pairs that are at or above it
+        average: average precision
+        wrong: number of really wrong pairs
+    """
+
+    threshold: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    average: float
+    wrong: int
+
+
+def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> dict[str, MeasuredPrecision]:
+    """Hold a run's misalignment, and other scores of the pairs, against what is known of the data.
+
+    The others are the run's value, self-influence and evidence, and the data set's other numeric fields: a CLIP score,
+    say. Each of them may rank up or down, whichever finds more.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        truth: a key of :func:`truth_choices`: which pairs are really wrong
+
+    Returns:
+        :class:`MeasuredPrecision` by field, the misalignment first and then the best, exact to 1/400 of the pairs;
+        empty where no scored pair is wrong
+    """
+    name = FIELDS["misalignment"].name(run_key)
+    scored = samples.exists(name)
+    own = _ranked(scored, name, truth)
+    if own is None:
+        return {}
+    rivals = {rival: _ranked(scored.exists(rival), rival, truth, both=True) for rival in rival_scores(samples, run_key)}
+    known = {rival: found for rival, found in rivals.items() if found is not None}
+    best = sorted(known, key=lambda rival: -known[rival].average)[:RIVALS]
+    return {name: own} | {rival: known[rival] for rival in best}
+
+
+def rival_scores(samples: SampleCollection, run_key: str) -> list[str]:
+    """The fields that could rank the pairs by suspicion as well as the run's misalignment does."""
+    of_runs = {field.name(key) for key in list_runs(samples._dataset) for field in RUN_FIELDS}
+    own = [field.name(run_key) for field in (FIELDS["value"], FIELDS["self_influence"], *EVIDENCE_FIELDS.values())]
+    floats = samples.get_field_schema(ftype=fo.FloatField)
+    return [name for name in floats if name in own or name not in of_runs]
+
+
+def _ranked(samples: SampleCollection, name: str, truth: str, both: bool = False) -> MeasuredPrecision | None:
+    """Precision and recall of a field, falling, or in the better direction; None where no pair is wrong."""
+    kind, _, what = truth.partition(":")
+    wrong = {"$in": [what, "$tags"]} if kind == "tag" else {"$eq": [f"${what}", True]}
+    buckets = list(
+        samples._aggregate(
+            post_pipeline=[
+                {"$project": {"_id": 0, "score": f"${name}", "wrong": {"$cond": [wrong, 1, 0]}}},
+                {
+                    "$bucketAuto": {
+                        "groupBy": "$score",
+                        "buckets": RANKS,
+                        "output": {"count": {"$sum": 1}, "wrong": {"$sum": "$wrong"}},
+                    }
+                },
+            ]
+        )
+    )
+    if not any(bucket["wrong"] for bucket in buckets):
+        return None
+    falling, rising = _curve(buckets[::-1]), _curve(buckets)
+    return max(falling, rising, key=lambda curve: curve.average) if both else falling
+
+
+def _curve(buckets: list[dict]) -> MeasuredPrecision:
+    threshold = np.array([bucket["_id"]["min"] for bucket in buckets])
+    found = np.cumsum([bucket["wrong"] for bucket in buckets])
+    shown = np.cumsum([bucket["count"] for bucket in buckets])
+    precision, recall = found / shown, found / found[-1]
+    average = float((np.diff(recall, prepend=0.0) * precision).sum())
+    return MeasuredPrecision(threshold, precision, recall, average, int(found[-1]))
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """How many standard errors the values are away from 0.
+
+    Attributes:
+        counts: pairs by |value| in standard errors, between the SURENESS_EDGES; what is beyond counts to the ends
+        scored: number of pairs
+        sure: how many of these are at least two standard errors away from 0
+    """
+
+    counts: np.ndarray
+    scored: int
+    sure: int
+
+
+def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness | None:
+    """How far the spread over rounds leaves the signs of the values open.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        rounds: of the run
+
+    Returns:
+        :class:`Sureness`; None where one round, or no pair, tells nothing of it
+    """
+    value, spread = (FIELDS[suffix].name(run_key) for suffix in ("value", "value_std"))
+    errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
+    lowest, highest = np.log2(SURENESS_EDGES[[0, -1]])
+    doublings = {"$subtract": [{"$log": [{"$max": [errors, SURENESS_EDGES[0]]}, 2]}, lowest]}
+    bins = len(SURENESS_EDGES) - 1
+    group = {"_id": _bin({"$divide": [doublings, highest - lowest]}, bins), "count": {"$sum": 1}}
+    counts: np.ndarray = np.zeros(bins, dtype=np.int64)
+    for part in samples.match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+        counts[int(part["_id"])] = part["count"]
+    if rounds < 2 or not counts.any():
+        return None
+    return Sureness(counts, int(counts.sum()), int(counts[SURENESS_EDGES[:-1] >= SURE].sum()))
+
+
+def value_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted change of the target loss as the most harmful pairs are removed: their values, added up.
+
+    To first order values add (ECIF.md §7); ``estimate_removal`` gives the group's own closed form.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        points: of the curve, at most
+
+    Returns:
+        numbers of removed pairs, rising, and changes in nats, (points + 1,) each, from (0, 0)
+    """
+    name = FIELDS["value"].name(run_key)
+    group = {"groupBy": f"${name}", "buckets": points, "output": {"count": {"$sum": 1}, "sum": {"$sum": f"${name}"}}}
+    buckets = list(harmful(samples, run_key)._aggregate(post_pipeline=[{"$bucketAuto": group}]))
+    counts = np.cumsum([0] + [bucket["count"] for bucket in buckets])
+    changes = np.cumsum([0.0] + [bucket["sum"] for bucket in buckets])
+    return counts, changes
+
+
+def roles_sample(samples: SampleCollection, run_key: str, size: int, seed: int = 51) -> dict[str, list]:
+    """Positive and negative role of some pairs, drawn at random.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        size: at most so many
+        seed: of the draw
+
+    Returns:
+        columns "id", "positive", "negative", "misalignment"
+    """
+    names = [FIELDS[suffix].name(run_key) for suffix in ("value_positive", "value_negative", "misalignment")]
+    drawn = samples.exists(names[0])
+    if len(drawn) > size:
+        drawn = drawn.take(size, seed=seed)
+    return dict(zip(("id", "positive", "negative", "misalignment"), drawn.values(["id", *names]), strict=True))

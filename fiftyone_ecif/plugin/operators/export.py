@@ -1,0 +1,123 @@
+"""The operator that exports the cleaned set: a face over :func:`fiftyone_ecif.export_cleaned`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.checks import text_fields
+from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
+from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, notice, passes, refuse
+from fiftyone_ecif.plugin.operator import GRID, EcifOperator
+
+DEFAULT_FORMAT = "csv"
+
+
+class ExportCleaned(EcifOperator):
+    """Writes the data set without the pairs that were tagged or, if one likes, are suspected."""
+
+    name = "export_cleaned"
+    label = "export the cleaned set"
+    description = "Write the samples without those tagged “misaligned”, in a format of FiftyOne's exporters"
+    icon = "export.svg"
+    submit = "Export"
+    place = GRID
+    delegable = True
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        folder: str,
+        format: str | None = None,
+        text_field: str | None = None,
+        copy_images: bool | None = None,
+        run_key: str | None = None,
+        threshold: float | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to export, before the cleaning
+            folder: where to; must not exist, or be empty
+            format: "csv", "folders" or "fiftyone"
+            text_field: captions or labels
+            copy_images: whether the images are copied, or named by their present paths
+            run_key: a run whose suspects are left out too
+            threshold: the least misalignment of a suspect; None: 0.5
+            delegate: whether to queue it for a worker
+
+        Returns:
+            the result, whose ``result["exported"]`` is the number of samples
+        """
+        return self.execute_on(
+            sample_collection,
+            delegate,
+            folder=folder,
+            format=format,
+            text_field=text_field,
+            copy_images=copy_images,
+            run_key=run_key,
+            threshold=threshold,
+        )
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Samples, what to leave out, format and folder, and how many are left."""
+        samples = choose_samples(ctx, inputs, "Export")
+        _choose_suspects(ctx, inputs, samples)
+        format = ctx.params.get("format", DEFAULT_FORMAT)
+        inputs.enum("format", list(FORMATS), default=DEFAULT_FORMAT, label="Format", view=dropdown(FORMATS))
+        fields = text_fields(ctx.dataset)
+        if format != "fiftyone" and fields:
+            label = "Captions or labels"
+            inputs.enum("text_field", fields, default=fields[0], label=label, view=dropdown(fields))
+        inputs.bool("copy_images", default=True, label="Copy the images", view=types.CheckboxView())
+        folder = inputs.str(
+            "folder", required=True, label="Folder", description="On the machine that the App's server runs on"
+        )
+        if ctx.params.get("folder"):
+            arguments = _arguments(ctx)
+            passes(folder, check_export, samples, arguments["folder"], arguments["format"], arguments["text_field"])
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
+        """Export, and say how many."""
+        exported = ecif.export_cleaned(chosen_samples(ctx), **_arguments(ctx))
+        ctx.ops.notify(f"Exported {exported:,} samples to {ctx.params['folder']}", variant="success")
+        return {"exported": exported}
+
+
+def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
+    """Add what to leave out, and say how many samples are left."""
+    runs = {"": "Only what is tagged “misaligned”"}
+    runs |= {key: f"What is tagged, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
+    inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
+    run_key, threshold = ctx.params.get("run_key") or None, None
+    if run_key:
+        threshold = ctx.params.get("threshold", 0.5)
+        field = inputs.float("threshold", default=0.5, label="Least probability of being misaligned")
+        if not 0 <= threshold <= 1:
+            invalidate(field, "A probability lies between 0 and 1.")
+            return
+    total, left = len(samples), len(cleaned(samples, run_key, threshold))
+    if left:
+        notice(inputs, "count", types.Notice, f"{left:,} of {total:,} samples are left to export")
+    else:
+        refuse(inputs, "count", "No sample is left to export: all are tagged or suspected.")
+
+
+def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """The form's values as arguments of :func:`fiftyone_ecif.export_cleaned`."""
+    fields = text_fields(ctx.dataset)
+    arguments = {
+        "folder": ctx.params["folder"],
+        "format": ctx.params.get("format", DEFAULT_FORMAT),
+        "text_field": ctx.params.get("text_field") or (fields[0] if fields else None),
+        "copy_images": ctx.params.get("copy_images", True),
+    }
+    if ctx.params.get("run_key"):
+        arguments |= {"run_key": ctx.params["run_key"], "threshold": ctx.params.get("threshold", 0.5)}
+    return arguments

@@ -1,0 +1,123 @@
+"""The part of a form that says where the pairs' features come from: a model, or stored embeddings."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice
+
+
+@functools.cache
+def default_model() -> tuple[str, str]:
+    """Name and tag of the model that the SDK takes where none is named."""
+    from fiftyone_ecif.dataset.compute.influence import DEFAULT_MODEL
+
+    return DEFAULT_MODEL
+
+
+@functools.cache
+def model_names() -> list[str]:
+    """open_clip's model names, the package's own among them."""
+    import open_clip
+
+    import fiftyone_ecif.models  # noqa: F401  registers its models with open_clip
+
+    return open_clip.list_models()
+
+
+@functools.cache
+def pretrained_tags(model: str) -> list[str]:
+    """open_clip's tags of a model; the SDK's default first where it is one of them."""
+    import open_clip
+
+    return sorted(open_clip.list_pretrained_tags_by_model(model), key=lambda tag: (model, tag) != default_model())
+
+
+@functools.cache
+def devices() -> list[str]:
+    """The devices of this machine."""
+    import torch
+
+    return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+
+
+def embedding_fields(dataset: fo.Dataset) -> list[str]:
+    """The dataset's fields that can hold an embedding per sample."""
+    vectors = dataset.get_field_schema(ftype=(fo.VectorField, fo.ArrayField))
+    lists = dataset.get_field_schema(ftype=fo.ListField, subfield=fo.FloatField)
+    return [*vectors, *lists]
+
+
+def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    """Add the choice between a model and, where the dataset has at least two such fields, stored embeddings.
+
+    Parameters of the form: ``features`` ("model" or "embeddings"), then ``model`` and ``pretrained``, or
+    ``image_embeddings`` and ``text_embeddings``.
+    """
+    fields = embedding_fields(ctx.dataset)
+    if len(fields) >= 2:
+        choices = types.RadioGroup(orientation="horizontal")
+        choices.add_choice("model", label="A model")
+        choices.add_choice("embeddings", label="Embeddings stored in fields")
+        inputs.enum("features", choices.values(), default="model", label="Features from", view=choices)
+    if ctx.params.get("features") == "embeddings":
+        _choose_embeddings(ctx, inputs, fields)
+    else:
+        _choose_model(ctx, inputs)
+
+
+def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    names = model_names()
+    model = ctx.params.get("model") or default_model()[0]
+    field = inputs.str(
+        "model",
+        default=default_model()[0],
+        label="Model",
+        description="An open_clip model",
+        view=_suggestions(names),
+    )
+    if ":" in model:  # "hf-hub:…" and "local-dir:…" bring their own weights
+        return
+    if model not in names:
+        invalidate(field, f"open_clip has no model named {model!r}.")
+        return
+
+    tags = pretrained_tags(model)
+    weights = inputs.str(
+        "pretrained",
+        default=tags[0] if tags else None,
+        label="Weights",
+        description="One of the model's tags in open_clip, or the path of a checkpoint",
+        view=_suggestions(tags),
+    )
+    chosen = ctx.params.get("pretrained")
+    if chosen and chosen not in tags and not Path(chosen).is_file():
+        known = f"one of {', '.join(tags)}" if tags else "none, since it has no tags"
+        invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model} ({known}).")
+    elif not chosen and model != default_model()[0]:
+        warning = "Without weights the model is random, and its scores mean nothing."
+        notice(inputs, "random_weights", types.Warning, warning)
+
+
+def _suggestions(values: list[str]) -> types.AutocompleteView:
+    view = types.AutocompleteView(space=6)
+    for value in values:
+        view.add_choice(value, label=value)
+    return view
+
+
+def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object, fields: list[str]) -> None:
+    for name, label, guess in (
+        ("image_embeddings", "Image embeddings", "image"),
+        ("text_embeddings", "Caption embeddings", "text"),
+    ):
+        default = next((field for field in fields if guess in field), None)
+        inputs.enum(name, fields, default=default, label=label, view=dropdown(fields, space=6))
+    images, texts = ctx.params.get("image_embeddings"), ctx.params.get("text_embeddings")
+    if images and images == texts:
+        invalidate(inputs.get_property("text_embeddings"), "Images and captions need a field of their own each.")

@@ -1,0 +1,247 @@
+"""The operators that repair the data: faces over the SDK's functions for tags, fixes and their undoing."""
+
+from __future__ import annotations
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.repair import fixes, review
+from fiftyone_ecif.plugin.forms import (
+    choose_run,
+    choose_samples,
+    chosen_run,
+    chosen_samples,
+    invalidate,
+    notice,
+    passes,
+    refuse,
+    show_fields,
+)
+from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
+
+
+class TagMisaligned(EcifOperator):
+    """Tags the suspects, so that they can be repaired, or left out of an export."""
+
+    name = "tag_misaligned"
+    label = "tag misaligned pairs"
+    description = "Give the pairs above a misalignment the sample tag “misaligned”"
+    icon = "tag.svg"
+    submit = "Tag"
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        threshold: float | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to look at
+            run_key: the run; None: the newest
+            threshold: the least probability of being misaligned, 0 to 1; None: 0.5
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result, whose ``result["tagged"]`` is the number of suspects
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Run, samples and threshold, and how many pairs these give."""
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            samples = choose_samples(ctx, inputs, "Tag among")
+            threshold = ctx.params.get("threshold", review.SUSPECTED)
+            field = inputs.float(
+                "threshold",
+                default=review.SUSPECTED,
+                label="Least probability of being misaligned",
+                description="From 0.5, a wrong caption is likelier than a right one",
+            )
+            if passes(field, review.suspected, samples, run_key, threshold):
+                count = len(review.suspected(samples, run_key, threshold))
+                if count:
+                    notice(inputs, "count", types.Notice, f"{count:,} pairs will be tagged")
+                else:
+                    refuse(inputs, "count", "No pair is that suspicious: lower the threshold.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
+        """Tag, and say how many."""
+        run_key, threshold = chosen_run(ctx), ctx.params.get("threshold", review.SUSPECTED)
+        tagged = ecif.tag_misaligned(chosen_samples(ctx), run_key, threshold)
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(f"Tagged {tagged:,} pairs as misaligned", variant="success")
+        return {"tagged": tagged}
+
+
+class ApplySuggestions(EcifOperator):
+    """Replaces captions or labels by what a run suggests: of the open sample, the selected ones, or all sure ones."""
+
+    name = "apply_suggestions"
+    label = "review and apply suggestions"
+    description = "Replace captions or labels by the run's suggestions; the old ones are kept, and can be put back"
+    icon = "fix.svg"
+    submit = "Apply"
+    place = MODAL
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        min_confidence: float | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to repair
+            run_key: the run; None: the newest
+            min_confidence: the least confidence of a suggestion, 0 to 1; None: any
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result, with ``result["changed"]`` and ``result["unchanged"]``
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, min_confidence=min_confidence)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Run, samples and confidence, and what would change."""
+        run_key = choose_run(ctx, inputs)
+        if run_key is not None:
+            samples = choose_samples(ctx, inputs, "Repair")
+            confidence = ctx.params.get("min_confidence", 0.0) or 0.0
+            field = inputs.float(
+                "min_confidence",
+                default=0,
+                label="Least confidence",
+                description="0 applies every suggestion, 1 only the surest",
+            )
+            if not 0.0 <= confidence <= 1.0:
+                invalidate(field, "A confidence lies between 0 and 1.")
+            else:
+                _preview(ctx, inputs, samples, run_key, confidence)
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
+        """Repair, and say what was not repaired and why."""
+        run_key, confidence = chosen_run(ctx), ctx.params.get("min_confidence") or 0.0
+        report = ecif.apply_suggestions(chosen_samples(ctx), run_key, confidence, by=ctx.user_id)
+        ctx.ops.reload_dataset()
+        show_fields(ctx, run_key)
+        ctx.ops.notify(f"Suggestions: {report}", variant="success" if report.changed else "warning")
+        return {"changed": report.changed, "unchanged": report.unchanged}
+
+
+SHOWN_CHANGES = 8
+
+
+def _preview(
+    ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str, confidence: float
+) -> None:
+    """The changes that the form asks for, the surest first; or why there are none."""
+    text_field = ctx.dataset.get_run_info(run_key).config.text_field
+    if text_field is None:
+        refuse(inputs, "no_texts", "This run was computed without captions or labels: there is nothing to replace.")
+        return
+    try:
+        path = fixes.writable_text(ctx.dataset, text_field)
+    except ValueError as error:
+        refuse(inputs, "not_writable", str(error))
+        return
+    changes = fixes.applicable(samples, run_key, confidence)
+    count = len(changes)
+    if not count:
+        refuse(inputs, "count", "None of these samples has such a suggestion that is not applied already.")
+        return
+    name = FIELDS["suggestion"].name(run_key)
+    surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
+    texts, labels, sureness = surest.values([path, f"{name}.label", f"{name}.confidence"])
+    rows = [
+        {"before": before, "after": f"{after} ({sure or 0.0:.2f})"}
+        for before, after, sure in zip(texts, labels, sureness, strict=True)
+    ]
+    table = types.TableView(read_only=True)
+    for key, label in (("before", "Now"), ("after", "Suggestion (confidence)")):  # a third would be cut off
+        table.add_column(key, label=label)
+    notice(inputs, "count", types.Notice, f"{count:,} samples will change", "ECIF: undo fixes puts them back.")
+    inputs.list("changes", types.Object(), default=rows, view=table)
+
+
+class MarkAsFine(EcifOperator):
+    """Records that somebody found a pair right, so that it is no suspect any more."""
+
+    name = "mark_as_fine"
+    label = "mark as fine"
+    description = "Record that these pairs are right: the sample tag “trusted”, which suggestions and tags respect"
+    icon = "fine.svg"
+    submit = "Mark"
+    place = MODAL
+
+    def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the pairs that are right
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result, whose ``result["marked"]`` is their number
+        """
+        return self.execute_on(sample_collection, delegate)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Which samples."""
+        samples = choose_samples(ctx, inputs, "Mark")
+        text = f"{len(samples):,} pairs get the tag “{review.TRUSTED_TAG}”"
+        notice(inputs, "count", types.Notice, text, "Taking the tag off again undoes it.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
+        """Tag, and say how many."""
+        marked = ecif.mark_as_fine(chosen_samples(ctx))
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(f"Marked {marked:,} pairs as fine", variant="success")
+        return {"marked": marked}
+
+
+class UndoFixes(EcifOperator):
+    """Puts back what the latest fix of each sample replaced."""
+
+    name = "undo_fixes"
+    label = "undo fixes"
+    description = "Put back the captions or labels that applied suggestions replaced"
+    icon = "undo.svg"
+    submit = "Undo"
+    place = MODAL
+
+    def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to put back
+            delegate: not supported, for there is nothing to wait for
+
+        Returns:
+            the result, with ``result["changed"]`` and ``result["unchanged"]``
+        """
+        return self.execute_on(sample_collection, delegate)
+
+    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+        """Which samples, and how many of them have a fix."""
+        count = len(ecif.fixed(choose_samples(ctx, inputs, "Put back")))
+        if count:
+            text = "A caption that was edited by hand since stays as it is."
+            notice(inputs, "count", types.Notice, f"{count:,} samples have a fix", text)
+        else:
+            refuse(inputs, "count", "None of these samples has a fix.")
+
+    def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
+        """Put back, and say what was not and why."""
+        report = ecif.undo_fixes(chosen_samples(ctx))
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(f"Undo: {report}", variant="success" if report.changed else "warning")
+        return {"changed": report.changed, "unchanged": report.unchanged}

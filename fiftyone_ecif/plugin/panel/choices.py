@@ -1,0 +1,45 @@
+"""What the panel remembers with the dataset, in FiftyOne's store: its choices, and removals that were predicted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone.operators as foo
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.plugin.panel.view import STORE, view_digest
+
+PANEL = "ecif_panel"
+
+
+def keep_choices(ctx: foo.ExecutionContext, choices: dict[str, Any]) -> None:
+    """Remember the panel's choices for the next time it is opened; others stay as they are."""
+    ctx.store(STORE).set("choices", kept_choices(ctx) | choices)
+
+
+def kept_choices(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """The panel's choices when it was last seen."""
+    return ctx.store(STORE).get("choices") or {}
+
+
+def open_panel(ctx: foo.ExecutionContext, tab: str, run_key: str) -> Any:
+    """Open the panel beside the grid, at a tab and a run; returns the message to the App."""
+    keep_choices(ctx, {"tab": tab, "run_key": run_key})
+    return ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
+
+
+def keep_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection, forecast: Any) -> None:
+    """Remember a removal's forecast, for the panel."""
+    kept = {"of": _identity(ctx, run_key, view), "removed": forecast.removed, "predicted": forecast.predicted}
+    ctx.store(STORE).set(f"forecast:{run_key}", kept)
+
+
+def kept_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> dict[str, Any] | None:
+    """The run's latest forecast, if it is of this view."""
+    kept = ctx.store(STORE).get(f"forecast:{run_key}")
+    return kept if kept and kept["of"] == _identity(ctx, run_key, view) else None
+
+
+def _identity(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> list[str]:
+    """What a forecast is of; a run that replaces another has another time."""
+    return [str(ctx.dataset.get_run_info(run_key).timestamp), view_digest(view.view())]
