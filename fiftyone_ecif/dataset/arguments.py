@@ -84,12 +84,14 @@ class Number:
         maximum: the greatest; None for no bound
         above: whether the minimum itself is excluded
         unless: why the bounds are what they are, to end the message
+        called: what the number is, for the message
     """
 
     minimum: float = 0.0
     maximum: float | None = None
     above: bool = False
     unless: str = ""
+    called: str = "a finite number"
 
     def __call__(self, name: str, value: Any) -> float:
         if _is_flag(value) or not (isinstance(value, Real) or _is_scalar(value)):
@@ -97,7 +99,7 @@ class Number:
         found = float(value)
         fits = math.isfinite(found) and (found > self.minimum if self.above else found >= self.minimum)
         if not fits or (self.maximum is not None and found > self.maximum):
-            raise ValueError(f"{name} must be a finite number {self._range()}, not {found:g}{self.unless}.")
+            raise ValueError(f"{name} must be {self.called} {self._range()}, not {found:g}{self.unless}.")
         return found
 
     def _range(self) -> str:
@@ -106,7 +108,7 @@ class Number:
         return f"above {self.minimum:g}" if self.above else f"of at least {self.minimum:g}"
 
 
-PROBABILITY = Number(0.0, 1.0)
+PROBABILITY = Number(0.0, 1.0, called="a probability")
 
 
 @dataclass(frozen=True)

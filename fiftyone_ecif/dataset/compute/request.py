@@ -99,8 +99,8 @@ class RunRequest:
         default=None,
         metadata=about(
             Text(),
-            "a StringField with captions, or a Classification field whose labels go into ``templates``; may be left out "
-            "with stored embeddings",
+            "a StringField with captions, or a Classification field whose labels go into ``templates``; may be left "
+            "out with stored embeddings",
             label="Captions",
             hint="The field that holds each image's caption or label",
         ),
@@ -109,8 +109,8 @@ class RunRequest:
         default=None,
         metadata=about(
             Anything(),
-            "Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs: each "
-            "fold is scored against the loss of the other fold",
+            "Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs: "
+            "each fold is scored against the loss of the other fold",
             stored=False,
         ),
     )

@@ -128,7 +128,8 @@ def _stored(value: object) -> object:
 
 def as_tensor(ids: Sequence[str]) -> Tensor:
     """Sample ids as bytes, uint8 (N, 12): what the database makes of them, too."""
-    return torch.frombuffer(bytearray(b"".join(ObjectId(id).binary for id in ids)), dtype=torch.uint8).view(-1, 12)
+    packed = np.frombuffer(b"".join(ObjectId(id).binary for id in ids), dtype=np.uint8)
+    return torch.from_numpy(packed.copy()).view(-1, 12)
 
 
 def ids_of(kept: Tensor) -> list[str]:
