@@ -105,4 +105,4 @@ def test_marks_that_come_during_a_run_count_for_the_next(pair_dataset, tiny):
     ecif.compute_influence(pair_dataset, run_key="marked", progress=progress, **tiny)
     assert scores(pair_dataset, "marked") == scores(pair_dataset, "quiet")
     ecif.compute_influence(pair_dataset, run_key="next", progress=False, **tiny)
-    assert pair_dataset[20:30].values("next_misalignment") == [0.0] * 10
+    assert max(pair_dataset[20:30].values("next_misalignment")) < 1e-3
