@@ -124,7 +124,7 @@ class ParameterScope(Scope):
         """Views of vectors (..., P) by parameter, each of shape (..., *shape of the parameter)."""
         parts = torch.split(vectors, [value.numel() for value in self.parameters.values()], dim=-1)
         return {
-            name: part.view(*part.shape[:-1], *value.shape)
+            name: part.view(part.shape[:-1] + value.shape)
             for (name, value), part in zip(self.parameters.items(), parts, strict=True)
         }
 
