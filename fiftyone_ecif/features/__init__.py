@@ -1,4 +1,4 @@
-"""Tower features of image-text pairs: reading, embedding, storing."""
+"""Tower features of image-text pairs: how they are read, embedded and stored."""
 
 from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.features.embedding import embed_pairs

@@ -1,4 +1,4 @@
-"""The batch size at which a model's towers run fastest on a device: found by trial, then remembered."""
+"""The batch size at which a model's towers run fastest on a device, found by trial and then remembered."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ import torch
 from fiftyone_ecif.cache import cache_folder
 
 USUAL = {"cpu": 64, "cuda": 256}
+"""The batch sizes that are used without a trial."""
 
 WORTH_TRIAL = 4096
-"""Images from which on a trial, which takes some hundred, pays."""
+"""The number of images from which a trial pays, which itself takes some hundred."""
 
 GAIN = 1.05
-"""A batch of twice the size is worth its memory if it is faster by this factor."""
+"""How much faster a batch of twice the size must be to be worth its memory, as a factor."""
 
 LARGEST = 4096
+"""The largest batch size that is tried."""
 
 
 def fastest_batch_size(model: str, device: torch.device, forward: Callable[[int], object], images: int) -> int:
     """The batch size to use.
 
     Args:
-        model: its fingerprint
-        device: where it runs
-        forward: runs the image tower on so many images, and waits for it
-        images: how many there are; a few are not worth a trial
+        model: the model's fingerprint
+        device: the device that the model runs on
+        forward: runs the image tower on that many images, and returns when it is done
+        images: how many images there are; a few are not worth a trial
 
     Returns:
-        what was remembered for this model and device, else what is found now, else what is usual
+        the batch size remembered for this model and device; without one, the size found by a trial; for a few images,
+        the usual size
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -49,8 +52,8 @@ def fastest_batch_size(model: str, device: torch.device, forward: Callable[[int]
 
 
 def _by_trial(forward: Callable[[int], object], smallest: int) -> int:
-    """The size after which doubling gains nothing, or there is no memory."""
-    forward(smallest)  # the first call also sets things up
+    """The size from which doubling gains nothing, or runs out of memory."""
+    forward(smallest)  # the first call is slower than later ones
     best, fastest, size = smallest, 0.0, smallest
     while size <= LARGEST:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Running the towers over pairs, once per image and caption, into a feature store."""
+"""Running the towers over pairs, once for each image and caption, and storing their features."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_captio
 from fiftyone_ecif.features.store import FeatureStore, row_key
 
 if TYPE_CHECKING:  # open_clip takes long to import, and a worker of a cluster may never need it
-    from fiftyone_ecif.models import ContrastiveModel
+    from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess
 
-# Rows per shard: what a kill can cost, against the number of files.
+# Rows per shard. More rows make fewer files, but an interrupted process loses up to so many rows.
 SHARD_ROWS = 1024
-# Rows between two calls of progress where no batch size is set.
+# Rows between two calls of ``progress``, if no batch size is set.
 REPORT_ROWS = 64
-# Below this many images, starting worker processes takes longer than decoding.
+# For fewer images than this, starting worker processes takes longer than decoding.
 _WORTH_WORKERS = 256
 
 
 def embed_pairs(
     model: ContrastiveModel,
     rows: Sequence[PairRow],
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     *,
     batch_size: int | None = None,
     num_workers: int | None = None,
@@ -43,31 +43,32 @@ def embed_pairs(
     progress: Callable[[int, int], None] | None = None,
     workers: Workers = HERE,
 ) -> StoredPairs:
-    """Tower features of pairs; those already in the store are not computed again.
+    """Tower features of pairs; features that are already in the store are not computed again.
 
     Args:
-        model: whose towers to run
+        model: the model whose towers are run
         rows: the pairs
-        folder: where stores are kept; the model gets a subfolder of its own
-        batch_size: images or captions per forward pass; None for the fastest by trial, remembered
-        num_workers: processes that decode images, for each of the workers; None for none with few images, else up to 4
-        skip_failures: whether a pair that cannot be embedded is left out with its reason, or raises
-        progress: called with the number of rows done and of all rows
-        workers: what runs the towers; this process alone writes
+        folder: the folder of all stores, in which the model gets a subfolder of its own
+        batch_size: images or captions per forward pass; None for the fastest, which is found by trial and remembered
+        num_workers: number of processes that decode images for each of the workers; None for up to 4, or none if there
+            are few images
+        skip_failures: whether a pair that cannot be embedded is left out with its reason; otherwise it raises
+        progress: called with the number of rows done and the number of all rows
+        workers: run the towers; only this process writes
 
     Returns:
         :class:`StoredPairs` in the order of ``rows``
 
     Raises:
         UnreadablePair: at the first pair that cannot be embedded, if ``skip_failures`` is False
-        RuntimeError: if another process writes to the same store
-        OSError: if features cannot be written, as on a full disk
+        RuntimeError: if another process is writing to the same store
+        OSError: if features cannot be written, for example to a full disk
     """
     report = progress or (lambda done, total: None)
     fingerprint, head = model.fingerprint, model.head()
     store = FeatureStore(folder, fingerprint, (head.image_weight.shape[1], head.text_weight.shape[1]))
     keys = [row_key(row) for row in rows]
-    if any(key not in store for key in keys):  # several may read at a time
+    if any(key not in store for key in keys):  # reading alone needs no lock
         with store.writing():
             todo = {key: row for key, row in zip(keys, rows, strict=True) if key not in store}
             towers = _Towers(model, head, fingerprint, batch_size, num_workers, len(todo))
@@ -85,7 +86,7 @@ def embed_pairs(
                         _flush(store, waiting)
                     if done % (batch_size or REPORT_ROWS) == 0:
                         report(done, len(rows))
-            finally:  # an error or an interruption keeps what was computed
+            finally:  # what was computed before an error or an interruption is kept
                 _flush(store, waiting)
                 store.record_skipped(skipped)
     report(len(rows), len(rows))
@@ -93,7 +94,7 @@ def embed_pairs(
 
 
 class _Features(NamedTuple):
-    """One pair's row of a shard: (F_image,), (F_text,), and whether its caption was cut."""
+    """One pair's row of a shard: (F_image,), (F_text,), and whether the caption was cut to the model's context."""
 
     image: Tensor
     text: Tensor
@@ -104,12 +105,12 @@ def _flush(store: FeatureStore, waiting: list[tuple[bytes, _Features]]) -> None:
     if waiting:
         keys, features = zip(*waiting, strict=True)
         image, text, truncated = zip(*features, strict=True)
-        waiting.clear()  # a shard that cannot be written is not tried again
+        waiting.clear()  # a shard that cannot be written is not written again at the end
         store.append(keys, torch.stack(image), torch.stack(text), torch.tensor(truncated))
 
 
 def _outcomes(towers: _Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[bytes, _Features | UnreadablePair]]:
-    """Each row's features, or why it has none, in order."""
+    """Each row's features, or the reason why it has none, in order."""
     texts: dict[bytes, str] = {}
     faults: dict[bytes, UnreadablePair] = {}
     for key, row in todo.items():
@@ -124,12 +125,12 @@ def _outcomes(towers: _Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[byt
             yield key, faults[key]
             continue
         image, (text, truncated) = images.take(row.filepath), captions.take(texts[key])
-        unusable = next((half for half in (image, text) if isinstance(half, UnreadablePair)), None)
+        unusable = next((outcome for outcome in (image, text) if isinstance(outcome, UnreadablePair)), None)
         yield key, unusable or _Features(image, text, truncated)
 
 
 class _Piece(NamedTuple):
-    """What a worker found of some rows: the good ones' features in order, and the others' faults."""
+    """A worker's outcome for some rows: the features of the good ones in order, and the faults of the others."""
 
     image: Tensor
     text: Tensor
@@ -140,7 +141,7 @@ class _Piece(NamedTuple):
 def _outcomes_by(
     workers: Workers, towers: _Towers, todo: dict[bytes, PairRow]
 ) -> Iterator[tuple[bytes, _Features | UnreadablePair]]:
-    """The same as :func:`_outcomes`, by other processes: a piece that dies with its worker is at most one shard."""
+    """The same as :func:`_outcomes`, computed by other processes in pieces of at most one shard."""
     rows = list(todo.items())
     size = min(SHARD_ROWS, max(REPORT_ROWS, len(rows) // (4 * workers.count)))
     pieces = [dict(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -157,7 +158,7 @@ def _embed_piece(piece: dict[bytes, PairRow], towers: _Towers, progress: Progres
         if row_key(row) != key
     }
     if towers.num_workers is None and towers.model.device.type == "cpu":
-        towers.num_workers = 0  # the other cores have workers of their own
+        towers.num_workers = 0  # the other cores run workers already
     good = []
     for key, outcome in _outcomes(towers, {key: row for key, row in piece.items() if key not in faults}):
         if isinstance(outcome, UnreadablePair):
@@ -171,9 +172,9 @@ def _embed_piece(piece: dict[bytes, PairRow], towers: _Towers, progress: Progres
 
 
 class _OnDemand:
-    """Outcomes by content (a path, a caption): computed once each, in order of first use, dropped after the last.
+    """Outcomes by content (a path or a caption), each computed once at its first use and dropped after its last.
 
-    So a caption shared by half the pairs is embedded once, and yet not all features are held at a time.
+    So a caption that many pairs share is embedded once, and yet the features of all pairs are never held at once.
     """
 
     def __init__(self, uses: Iterable[str], compute: Callable[[list[str]], Iterator[tuple[str, Any]]]) -> None:
@@ -206,7 +207,7 @@ class _Towers:
 
     @cached_property
     def batch_size(self) -> int:
-        """What was asked for, else the fastest where the model is."""
+        """The batch size that was asked for, or else the fastest one on the model's device."""
         if self.asked:
             return self.asked
         image = self.model.preprocess(Image.new("RGB", (256, 256)))
@@ -218,7 +219,7 @@ class _Towers:
         return fastest_batch_size(self.fingerprint, self.model.device, forward, self.count)
 
     def images(self, paths: list[str]) -> Iterator[tuple[str, Tensor | UnreadablePair]]:
-        """(path, feature or fault) of each image file."""
+        """Pairs (path, feature or fault), one for each image file."""
         loader = DataLoader(
             _Decoding(paths, self.model.preprocess),
             batch_size=self.batch_size,
@@ -234,7 +235,7 @@ class _Towers:
                 yield from zip(names, self._checked(features, self.head.image_weight, "image"), strict=True)
 
     def captions(self, texts: list[str]) -> Iterator[tuple[str, tuple[Tensor | UnreadablePair, bool]]]:
-        """(caption, (feature or fault, whether it was cut)) of each caption."""
+        """Pairs (caption, (feature or fault, whether it was cut)), one for each caption."""
         for start in range(0, len(texts), self.batch_size):
             batch = texts[start : start + self.batch_size]
             tokens = self.model.tokenize(batch)
@@ -243,31 +244,31 @@ class _Towers:
             checked = self._checked(features, self.head.text_weight, "caption")
             yield from zip(batch, zip(checked, self.model.truncated(batch, tokens).tolist(), strict=True), strict=True)
 
-    def _autocast(self) -> AbstractContextManager:
-        weights = self.model.model.logit_scale
+    def _autocast(self) -> AbstractContextManager[Any]:
+        weights = self.model.model.get_parameter("logit_scale")
         if weights.is_cuda and weights.dtype == torch.float32:
             return torch.autocast("cuda", torch.float16)
         return nullcontext()
 
     @staticmethod
-    def _checked(features: Tensor, weight: Tensor, half: str) -> list[Tensor | UnreadablePair]:
-        """Rows on the CPU; in place of one whose embedding has no direction, the fault."""
+    def _checked(features: Tensor, weight: Tensor, kind: str) -> list[Tensor | UnreadablePair]:
+        """The rows on the CPU, with a fault in place of each whose embedding has no direction."""
         finite = features.isfinite().all(dim=1).tolist()
         nonzero = (features @ weight.T != 0).any(dim=1).tolist()
         return [
-            UnreadablePair(f"{half} features are not finite")
+            UnreadablePair(f"{kind} features are not finite")
             if not finite[row]
             else feature
             if nonzero[row]
-            else UnreadablePair(f"{half} embedding is all zeros")
+            else UnreadablePair(f"{kind} embedding is all zeros")
             for row, feature in enumerate(features.cpu())
         ]
 
 
-class _Decoding(Dataset):
-    """Preprocessed images by path, or why there is none; runs in the loader's workers."""
+class _Decoding(Dataset[tuple[str, "Tensor | UnreadablePair"]]):
+    """A preprocessed image for each path, or the reason why there is none; runs in the loader's workers."""
 
-    def __init__(self, paths: list[str], preprocess: Callable) -> None:
+    def __init__(self, paths: list[str], preprocess: Preprocess) -> None:
         self.paths, self.preprocess = paths, preprocess
 
     def __len__(self) -> int:
@@ -280,16 +281,18 @@ class _Decoding(Dataset):
             return path, self.preprocess(image)
         except UnreadablePair as fault:
             return path, fault
-        # The transform is the model's, or the user's: what it refuses is a fault of this one image.
+        # The transform is the model's or the user's own; what it refuses is a fault of this one image.
         except Exception as error:
             return path, UnreadablePair(f"image cannot be preprocessed ({error})")
 
 
-def _collate(items: list[tuple[str, Tensor | UnreadablePair]]) -> tuple[list[str], Tensor | None, list]:
-    """Names and stacked images of the good ones, and (name, fault) of the others."""
-    faults = [item for item in items if isinstance(item[1], UnreadablePair)]
-    good = [item for item in items if not isinstance(item[1], UnreadablePair)]
-    return [name for name, _ in good], torch.stack([image for _, image in good]) if good else None, faults
+def _collate(
+    items: list[tuple[str, Tensor | UnreadablePair]],
+) -> tuple[list[str], Tensor | None, list[tuple[str, UnreadablePair]]]:
+    """Paths and stacked images of the good ones, and (path, fault) of the others."""
+    faults = [(path, found) for path, found in items if isinstance(found, UnreadablePair)]
+    good = [(path, found) for path, found in items if not isinstance(found, UnreadablePair)]
+    return [path for path, _ in good], torch.stack([image for _, image in good]) if good else None, faults
 
 
 def _default_workers(images: int) -> int:

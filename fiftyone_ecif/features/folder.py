@@ -1,4 +1,4 @@
-"""Where a feature store's files are: in a folder of this machine, or on shared storage with copies in one."""
+"""Where a feature store keeps its files: in a folder of this machine, or on shared storage with local copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fiftyone_ecif.cache import cache_folder
 
 
 def features_folder() -> str:
-    """Where stores are kept: ``$FIFTYONE_ECIF_FEATURES``, a folder or a URL, default ``features`` in the cache."""
+    """The folder or URL of all stores: ``$FIFTYONE_ECIF_FEATURES``, or ``features`` in the cache."""
     return os.environ.get("FIFTYONE_ECIF_FEATURES") or str(cache_folder("features"))
 
 
@@ -24,20 +24,20 @@ def shard_name(number: int, content: bytes) -> str:
 
 
 class StoreFolder:
-    """Files of one store: manifests, and shards whose names end in a digest of their content. Each is whole or absent.
+    """The files of one store: a manifest, and shards whose names contain a digest of their content.
 
-    A shard on shared storage is copied here once, checked against its name, and read from the copy. So a name always
-    means the same rows, whoever wrote them and wherever they are read.
+    Each file is whole or absent. A shard on shared storage is copied to this machine once, checked against its name,
+    and read from the copy. So a name always means the same rows, whoever wrote them and wherever they are read.
 
     Args:
-        url: a folder of this machine, or whatever fsspec knows: ``s3://bucket/features``, ``gs://``, ``sftp://`` ...;
-            keys and options of the storage are set as fsspec has it, by its environment variables or its own files
+        url: a folder of this machine, or a URL that fsspec knows: ``s3://bucket/features``, ``gs://``, ``sftp://`` ...;
+            fsspec takes the storage's keys and options from environment variables or its own configuration files
 
     Raises:
-        ValueError: if fsspec does not know the storage, or wants a package for it
+        ValueError: if fsspec does not know the storage, or needs a package for it
     """
 
-    def __init__(self, url: str | os.PathLike) -> None:
+    def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = os.fspath(url)
         try:
             self._storage, self._root = url_to_fs(self.url)
@@ -49,11 +49,11 @@ class StoreFolder:
         else:
             self.here = Path(self._root)
 
-    def __reduce__(self) -> tuple:
-        return StoreFolder, (self.url,)  # another machine has copies of its own
+    def __reduce__(self) -> tuple[type[StoreFolder], tuple[str]]:
+        return StoreFolder, (self.url,)  # another machine makes its own copies
 
     def shards(self) -> list[str]:
-        """Names of the shards there are, in the order in which they were written."""
+        """The names of all shards, in the order in which they were written."""
         self._storage.invalidate_cache()
         try:
             found = self._storage.ls(self._root, detail=False)
@@ -63,16 +63,17 @@ class StoreFolder:
         return sorted(name for name in names if name.startswith("shard-") and name.endswith(".safetensors"))
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file that may change, or None if there is none."""
+        """The content of a file that may change, or None if it does not exist."""
         try:
-            return self._storage.cat_file(f"{self._root}/{name}")
+            content: bytes = self._storage.cat_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return None
+        return content
 
     def bring(self, names: Iterable[str]) -> None:
-        """Copy those shards here that are not, several at a time where the storage can.
+        """Copy the shards to this machine that it does not have, several at a time if the storage can do that.
 
-        One that is not what its name says, as it was cut short, is left out.
+        A shard whose content does not match its name, because it was cut short, is left out.
         """
         missing = [name for name in names if not (self.here / name).exists()] if self.shared else []
         if missing:
@@ -86,7 +87,7 @@ class StoreFolder:
                     part.unlink()
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a whole file, or none and raise what the storage raises."""
+        """Write a whole file; if that fails, no file is written and the storage's error is raised."""
         self.here.mkdir(parents=True, exist_ok=True)
         part = self.here / f"{name}.part"
         try:

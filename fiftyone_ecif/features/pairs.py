@@ -1,10 +1,11 @@
-"""Pairs whose tower features are at hand: in a store's shards, or in arrays of the user's."""
+"""Pairs whose tower features exist already: in the shards of a store, or in arrays of the user."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +26,13 @@ def key_tensor(keys: bytes) -> Tensor:
 class StoredPairs:
     """Pairs in the shards of a feature store; implements :class:`~fiftyone_ecif.core.pairs.Pairs`.
 
-    Only the rows asked for are read. Can be pickled: workers read the shards themselves.
+    Only the rows that are asked for are read. A pickled copy reads the shards itself, in whichever process it is.
 
     Args:
-        ids: of the pairs, in order
+        ids: ids of the pairs, in order
         position: int64 (N,), each pair's row in the shards laid end to end
-        folder: where the shards are
-        shards: their names
+        folder: the folder of the shards
+        shards: names of the shards
         starts: int64 (shards,), the position of each shard's first row
         image_dim: F_image
         text_dim: F_text
@@ -59,7 +60,7 @@ class StoredPairs:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_opened": {}}
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +85,7 @@ class StoredPairs:
 
     @property
     def truncated(self) -> int:
-        """Number of pairs whose caption was longer than the model's context."""
+        """The number of pairs whose caption was longer than the model's context."""
         found = 0
         for number, within, _ in self._by_shard(torch.arange(len(self))):
             with self._reading(number) as shard:
@@ -92,16 +93,16 @@ class StoredPairs:
         return found
 
     def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Which of ``index`` lie in each shard: (the shard's number, rows within it, rows of ``index``)."""
+        """The part of ``index`` in each shard: (the shard's number, rows within it, rows of ``index``)."""
         position, order = self.position[index].sort()
         owner = torch.bucketize(position, self.starts, right=True) - 1
         within = position - self.starts[owner]
-        numbers, counts = (found.tolist() for found in owner.unique_consecutive(return_counts=True))
-        return zip(numbers, within.split(counts), order.split(counts), strict=True)
+        numbers, counts = (found.tolist() for found in torch.unique_consecutive(owner, return_counts=True))
+        return zip(numbers, torch.split(within, counts), torch.split(order, counts), strict=True)
 
     @contextmanager
     def _reading(self, number: int) -> Iterator[Shard]:
-        """A shard, for as long as it is read."""
+        """Open a shard for a reading, and explain what may go wrong."""
         name = self.shards[number]
         try:
             if number not in self._opened:
@@ -111,8 +112,8 @@ class StoredPairs:
         except (SafetensorError, OSError) as error:
             raise OSError(
                 f"The feature shard {self.folder.url}/{name} cannot be read any more ({error}). Run it again: only its "
-                "pairs are embedded anew. On a cluster, the features must be on shared storage, or in a folder that "
-                "every node sees under the same path: FIFTYONE_ECIF_FEATURES names it."
+                "pairs are embedded again. On a cluster, the features must be on shared storage, or in a folder that "
+                "every node sees under the same path; set FIFTYONE_ECIF_FEATURES to it."
             ) from error
 
 
@@ -120,7 +121,7 @@ class ArrayPairs:
     """Pairs in memory; implements :class:`~fiftyone_ecif.core.pairs.Pairs` like :class:`StoredPairs`.
 
     Args:
-        ids: of the pairs, in order
+        ids: ids of the pairs, in order
         image: (N, F_image), float32
         text: (N, F_text), float32
         skipped: the reason for every pair that was left out, by id
@@ -152,8 +153,8 @@ class ArrayPairs:
         return ArrayPairs([self.ids[row] for row in index.tolist()], *self.gather(index), {})
 
 
-def stored_embeddings(ids: Sequence[str], image: Sequence, text: Sequence) -> ArrayPairs:
-    """Pairs from embeddings that the user already has.
+def stored_embeddings(ids: Sequence[str], image: Sequence[Any], text: Sequence[Any]) -> ArrayPairs:
+    """Pairs made of embeddings that the user already has.
 
     Args:
         ids: N ids
@@ -161,28 +162,28 @@ def stored_embeddings(ids: Sequence[str], image: Sequence, text: Sequence) -> Ar
         text: N text embeddings, likewise
 
     Returns:
-        the usable pairs as :class:`ArrayPairs`; pairs with a missing, all-zero or not finite embedding, or one of
-        another length than most, are skipped with their reason
+        the usable pairs as :class:`ArrayPairs`; a pair is skipped, with its reason, if one of its embeddings is
+        missing, all zeros or not finite, or has another length than most
 
     Raises:
         ValueError: if there are not as many embeddings as ids
     """
     skipped: dict[str, str] = {}
-    halves = []
+    matrices = []
     for name, vectors in (("image", image), ("text", text)):
         if len(vectors) != len(ids):
             raise ValueError(f"There are {len(ids)} ids and {len(vectors)} {name} embeddings; each pair needs one.")
         matrix, faults = _as_matrix(vectors)
-        halves.append(matrix)
+        matrices.append(matrix)
         for row, fault in faults.items():
             skipped.setdefault(ids[row], f"{name} embedding {fault}")
     kept = [row for row, id in enumerate(ids) if id not in skipped]
-    image_rows, text_rows = (matrix if len(kept) == len(ids) else matrix[kept] for matrix in halves)
+    image_rows, text_rows = (matrix if len(kept) == len(ids) else matrix[kept] for matrix in matrices)
     return ArrayPairs([ids[row] for row in kept], image_rows, text_rows, skipped)
 
 
-def _as_matrix(vectors: Sequence) -> tuple[Tensor, dict[int, str]]:
-    """Vectors as one float32 matrix, and what is wrong with the rows that cannot be used (those are zero)."""
+def _as_matrix(vectors: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
+    """Vectors as one float32 matrix, and what is wrong with the rows that cannot be used, some of which are zero."""
     faults: dict[int, str] = {}
     if isinstance(vectors, np.ndarray) and vectors.ndim == 2 and vectors.dtype != object:
         matrix = torch.from_numpy(np.array(vectors, dtype=np.float32))

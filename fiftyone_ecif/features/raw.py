@@ -1,11 +1,11 @@
-"""Pairs as the towers take them, images read when they are asked for: what scopes inside the towers are fed."""
+"""Pairs as the towers take them, for scopes inside the towers; images are read when they are needed."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,23 +13,25 @@ from torch import Tensor
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_caption, read_image
 
 if TYPE_CHECKING:
-    from fiftyone_ecif.models import ContrastiveModel
+    from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess
 
 CACHE_BYTES = 2**30
+"""Memory for preprocessed images."""
 
 
 class RawPairs:
     """Preprocessed images and tokens of pairs; implements :class:`~fiftyone_ecif.core.pairs.Pairs`.
 
-    Images are kept in memory until the cache is full and never make room: every pass over the pairs is in another
-    order, so that what was used last is as likely to be used next as anything else.
+    Images are kept in memory until the cache is full, and none is dropped for another. Every pass over the pairs takes
+    them in a new order, so that a cache of half the images finds half of them; one that drops the least recently used
+    finds 15 %.
 
     Args:
-        model: whose preprocessing and tokens
+        model: the model whose preprocessing and tokenizer are used
         rows: the pairs, all readable
         skipped: the reason for every pair that was left out, by id
         cache_bytes: memory for preprocessed images
-        num_workers: threads that decode images
+        num_workers: number of threads that decode images
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class RawPairs:
     ) -> None:
         self.ids, self.skipped = [row.id for row in rows], skipped or {}
         self.filepaths = [row.filepath for row in rows]
-        self.preprocess: Callable = model.preprocess
+        self.preprocess: Preprocess = model.preprocess
         captions = [check_caption(row.caption) for row in rows]
         self.tokens = model.tokenize(captions) if captions else torch.empty(0, model.context_length, dtype=torch.int64)
         self.truncated = int(model.truncated(captions, self.tokens).sum()) if captions else 0
@@ -50,10 +52,10 @@ class RawPairs:
         self._cache: dict[int, Tensor] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}, "_lock": None}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
     @classmethod
@@ -65,14 +67,17 @@ class RawPairs:
         cache_bytes: int = CACHE_BYTES,
         num_workers: int = 4,
     ) -> RawPairs:
-        """The pairs whose image and caption can be read, found out by reading each once.
+        """The pairs whose image and caption can be read, which is found out by reading each of them once.
 
         Args:
-            model: as above
+            model: see the class
             rows: the pairs, readable or not
-            skip_failures: whether a pair that cannot be read is left out with its reason, or raises
-            cache_bytes: as above
-            num_workers: as above
+            skip_failures: whether a pair that cannot be read is left out with its reason; otherwise it raises
+            cache_bytes: see the class
+            num_workers: see the class
+
+        Returns:
+            :class:`RawPairs`
 
         Raises:
             UnreadablePair: at the first pair that cannot be read, if ``skip_failures`` is False
@@ -84,7 +89,7 @@ class RawPairs:
                 model.preprocess(read_image(row.filepath))
             except UnreadablePair as error:
                 return error.reason
-            except Exception as error:  # the transform may be the user's
+            except Exception as error:  # the transform may be the user's own
                 return f"image cannot be preprocessed ({error})"
             return None
 
@@ -100,10 +105,13 @@ class RawPairs:
         return len(self.ids)
 
     def gather(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs of the pairs ``index`` (int64, (B,)), in that order: (B, 3, H, W) and (B, context_length), on the CPU.
+        """The towers' inputs for the pairs ``index`` (int64, (B,)), in that order.
+
+        Returns:
+            images (B, 3, H, W) and tokens (B, context_length), on the CPU
 
         Raises:
-            UnreadablePair: if an image that was readable no longer is
+            UnreadablePair: if an image can no longer be read
         """
         index = index.cpu()
         with ThreadPoolExecutor(self.num_workers) as threads:

@@ -1,4 +1,4 @@
-"""Reading the two halves of a pair, with a plain reason where that fails."""
+"""Reading the image and the caption of a pair, with a plain reason where that fails."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class UnreadablePair(ValueError):
         self.reason = reason
 
 
-def read_image(path: str | os.PathLike) -> Image.Image:
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read and decode an image file.
 
     Args:
-        path: of the image file
+        path: path of the image file
 
     Returns:
         the image in RGB
 
     Raises:
-        UnreadablePair: if the file is missing, empty, damaged, no image, or has more pixels than Pillow's limit
+        UnreadablePair: if the file is missing, empty, damaged or not an image, or has more pixels than Pillow allows
     """
     path = Path(path)
     if not path.exists():
@@ -54,44 +54,45 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.convert("RGB")
+                decoded: Image.Image = image.convert("RGB")
+                return decoded
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnreadablePair(f"image has more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit") from error
     except PermissionError as error:
         raise UnreadablePair("image file may not be opened (permission denied)") from error
     except UnidentifiedImageError as error:
         raise UnreadablePair("file is not an image that Pillow knows") from error
-    # Decoders raise whatever a damaged file leads them to: OSError, SyntaxError, ValueError, struct.error, ...
+    # Decoders raise many kinds of errors on a damaged file: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise UnreadablePair(f"image file is damaged ({error})") from error
 
 
-def changed_since(paths: Iterable[str | os.PathLike], moment: float) -> int:
-    """Number of files that were changed or replaced after a moment, or are gone.
+def changed_since(paths: Iterable[str | os.PathLike[str]], moment: float) -> int:
+    """Count the files that were changed or replaced after a moment, or no longer exist.
 
     Args:
-        paths: of the files
+        paths: paths of the files
         moment: seconds since the epoch
 
     Returns:
-        their number
+        the number of such files
     """
 
-    def changed(path: str | os.PathLike) -> bool:
+    def changed(path: str | os.PathLike[str]) -> bool:
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             return True
-        return max(status.st_mtime, status.st_ctime) > moment  # a file that was moved here is as old as it was
+        return max(status.st_mtime, status.st_ctime) > moment  # moving a file keeps its st_mtime
 
     return sum(map(changed, paths))
 
 
 def check_caption(caption: object) -> str:
-    """Hand a caption on if it is a text with something in it.
+    """Return a caption that is a text with content.
 
     Raises:
-        UnreadablePair: if it is not
+        UnreadablePair: if the caption is missing, empty or not a text
     """
     if caption is None:
         raise UnreadablePair("caption is missing")

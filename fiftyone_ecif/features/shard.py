@@ -1,4 +1,4 @@
-"""A shard: some pairs' features in one safetensors file, read row by row."""
+"""A shard: the features of some pairs in one safetensors file, which is read row by row."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 class Shard:
     """The rows of one file.
 
-    Rows are read and not memory-mapped: a page that was looked at in a mapping counts as this process's memory until
-    the system wants it back, so that a pass over all shards would seem to hold them all.
+    Rows are read and not memory-mapped. A page of a mapping counts as this process's memory until the system takes it
+    back, so that a pass over all shards would seem to hold them all.
 
     Args:
-        path: of the file
+        path: path of the file
 
     Raises:
-        OSError: if it cannot be opened
-        SafetensorError: if it is cut short or no such file
+        OSError: if the file cannot be opened
+        SafetensorError: if the file is cut short or is not a safetensors file
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,34 +37,35 @@ class Shard:
             name: 8 + length + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"
         }
 
-    def read(self, rows: Sequence[int], at: Sequence[int], **halves: Tensor) -> None:
-        """Copy rows of its matrices into rows of others.
+    def read(self, rows: Sequence[int], at: Sequence[int], **matrices: Tensor) -> None:
+        """Copy rows of the file's matrices into rows of other matrices.
 
         Args:
-            rows: in the file
-            at: rows of ``halves``, as many
-            halves: by the matrices' names, (..., F) of the file's dtype and width, on the CPU
+            rows: rows in the file
+            at: as many rows of ``matrices``
+            matrices: by their names in the file, (..., F), of the file's dtype and width, on the CPU
 
         Raises:
-            OSError: if the file is gone or was cut short
+            OSError: if the file no longer exists or was cut short
         """
         with open(self.path, "rb", buffering=0) as file:
-            for name, half in halves.items():
-                lines, start = half.numpy(), self._starts[name]
+            for name, matrix in matrices.items():
+                lines, start = matrix.numpy(), self._starts[name]
                 width = lines.strides[0]
                 for row, place in zip(rows, at, strict=True):
                     if _read_at(file, start + row * width, lines[place].data) != width:
                         raise OSError("it was cut short")
 
     def whole(self, name: str) -> Tensor:
-        """One of its tensors."""
+        """The tensor of that name."""
         with safe_open(self.path, framework="pt") as file:
-            return file.get_tensor(name)
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 def _read_at(file: FileIO, start: int, into: memoryview) -> int:
-    """Fill a buffer from a place in a file; the bytes read."""
-    if hasattr(os, "preadv"):  # one call of the system in place of two
+    """Fill a buffer from a position in a file; returns the number of bytes read."""
+    if hasattr(os, "preadv"):  # one system call in place of two
         return os.preadv(file.fileno(), [into], start)
     file.seek(start)
     return file.readinto(into)

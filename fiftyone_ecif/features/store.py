@@ -1,4 +1,4 @@
-"""The on-disk store of tower features: shards of rows addressed by what they were made from, and a manifest."""
+"""The store of tower features: a manifest, and shards of rows that are found by what they were made from."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ FORMAT_VERSION = 1
 
 
 def row_key(row: PairRow) -> bytes:
-    """16 bytes that change with a pair's caption and its image file's path, size and time of change.
+    """16 bytes that change with a pair's caption and with the path, size and modification time of its image file.
 
-    The id is no part of it: clones of a dataset share their features.
+    They do not depend on the pair's id, so that clones of a dataset share their features.
     """
     try:
         status = os.stat(row.filepath)
@@ -39,23 +39,23 @@ def row_key(row: PairRow) -> bytes:
 
 
 class FeatureStore:
-    """Tower features of one model, in a subfolder of its own, so that the stores of several models stand side by side.
+    """Tower features of one model, in a subfolder of its own beside the stores of other models.
 
     A shard ``shard-00000-<digest>.safetensors`` holds the tensors ``image`` (n, F_image) and ``text`` (n, F_text),
-    float32, ``truncated`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent. Rows are never
-    changed, only added: a pair with a new caption gets a new row, and the old one stays unused.
+    float32, ``truncated`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent. Rows are only
+    added and never changed: a pair with a new caption gets a new row, and its old row is no longer used.
 
     Args:
-        folder: where stores are kept, see :class:`~fiftyone_ecif.features.folder.StoreFolder`
-        fingerprint: of the model
-        dims: (F_image, F_text); may be left out where the store exists
+        folder: the folder of all stores, see :class:`~fiftyone_ecif.features.folder.StoreFolder`
+        fingerprint: the model's fingerprint
+        dims: (F_image, F_text); may be left out if the store exists
 
     Raises:
-        FileNotFoundError: if there is no such store and ``dims`` is left out
+        FileNotFoundError: if the store does not exist and ``dims`` is left out
         ValueError: if the folder holds a store of another format or model
     """
 
-    def __init__(self, folder: str | os.PathLike, fingerprint: str, dims: tuple[int, int] | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], fingerprint: str, dims: tuple[int, int] | None = None) -> None:
         self.folder = StoreFolder(f"{os.fspath(folder).rstrip('/')}/features-{fingerprint[:16]}")
         self.fingerprint = fingerprint
         self.image_dim, self.text_dim, self.skipped = self._open_manifest(dims)
@@ -70,23 +70,23 @@ class FeatureStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only writer on this machine; other machines may write to shared storage, too.
+        """Be the only writer on this machine; other machines may write to shared storage at the same time.
 
         Raises:
-            RuntimeError: if another process writes to this store
+            RuntimeError: if another process is writing to this store
         """
         lock = FileLock(self.folder.here / "write.lock", timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise RuntimeError(
-                f"Another process is writing features to {self.folder.url}. Wait for it, or let FIFTYONE_ECIF_FEATURES "
-                "name another folder."
+                f"Another process is writing features to {self.folder.url}. Wait for it, or set FIFTYONE_ECIF_FEATURES "
+                "to another folder."
             ) from error
         try:
             for name in self._rescan():
                 warnings.warn(
-                    f"Dropped the damaged feature shard {self.folder.url}/{name}: its pairs are embedded again.",
+                    f"Dropped the damaged feature shard {self.folder.url}/{name}: its pairs will be embedded again.",
                     stacklevel=4,
                 )
                 self.folder.remove(name)
@@ -98,10 +98,10 @@ class FeatureStore:
         """Write one shard; call inside :meth:`writing`.
 
         Args:
-            keys: of the n rows
+            keys: the keys of the n rows
             image: (n, F_image)
             text: (n, F_text)
-            truncated: (n,), whether the caption was cut
+            truncated: (n,), which captions were cut to the model's context
 
         Raises:
             OSError: if the shard cannot be written; the store is then as it was
@@ -119,25 +119,25 @@ class FeatureStore:
         if self.folder.shared and not self._crowded and not set(self.folder.shards()) <= set(self._shards):
             self._crowded = True
             warnings.warn(
-                f"Another machine is writing features to {self.folder.url}, too. Nothing is lost, but pairs that both "
-                "want are embedded twice.",
+                f"Another machine is writing features to {self.folder.url} as well. Nothing is lost, but pairs "
+                "that both need are embedded twice.",
                 stacklevel=4,
             )
 
     def record_skipped(self, skipped: dict[bytes, str]) -> None:
-        """Keep in the manifest why rows are missing; call inside :meth:`writing`."""
+        """Record in the manifest why rows are missing; call inside :meth:`writing`."""
         self.skipped = {key: reason for key, reason in {**self.skipped, **skipped}.items() if key not in self}
         self._write_manifest()
 
     def pairs(self, rows: Sequence[PairRow], keys: Sequence[bytes] | None = None) -> StoredPairs:
-        """Those of ``rows`` that the store holds, in their order.
+        """The pairs among ``rows`` that the store holds, in their order.
 
         Args:
-            rows: the pairs wanted
-            keys: their :func:`row_key`, where already known
+            rows: the pairs that are wanted
+            keys: their :func:`row_key`, if already known
 
         Returns:
-            :class:`StoredPairs`; rows that are not in the store are in its ``skipped``
+            :class:`StoredPairs`, whose ``skipped`` names the rows that are not in the store
         """
         keys = [row_key(row) for row in rows] if keys is None else keys
         found = [(row.id, self._position[key], key) for row, key in zip(rows, keys, strict=True) if key in self]
@@ -159,7 +159,7 @@ class FeatureStore:
         )
 
     def _rescan(self) -> list[str]:
-        """Take in the shards there are; returns those that cannot be read."""
+        """Read the keys of all shards; returns the names of those that cannot be read."""
         self._shards: list[str] = []
         self._starts: list[int] = []
         self._position: dict[bytes, int] = {}
@@ -201,11 +201,11 @@ class FeatureStore:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{self.folder.url}/manifest.json is not a feature store's manifest: delete {self.folder.url} to start "
-                "anew."
+                "afresh."
             ) from error
         if different:
             raise ValueError(
-                f"{self.folder.url} was written with another {' and '.join(different)}: delete it to start anew."
+                f"{self.folder.url} was written with another {' and '.join(different)}: delete it to start afresh."
             )
         return *held, skipped
 
@@ -220,16 +220,16 @@ class FeatureStore:
         self._write("manifest.json", json.dumps(manifest, indent=1).encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a whole file or none."""
+        """Write a whole file, or none and raise an OSError."""
         try:
             self.folder.write(name, content)
-        except Exception as error:  # storages raise whatever they like
+        except Exception as error:  # each storage raises errors of its own kinds
             raise OSError(
                 f"Features cannot be written to {self.folder.url} ({error}). What was written before is kept: make "
-                "room and run it again, it goes on from there; or let FIFTYONE_ECIF_FEATURES name another folder."
+                "room and run it again, it goes on from there; or set FIFTYONE_ECIF_FEATURES to another folder."
             ) from error
 
 
 def _number(shard: str) -> int:
-    """Its place in the order of writing."""
+    """The position of a shard in the order of writing."""
     return int(re.findall(r"\d+", shard)[0])

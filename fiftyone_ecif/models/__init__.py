@@ -1,4 +1,4 @@
-"""open_clip models as (towers, head, tokenizer, preprocess)."""
+"""open_clip models, taken apart into towers, head, tokenizer and preprocessing."""
 
 from pathlib import Path
 

@@ -96,7 +96,7 @@ def _counted(name: str, text_folder: str | None) -> Architecture | None:
     return Architecture(image_flop, text_flop, weight_bytes, (config["embed_dim"], image_dim, text_dim))
 
 
-class _NoModules(nullcontext):
+class _NoModules(nullcontext[None]):
     """Stands in for the counter's record of modules, whose hooks would run in every module of every thread."""
 
     parents = frozenset({"Global"})
@@ -105,13 +105,13 @@ class _NoModules(nullcontext):
 def _features(projection: Projection, inputs: Tensor) -> tuple[int, int]:
     """The operations that a tower's features of one input take, and the features' width."""
     counter = FlopCounterMode(display=False)
-    counter.mod_tracker = _NoModules()
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
         features = projection.features(inputs)
     return counter.get_total_flops(), features.shape[1]
 
 
-def _without_mask(transformer: nn.Module, inputs: tuple, options: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _without_mask(transformer: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """A Hugging Face tower's inputs without the mask of padding: it costs nothing, but its numbers are looked at."""
     return inputs, {**options, "attention_mask": None}
 

@@ -9,11 +9,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fiftyone_ecif.core.head import Head
-from fiftyone_ecif.models.projection import Projection, image_projection, text_projection
+from fiftyone_ecif.models.projection import Encoder, Projection, image_projection, text_projection
+
+Preprocess = Callable[[Image], Tensor]
+"""Turns a PIL image into a tensor (3, H, W)."""
+Tokenizer = Callable[..., Tensor]
+"""Turns a list of texts, and perhaps a context length, into int64 tokens (B, context_length)."""
 
 # A larger parameter enters the fingerprint as this many evenly spaced values.
 _SAMPLED_VALUES = 65_536
@@ -25,9 +31,9 @@ class ContrastiveModel:
     ``normalise(features @ head.weight.T)`` is the model's own embedding, for either tower.
 
     Args:
-        model: the open_clip module; put into eval mode
-        preprocess: PIL image to tensor (3, H, W), the validation transform
-        tokenizer: list of texts to int64 (B, context_length)
+        model: the open_clip module, which is put into eval mode
+        preprocess: the validation transform, from a PIL image to a tensor (3, H, W)
+        tokenizer: from a list of texts to int64 (B, context_length)
         name: open_clip's name of the architecture
         pretrained: the tag or checkpoint its weights came from; None for random or unknown weights
 
@@ -39,8 +45,8 @@ class ContrastiveModel:
     def __init__(
         self,
         model: nn.Module,
-        preprocess: Callable,
-        tokenizer: Callable,
+        preprocess: Preprocess,
+        tokenizer: Tokenizer,
         name: str,
         pretrained: str | None = None,
     ) -> None:
@@ -51,23 +57,23 @@ class ContrastiveModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
-        return self.model.logit_scale.device
+        """The device of the model's weights."""
+        return self.model.get_parameter("logit_scale").device
 
     @property
     def loss(self) -> str:
-        """The loss the model was made for: "siglip" where it has a logit bias, else "clip"."""
+        """The loss that the model was made for: "siglip" where it has a logit bias, else "clip"."""
         return "clip" if getattr(self.model, "logit_bias", None) is None else "siglip"
 
     @cached_property
     def context_length(self) -> int:
-        """Number of tokens a text is cut or padded to."""
+        """The number of tokens that a text is cut or padded to."""
         return self.tokenize([""]).shape[1]
 
     @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that change with the architecture's name, its preprocessing and its weights."""
-        digest = hashlib.sha256(repr((self.name, getattr(self.model.visual, "preprocess_cfg", None))).encode())
+        digest = hashlib.sha256(repr((self.name, getattr(self._visual, "preprocess_cfg", None))).encode())
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(repr((name, tuple(value.shape), str(value.dtype))).encode())
             flat = value.detach().reshape(-1)
@@ -81,7 +87,7 @@ class ContrastiveModel:
         return Head(
             self.image.weight(self._output_dim),
             self.text.weight(self._output_dim),
-            _scalar(self.model.logit_scale),
+            _scalar(self.model.get_parameter("logit_scale")),
             None if bias is None else _scalar(bias),
         )
 
@@ -90,18 +96,18 @@ class ContrastiveModel:
         return self.tokenizer(list(texts))
 
     def truncated(self, texts: list[str], tokens: Tensor) -> Tensor:
-        """Which texts are longer than the context.
+        """Tell which texts are longer than the context.
 
         Args:
             texts: B texts
             tokens: (B, context_length), their tokens
 
         Returns:
-            bool (B,); all False for a tokenizer that takes no ``context_length``, which cannot tell
+            bool (B,); all False where the tokenizer takes no context length, since this cannot be told then
         """
         cut = torch.zeros(len(texts), dtype=torch.bool)
         full = (tokens[:, -1] != self.tokenize([""])[0, -1]).nonzero().flatten().tolist()
-        try:  # with room for one token more, that token is padding unless the text goes on
+        try:  # if there is room for one more token, that token is padding unless the text goes on
             *last, padding = self.tokenizer([texts[row] for row in full] + [""], self.context_length + 1)[:, -1]
         except TypeError:
             return cut
@@ -109,7 +115,7 @@ class ContrastiveModel:
         return cut
 
     def image_features(self, images: Tensor) -> Tensor:
-        """What the image projection is given.
+        """The input of the image projection.
 
         Args:
             images: (B, 3, H, W), preprocessed
@@ -120,7 +126,7 @@ class ContrastiveModel:
         return self.image.features(images.to(self.device, self._image_dtype))
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """What the text projection is given.
+        """The input of the text projection.
 
         Args:
             tokens: (B, context_length), int64
@@ -131,19 +137,21 @@ class ContrastiveModel:
         return self.text.features(tokens.to(self.device))
 
     def with_head(self, head: Head) -> dict[str, Tensor]:
-        """The model's state dict with a head written back into it; the model itself stays as it is.
+        """The model's state dict with another head in it; the model itself does not change.
 
         Args:
-            head: of the shapes of :meth:`head`
+            head: has the shapes of :meth:`head`
 
         Returns:
             a state dict on the CPU, in the dtypes of the model
 
         Raises:
-            ValueError: if the head does not fit the model, or changes a projection that the model does not have
+            ValueError: if the head does not fit the model, or changes the identity of a tower without a projection
         """
         if (head.logit_bias is None) != (self.loss == "clip"):
-            raise ValueError("Either the head or the model has a logit bias, the other has none.")
+            raise ValueError(
+                "The head and the model do not agree: one of them has a logit bias, and the other has none."
+            )
         state = dict(self.model.state_dict())
         state.update(self.image.written_back(head.image_weight))
         state.update(self.text.written_back(head.text_weight))
@@ -152,18 +160,18 @@ class ContrastiveModel:
                 state[name] = value.detach().reshape(state[name].shape).to(state[name])
         return {name: value.detach().cpu() for name, value in state.items()}
 
-    def save_checkpoint(self, path: str | os.PathLike, head: Head | None = None) -> None:
+    def save_checkpoint(self, path: str | os.PathLike[str], head: Head | None = None) -> None:
         """Write a checkpoint that ``open_clip.create_model_and_transforms(name, pretrained=path)`` loads.
 
-        A checkpoint holds weights only: where the model's tag comes with its own image mean and standard deviation,
-        hand ``model.visual.preprocess_cfg`` on beside it.
+        A checkpoint holds weights only. Where the model's tag has an image mean and standard deviation of its own,
+        store ``model.visual.preprocess_cfg`` beside the checkpoint.
 
         Args:
             path: ends in ".safetensors", or in ".pt" for a plain state dict
-            head: replaces the model's own; None writes the model as it is
+            head: replaces the model's own head; None writes the model as it is
 
         Raises:
-            ValueError: if the suffix is another, or the head cannot be written back
+            ValueError: if the path has another suffix, or the head cannot be written back
         """
         path = Path(path)
         if path.suffix not in (".safetensors", ".pt"):
@@ -183,28 +191,33 @@ class ContrastiveModel:
 
     @cached_property
     def _output_dim(self) -> int:
-        """Dimension of the shared space, asked of the text tower: not every tower knows it."""
+        """The dimension of the shared space, found by encoding a text, since not every tower states it."""
         with torch.no_grad():
-            return self.model.encode_text(self.tokenize([""]).to(self.device)).shape[-1]
+            encoded: Tensor = Encoder(self.model, "encode_text")(self.tokenize([""]).to(self.device))
+        return encoded.shape[-1]
 
     @cached_property
     def _image_dtype(self) -> torch.dtype:
-        """What the first convolution takes: in mixed precision, class and position embeddings stay float32."""
-        convolutions = (module.weight for module in self.model.visual.modules() if isinstance(module, nn.Conv2d))
-        return next(convolutions, next(self.model.visual.parameters())).dtype
+        """The dtype of the first convolution, since class and position embeddings are float32 in mixed precision."""
+        convolutions = (module.weight for module in self._visual.modules() if isinstance(module, nn.Conv2d))
+        return next(convolutions, next(self._visual.parameters())).dtype
+
+    @property
+    def _visual(self) -> nn.Module:
+        return self.model.get_submodule("visual")
 
 
 def wrap_model(
-    model: nn.Module, preprocess: Callable, tokenizer: Callable, *, name: str, pretrained: str | None = None
+    model: nn.Module, preprocess: Preprocess, tokenizer: Tokenizer, *, name: str, pretrained: str | None = None
 ) -> ContrastiveModel:
-    """Take apart an open_clip model that is already loaded.
+    """Take an open_clip model apart that is already loaded.
 
     Args:
         model: an open_clip CLIP, CustomTextCLIP or CoCa module
-        preprocess: its validation transform, PIL image to tensor (3, H, W)
-        tokenizer: its tokenizer, list of texts to int64 (B, context_length)
-        name: the architecture's name, which enters the fingerprint
-        pretrained: what its weights are, for the record
+        preprocess: its validation transform, from a PIL image to a tensor (3, H, W)
+        tokenizer: its tokenizer, from a list of texts to int64 (B, context_length)
+        name: the architecture's name, which is part of the fingerprint
+        pretrained: a name of its weights, which runs record
 
     Returns:
         a :class:`ContrastiveModel`
@@ -214,10 +227,10 @@ def wrap_model(
     """
     for attribute in ("encode_image", "encode_text", "visual", "logit_scale"):
         if not hasattr(model, attribute):
-            raise ValueError(f"{type(model).__name__} has no {attribute!r}: hand in a model made by open_clip.")
+            raise ValueError(f"{type(model).__name__} has no {attribute!r}: pass a model that open_clip made.")
     return ContrastiveModel(model, preprocess, tokenizer, name, pretrained)
 
 
 def _scalar(parameter: Tensor) -> Tensor:
-    """A scalar (), float32, on the CPU; some checkpoints keep it with shape (1,)."""
+    """A parameter as a scalar (), float32, on the CPU; some checkpoints keep it with the shape (1,)."""
     return parameter.detach().float().cpu().reshape(()).clone()

@@ -1,11 +1,10 @@
-"""Loading open_clip models by name and tag or checkpoint, with errors in plain words."""
+"""Loading an open_clip model by its name and a tag or checkpoint, with errors in plain words."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fiftyone_ecif.models.contrastive import ContrastiveModel
+from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess, Tokenizer
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
 _SHOWN = 4
@@ -27,8 +26,8 @@ def load_model(
     Args:
         name: open_clip's name of the architecture, e.g. "ViT-B-32", or "hf-hub:…", "local-dir:…"
         pretrained: open_clip's tag, e.g. "laion2b_s34b_b79k", or the path of a checkpoint (.pt, .safetensors); None
-            for random weights, with a warning. "hf-hub:…" and "local-dir:…" bring weights: None takes those, a
-            checkpoint replaces them
+            gives random weights and a warning. A model named "hf-hub:…" or "local-dir:…" comes with weights: None
+            takes those, and a checkpoint replaces them
         device: "cpu", "cuda", "cuda:1", ...
         precision: "fp32", "fp16", "bf16", "pure_fp16" or "pure_bf16", as in open_clip
 
@@ -37,7 +36,7 @@ def load_model(
 
     Raises:
         ValueError: if the name, tag, device or precision is unknown, or the checkpoint does not fit
-        ConnectionError: if weights or a tokenizer cannot be downloaded
+        ConnectionError: if the weights or the tokenizer cannot be downloaded
     """
     if isinstance(name, nn.Module):
         raise ValueError("This model is already loaded: use wrap_model(model, preprocess, tokenizer, name=...).")
@@ -45,13 +44,13 @@ def load_model(
         raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
     _check_device(device)
     pretrained = None if pretrained is None else str(pretrained)
-    described = ":" in name  # architecture, tokenizer and mostly weights come together, from the hub or a folder
+    described = ":" in name  # a hub or a folder holds the architecture, the tokenizer and mostly the weights
     if not described:
         name = name.replace("/", "-")
         _check_name(name)
     checkpoint = _checkpoint_path(name, pretrained)
     if pretrained is None and not described:
-        warnings.warn(f"{name} gets random weights: name a tag or a checkpoint with pretrained=.", stacklevel=2)
+        warnings.warn(f"{name} gets random weights: pass a tag or a checkpoint as pretrained.", stacklevel=2)
     shapes = {} if checkpoint is None else _checkpoint_shapes(checkpoint)
     try:
         if described:
@@ -63,26 +62,31 @@ def load_model(
     return ContrastiveModel(model, preprocess, _tokenizer(name), name, pretrained or (name if described else None))
 
 
-def _create_described(name: str, checkpoint: Path | None, device: str | torch.device, precision: str) -> tuple:
+def _create_described(
+    name: str, checkpoint: Path | None, device: str | torch.device, precision: str
+) -> tuple[nn.Module, Preprocess]:
     """Make a model from a description, with the weights beside it or those of a checkpoint."""
     if checkpoint is None:
         return _create(name, None, device, precision, require_pretrained=True)
     model, preprocess = _create(name, None, device, precision, load_weights=False)
-    open_clip.load_checkpoint(model, str(checkpoint))  # open_clip ignores pretrained beside a description
+    open_clip.load_checkpoint(model, str(checkpoint))  # open_clip ignores ``pretrained`` for such a name
     return model, preprocess
 
 
-def _create(name: str, pretrained: str | None, device: str | torch.device, precision: str, **options: bool) -> tuple:
-    # pretrained_text=False: random weights mean random weights, for Hugging Face text towers too.
+def _create(
+    name: str, pretrained: str | None, device: str | torch.device, precision: str, **options: bool
+) -> tuple[nn.Module, Preprocess]:
+    # With pretrained_text=False, random weights are random in a Hugging Face text tower too.
     model, _, preprocess = open_clip.create_model_and_transforms(
         name, pretrained, device=device, precision=precision, pretrained_text=False, weights_only=True, **options
     )
     return model, preprocess
 
 
-def _tokenizer(name: str) -> Callable:
+def _tokenizer(name: str) -> Tokenizer:
     try:
-        return open_clip.get_tokenizer(name)
+        tokenizer: Tokenizer = open_clip.get_tokenizer(name)
+        return tokenizer
     except Exception as error:
         raise ConnectionError(f"The tokenizer of {name} could not be loaded or downloaded: {error}") from error
 
@@ -111,16 +115,16 @@ def _checkpoint_path(name: str, pretrained: str | None) -> Path | None:
         return Path(pretrained)
     if ":" in name:
         raise ValueError(
-            f"{pretrained!r} is no file. {name} brings its own weights: leave pretrained out, or name a checkpoint."
+            f"{pretrained!r} is not a file. {name} has weights of its own: leave pretrained out, or pass a checkpoint."
         )
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
     raise ValueError(f"{pretrained!r} is neither a file nor a pretrained tag of {name}; its tags: {tags}.")
 
 
 def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a checkpoint's tensors, read without unpickling.
+    """The names and shapes of a checkpoint's tensors, read without unpickling.
 
-    open_clip retries a failed read with fewer precautions, so a file that is not plain tensors must not reach it.
+    open_clip repeats a failed read with fewer precautions, so it must not be given a file that is not plain tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -131,7 +135,7 @@ def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ValueError(f"The checkpoint {path} cannot be read: {error}.") from error
     except Exception as error:
         raise ValueError(
-            f"The checkpoint {path} cannot be read as plain tensors, and is not unpickled for safety. "
+            f"The checkpoint {path} cannot be read as plain tensors, and for safety it is not unpickled. "
             f"Save it again as a state dict or as .safetensors. ({type(error).__name__})"
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
@@ -142,7 +146,7 @@ def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _misfit(name: str, found: dict[str, tuple[int, ...]]) -> str:
-    """In which keys and shapes a checkpoint differs from its model."""
+    """Tell in which keys and shapes a checkpoint differs from its model; empty if it does not."""
     model, _ = _create(name, None, "cpu", "fp32", load_weights=False)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     differing = [f"{k} is {found[k]}, not {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
@@ -161,12 +165,12 @@ def _misfit(name: str, found: dict[str, tuple[int, ...]]) -> str:
 def _explained(
     error: Exception, name: str, pretrained: str | None, precision: str, shapes: dict[str, tuple[int, ...]]
 ) -> Exception:
-    """What went wrong in making a model, in plain words; ``shapes`` are those of its checkpoint, if it has one."""
+    """The error in plain words; ``shapes`` are those of the model's checkpoint, if it has one."""
     if isinstance(error, OSError) or "download" in str(error).lower():
         what = name if pretrained is None else f"{name} with {pretrained!r}"
         return ConnectionError(
-            f"Could not load {what}: {error}. Without a connection, download a checkpoint elsewhere and hand its path "
-            "in as pretrained."
+            f"Could not load {what}: {error}. Without a connection, download a checkpoint elsewhere and pass its path "
+            "as pretrained."
         )
     if shapes and (misfit := _misfit(name, shapes)):
         return ValueError(f"The checkpoint {pretrained} does not fit {name}: {misfit}.")

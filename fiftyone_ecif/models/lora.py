@@ -1,4 +1,4 @@
-"""The scope ``lora``: low-rank adapters on the towers, by peft."""
+"""The scope ``lora``: low-rank adapters on the towers, made by peft."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fiftyone_ecif.models.contrastive import ContrastiveModel
 from fiftyone_ecif.models.parameter_scope import ParameterScope, full_precision
 
 ADAPTER = re.compile(r"(^|\.)lora_")
-"""Found in the names of an adapter's parameters."""
+"""Matches the names of an adapter's parameters."""
 
 
 def lora_scope(
@@ -30,29 +30,29 @@ def lora_scope(
 ) -> ParameterScope:
     """The scope of the towers' LoRA adapters and the logit scale.
 
-    A model that has adapters is taken as it is. Else fresh ones are put around a copy of the model: on every linear
-    layer that runs as a module (not the attention of ``nn.MultiheadAttention``, which reads its weights itself), or in
-    a tower without any on its convolutions. They start without an effect and are trained briefly on the pairs, since
-    at the start the derivative by half of an adapter's parameters is zero.
+    A model that already has adapters is taken as it is. Otherwise, fresh adapters are added to a copy of the model: to
+    every linear layer that runs as a module, or to the convolutions of a tower without such layers. The projections
+    inside ``nn.MultiheadAttention`` do not run as modules, so they get none. Fresh adapters have no effect, and the
+    derivatives by half of their parameters are zero, which is why they are trained briefly on the pairs.
 
     Args:
-        model: the open_clip model; it stays as it is
-        pairs: preprocessed images and tokens, to train on
-        rank: of fresh adapters
-        training_steps: of Adam, one batch each
+        model: the open_clip model, which does not change
+        pairs: preprocessed images and tokens to train on
+        rank: rank of fresh adapters
+        training_steps: steps of Adam, with one batch each
         batch_size: pairs per training batch
-        learning_rate: of Adam
-        seed: of fresh adapters and their batches
+        learning_rate: learning rate of Adam
+        seed: seed of fresh adapters and their batches
         micro_batch: see :class:`~fiftyone_ecif.models.parameter_scope.ParameterScope`
-        autocast: likewise
-        progress: called per training step
+        autocast: see :class:`~fiftyone_ecif.models.parameter_scope.ParameterScope`
+        progress: called at every training step
 
     Returns:
         a :class:`~fiftyone_ecif.models.parameter_scope.ParameterScope`
 
     Raises:
-        ImportError: if fresh adapters are needed and peft is not installed
-        ValueError: if a tower has no layer that can be adapted, or ``rank`` is below 1
+        ImportError: if fresh adapters are needed but peft is not installed
+        ValueError: if a tower has no layer that an adapter can be added to, or ``rank`` is below 1
     """
     module = full_precision(model.model)
     existing = _adapter_names(module)
@@ -65,14 +65,21 @@ def lora_scope(
 
 
 def with_adapters(module: nn.Module, images: Tensor, tokens: Tensor, rank: int, seed: int) -> nn.Module:
-    """A copy of an open_clip module with fresh adapters that change nothing yet; see :func:`lora_scope`.
+    """A copy of an open_clip module with fresh adapters that have no effect yet; see :func:`lora_scope`.
 
     Args:
         module: the open_clip module
         images: (B, 3, H, W), any preprocessed images
         tokens: (B, context_length), any tokens
-        rank: of the adapters
-        seed: of their values
+        rank: rank of the adapters
+        seed: seed of their values
+
+    Returns:
+        the copy, in evaluation mode
+
+    Raises:
+        ImportError: if peft is not installed
+        ValueError: if a tower has no layer that an adapter can be added to, or ``rank`` is below 1
     """
     _check_peft()
     from peft import LoraConfig, inject_adapter_in_model
@@ -80,18 +87,19 @@ def with_adapters(module: nn.Module, images: Tensor, tokens: Tensor, rank: int, 
     if rank < 1:
         raise ValueError(f"The rank of an adapter must be at least 1, not {rank}.")
     module = copy.deepcopy(module)
-    like = module.logit_scale
+    like = module.get_parameter("logit_scale")
     targets = _adaptable(module, "encode_image", images.to(like)) + _adaptable(
         module, "encode_text", tokens.to(like.device)
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
-        return inject_adapter_in_model(config, module).to(like).eval()
+        adapted: nn.Module = inject_adapter_in_model(config, module)
+    return adapted.to(like).eval()
 
 
 def check_adaptable(model: ContrastiveModel) -> None:
-    """Raise an ImportError if the model has no adapters, and peft is not there to make some."""
+    """Raise an ImportError if the model has no adapters and peft is not installed to make some."""
     if not _adapter_names(model.model):
         _check_peft()
 
@@ -108,7 +116,7 @@ def _adapter_names(module: nn.Module) -> list[str]:
 
 
 def _adaptable(module: nn.Module, method: str, inputs: Tensor) -> list[str]:
-    """Names of the layers of a tower that adapters can go on: linear ones, or convolutions where there are none."""
+    """Names of a tower's layers that adapters can be added to: linear ones, or convolutions if there are none."""
     ran: list[nn.Module] = []
     kinds = {
         layer: name
@@ -128,7 +136,7 @@ def _adaptable(module: nn.Module, method: str, inputs: Tensor) -> list[str]:
             return found
     tower = method.removeprefix("encode_")
     raise ValueError(
-        f"The {tower} tower of this model has no linear layer or convolution that an adapter can go on: use the scope "
+        f"The {tower} tower of this model has no linear layer or convolution to add an adapter to: use the scope "
         "'full', or a regular expression of parameter names."
     )
 
@@ -143,7 +151,7 @@ def _trained(
     seed: int,
     progress: Progress,
 ) -> ParameterScope:
-    """The scope after some steps of Adam on the pairs' loss."""
+    """The scope after some steps of Adam on the loss of the pairs."""
     theta = scope.vector()
     optimizer = torch.optim.Adam([theta], lr=learning_rate)
     batches: list[Tensor] = []

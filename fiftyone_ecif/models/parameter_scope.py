@@ -1,4 +1,4 @@
-"""Scopes inside the towers: any named parameters of an open_clip model as θ."""
+"""Scopes inside the towers: θ may be any named parameters of an open_clip model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from fiftyone_ecif.models.contrastive import ContrastiveModel
 from fiftyone_ecif.models.projection import Encoder
 
 SCALARS = ("logit_scale", "logit_bias")
-"""Parameters of every scope, where the model has them."""
+"""These parameters belong to every scope, if the model has them."""
 
 
 def parameter_scope(
@@ -31,11 +32,11 @@ def parameter_scope(
     micro_batch: int | None = None,
     autocast: torch.dtype | None = None,
 ) -> ParameterScope:
-    """The scope of all parameters, or of those whose name a regular expression finds, and of the logit scale.
+    """The scope of the logit scale and of all parameters, or of those whose names match a regular expression.
 
     Args:
-        model: whose parameters; a model in half precision is copied to float32, with a warning
-        scope: "full", or a regular expression searched in the parameters' names
+        model: the model; one in bfloat16 or float16 is copied to float32, with a warning
+        scope: "full", or a regular expression that is searched in the parameters' names
         micro_batch: see :class:`ParameterScope`
         autocast: see :class:`ParameterScope`
 
@@ -43,13 +44,18 @@ def parameter_scope(
         a :class:`ParameterScope` at the model's own values
 
     Raises:
-        ValueError: if the expression is not valid or finds no parameter, or ``autocast`` is no half precision
+        ValueError: if the expression is not valid or finds no parameter, or ``autocast`` is neither bfloat16 nor
+            float16
     """
     return ParameterScope.of(full_precision(model.model), chosen_parameters(model, scope), micro_batch, autocast)
 
 
 def chosen_parameters(model: ContrastiveModel, scope: str) -> list[str]:
-    """Names of a model's parameters that a scope means; see :func:`parameter_scope`."""
+    """The names of the parameters that a scope selects; see :func:`parameter_scope`.
+
+    Raises:
+        ValueError: if the expression is not valid or finds no parameter
+    """
     names = [name for name, value in model.model.named_parameters() if value.is_floating_point()]
     try:
         pattern = re.compile("" if scope == "full" else scope)
@@ -70,14 +76,15 @@ def chosen_parameters(model: ContrastiveModel, scope: str) -> list[str]:
 class ParameterScope(Scope):
     """Some parameters of an open_clip model; its inputs are preprocessed images and tokens.
 
-    Towers run in evaluation mode. Embeddings are computed without a graph first, their derivatives in micro-batches
-    afterwards (GradCache, Gao et al. 2021), so that the batch of the loss is not bounded by the memory of a graph.
+    Towers run in evaluation mode. Embeddings are first computed without a graph, and their derivatives afterwards in
+    micro-batches (GradCache, Gao et al. 2021), so that the memory of a graph does not bound the batch of the loss.
 
     Args:
-        module: the open_clip module; its own values serve for every parameter that is not in θ
+        module: the open_clip module, whose own values are used for every parameter that is not in θ
         parameters: θ by name, float32 or float64, without a graph
-        micro_batch: images or texts in a tower at once; None for the whole batch. It does not change results
-        autocast: dtype of mixed precision inside the towers; None for the parameters' own
+        micro_batch: the number of images or texts in a tower at once, which does not change results; None for the
+            whole batch
+        autocast: dtype of mixed precision inside the towers; None for the dtype of the parameters
     """
 
     module: nn.Module = field(repr=False)
@@ -95,18 +102,18 @@ class ParameterScope(Scope):
     def of(
         cls, module: nn.Module, names: list[str], micro_batch: int | None = None, autocast: torch.dtype | None = None
     ) -> ParameterScope:
-        """The scope of the named parameters and the scalars of every scope, at the module's own values."""
+        """The scope of the named parameters and of :data:`SCALARS`, at the module's own values."""
         values = dict(module.named_parameters())
         scalars = [name for name in SCALARS if name in values]
         ordered = [name for name in values if name in set(names) and name not in scalars] + scalars
         return cls(module, {name: values[name].detach().clone() for name in ordered}, micro_batch, autocast)
 
-    def __getstate__(self) -> dict:
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # what is cached can be had again
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}  # cached properties stay behind
 
     @property
     def size(self) -> int:
-        """Number of parameters."""
+        """The number of parameters, P."""
         return sum(value.numel() for value in self.parameters.values())
 
     def vector(self) -> Tensor:
@@ -114,19 +121,19 @@ class ParameterScope(Scope):
         return torch.cat([value.reshape(-1) for value in self.parameters.values()])
 
     def split(self, vectors: Tensor) -> dict[str, Tensor]:
-        """Views of vectors (..., P) by parameter, (..., *shape) each."""
-        parts = vectors.split([value.numel() for value in self.parameters.values()], dim=-1)
+        """Views of vectors (..., P) by parameter, each of shape (..., *shape of the parameter)."""
+        parts = torch.split(vectors, [value.numel() for value in self.parameters.values()], dim=-1)
         return {
-            name: part.unflatten(-1, value.shape) if value.ndim else part.squeeze(-1)
+            name: part.view(part.shape[:-1] + value.shape)
             for (name, value), part in zip(self.parameters.items(), parts, strict=True)
         }
 
     def replace(self, vector: Tensor) -> ParameterScope:
-        """The scope with the parameters of ``vector`` (P,)."""
+        """The same scope with the parameters ``vector`` (P,)."""
         return replace(self, parameters=self.split(vector.detach()))
 
     def to(self, device: torch.device | str) -> ParameterScope:
-        """The scope on another device; the module is copied, and stays where it is."""
+        """The scope on another device, with a copy of the module."""
         if torch.device(device) == self.parameters["logit_scale"].device:
             return self
         moved = {name: value.to(device) for name, value in self.parameters.items()}
@@ -146,14 +153,14 @@ class ParameterScope(Scope):
         return ParameterLinearization(self, image_input.to(like), text_input.to(like.device))
 
     def plain_module(self) -> nn.Module:
-        """A copy of the model with θ written into it and adapters folded into the weights they adapt."""
+        """A copy of the model with θ written into it, and with adapters merged into the weights that they adapt."""
         module = copy.deepcopy(self.module)
         with torch.no_grad():
             for name, value in self.parameters.items():
                 module.get_parameter(name).copy_(value)
         adapted = [name for name, layer in module.named_modules() if hasattr(layer, "get_base_layer")]
         for name in adapted:
-            layer = module.get_submodule(name)
+            layer: Any = module.get_submodule(name)  # a layer of peft's
             layer.merge()
             owner, _, attribute = name.rpartition(".")
             setattr(module.get_submodule(owner), attribute, layer.get_base_layer())
@@ -166,7 +173,7 @@ class ParameterScope(Scope):
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Where each parameter starts in the vector."""
+        """The position in the vector at which each parameter starts."""
         positions, end = {}, 0
         for name, value in self.parameters.items():
             positions[name] = end
@@ -175,7 +182,7 @@ class ParameterScope(Scope):
 
     @cached_property
     def linear_layers(self) -> dict[nn.Linear, int]:
-        """The linear layers whose weight is in θ, and where it starts in the vector."""
+        """The linear layers whose weight is in θ, with the position at which it starts in the vector."""
         return {
             layer: self.positions[f"{name}.weight"]
             for name, layer in self.module.named_modules()
@@ -184,21 +191,22 @@ class ParameterScope(Scope):
 
 
 class ParameterLinearization(Linearization):
-    """A batch's unit embeddings, their tangents by forward mode and their pull-backs by reverse mode."""
+    """The unit embeddings of a batch, with tangents by forward mode and pull-backs by reverse mode."""
 
     def __init__(self, scope: ParameterScope, images: Tensor, tokens: Tensor) -> None:
         self.scope = scope
         self._towers = _Tower(scope, "encode_image", images), _Tower(scope, "encode_text", tokens)
         self.image, self.text = (tower.embeddings() for tower in self._towers)
-        scalars = [scope.parameters.get(name) for name in SCALARS]
-        self.logit_scale, self.logit_bias = (None if value is None else value.reshape(()) for value in scalars)
+        self.logit_scale = scope.parameters["logit_scale"].reshape(())
+        bias = scope.parameters.get("logit_bias")
+        self.logit_bias = None if bias is None else bias.reshape(())
 
     def tangent(self, directions: Tensor) -> Tangent:
         parts = self.scope.split(directions)
         along = [{name: part[number] for name, part in parts.items()} for number in range(len(directions))]
         image, text = (torch.stack([tower.tangent(direction) for direction in along]) for tower in self._towers)
-        scale, bias = (None if name not in parts else parts[name].reshape(-1) for name in SCALARS)
-        return Tangent(image, text, scale, bias)
+        bias = parts.get("logit_bias")
+        return Tangent(image, text, parts["logit_scale"].reshape(-1), None if bias is None else bias.reshape(-1))
 
     def pull_back(self, cotangent: Cotangent) -> Tensor:
         like = self.scope.parameters["logit_scale"]
@@ -209,7 +217,7 @@ class ParameterLinearization(Linearization):
                 leaves = {name: value.detach().requires_grad_() for name, value in self.scope.parameters.items()}
                 with torch.enable_grad():
                     unit = tower.embed(leaves, inputs)
-                if not unit.requires_grad:  # none of θ is in this tower
+                if not unit.requires_grad:  # θ has no parameter in this tower
                     continue
                 for number, gradients in enumerate(_pulled_back(unit, list(leaves.values()), weights)):
                     for block, part in zip(blocks.values(), gradients, strict=True):
@@ -245,7 +253,7 @@ class _Tower:
 
     def __init__(self, scope: ParameterScope, method: str, inputs: Tensor) -> None:
         self.scope, self.encoder = scope, Encoder(scope.module, method)
-        self.inputs = inputs.split(scope.micro_batch or max(1, len(inputs)))
+        self.inputs = torch.split(inputs, scope.micro_batch or max(1, len(inputs)))
 
     def embed(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         values = {f"model.{name}": value for name, value in {**self.scope.frozen, **parameters}.items()}
@@ -259,29 +267,30 @@ class _Tower:
             return torch.cat([self.embed(self.scope.parameters, inputs) for inputs in self.inputs])
 
     def tangent(self, direction: dict[str, Tensor]) -> Tensor:
-        """(B, D), the derivative along a direction in the parameters."""
+        """(B, D), the derivative along a direction in parameter space."""
         with torch.no_grad():
             return torch.cat([self._tangent(inputs, direction) for inputs in self.inputs])
 
     def micro_batches(self, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs (b, ...) and their part of a gradient by the embeddings (K, B, D)."""
-        return zip(self.inputs, gradient.split([len(inputs) for inputs in self.inputs], dim=1), strict=True)
+        """Inputs (b, ...), each with its part (K, b, D) of gradients by the embeddings (K, B, D)."""
+        return zip(self.inputs, torch.split(gradient, [len(inputs) for inputs in self.inputs], dim=1), strict=True)
 
     def _tangent(self, inputs: Tensor, direction: dict[str, Tensor]) -> Tensor:
-        return jvp(lambda parameters: self.embed(parameters, inputs), (self.scope.parameters,), (direction,))[1]
+        tangent: Tensor = jvp(partial(self.embed, inputs=inputs), (self.scope.parameters,), (direction,))[1]
+        return tangent
 
-    def _precision(self) -> AbstractContextManager:
+    def _precision(self) -> AbstractContextManager[Any]:
         device = self.scope.parameters["logit_scale"].device.type
         return nullcontext() if self.scope.autocast is None else torch.autocast(device, self.scope.autocast)
 
 
 def full_precision(module: nn.Module) -> nn.Module:
     """The module, or a copy of it in float32 where some of its weights have fewer bits."""
-    half = {value.dtype for value in module.parameters() if value.is_floating_point() and value.dtype.itemsize < 4}
-    if not half:
+    short = {value.dtype for value in module.parameters() if value.is_floating_point() and value.dtype.itemsize < 4}
+    if not short:
         return module
     warnings.warn(
-        f"The model's weights are {', '.join(sorted(map(str, half)))}: second-order quantities need more digits, so "
+        f"The model's weights are {', '.join(sorted(map(str, short)))}: second-order quantities need more digits, so "
         "its towers are computed in float32.",
         stacklevel=3,
     )
@@ -289,7 +298,7 @@ def full_precision(module: nn.Module) -> nn.Module:
 
 
 def _pulled_back(output: Tensor, wanted: list[Tensor], weights: Tensor) -> Iterator[tuple[Tensor | None, ...]]:
-    """Derivatives of ⟨weights[k], output⟩ by what is wanted, for one k after the other."""
+    """Derivatives of ⟨weights[k], output⟩ by the wanted tensors, for one k after the other."""
     last = len(weights) - 1
     for number, weight in enumerate(weights):
         yield torch.autograd.grad(output, wanted, weight, retain_graph=number < last, allow_unused=True)
@@ -297,14 +306,14 @@ def _pulled_back(output: Tensor, wanted: list[Tensor], weights: Tensor) -> Itera
 
 @contextmanager
 def _recorded(layers: dict[nn.Linear, int]) -> Iterator[list[tuple[nn.Linear, Tensor, Tensor]]]:
-    """What each layer was fed and gave out, in every call inside the block; outputs can be differentiated by."""
+    """Each layer's input and output in every call inside the block; one can differentiate by the outputs."""
     calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
 
     def record(layer: nn.Linear, fed: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if not output.requires_grad:
             output.requires_grad_()
         calls.append((layer, fed[0].detach(), output))
-        return output.clone()  # an operation in place must not reach what was recorded
+        return output.clone()  # an in-place operation must not change what was recorded
 
     handles = [layer.register_forward_hook(record) for layer in layers]
     try:
@@ -316,7 +325,10 @@ def _recorded(layers: dict[nn.Linear, int]) -> Iterator[list[tuple[nn.Linear, Te
 
 @contextmanager
 def attention_by_formula() -> Iterator[None]:
-    """Attention from plain operations: fused kernels have no forward-mode derivative, some are not deterministic."""
+    """Compute attention by plain operations.
+
+    Fused kernels have no forward-mode derivative, and some are not deterministic.
+    """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -327,7 +339,7 @@ def attention_by_formula() -> Iterator[None]:
 
 
 def _nearest(pattern: str, names: list[str], shown: int = 4) -> list[str]:
-    """The names nearest to a pattern, by their whole or by one of their parts."""
+    """The names most similar to a pattern, as a whole or in one of their parts."""
 
     def likeness(name: str) -> float:
         return max(

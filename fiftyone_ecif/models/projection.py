@@ -1,4 +1,4 @@
-"""A tower's own last linear projection: where it is, how to run the tower without it, how to write a new one back."""
+"""The last linear projection of a tower: where it is, how the tower runs without it, how a new one is written back."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class Encoder(nn.Module):
         self.model, self.method = model, method
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return getattr(self.model, self.method)(inputs, normalize=False)
+        embedded: Tensor = getattr(self.model, self.method)(inputs, normalize=False)
+        return embedded
 
 
 @dataclass(frozen=True)
 class Projection:
     """The last linear map W of a tower: ``encode(x) = W @ features(x)``.
 
-    A bias is the last column of the weight, and the features then end in a one. A tower without a linear map at its
-    end has the identity.
+    Where the map has a bias, it is the last column of W, and the features end in a one. For a tower that does not end
+    in a linear map, W is the identity.
 
     Args:
         model: the open_clip model
@@ -43,7 +44,14 @@ class Projection:
     transposed: bool = False
 
     def weight(self, output_dim: int) -> Tensor:
-        """W (D, F), float32, detached, on the CPU; ``output_dim`` D is only read where there is no projection."""
+        """The matrix W.
+
+        Args:
+            output_dim: D, which is needed only for a tower without a projection
+
+        Returns:
+            (D, F), float32, detached, on the CPU
+        """
         if self.name is None:
             return torch.eye(output_dim)
         stored = self.model.get_parameter(self.name)
@@ -53,19 +61,31 @@ class Projection:
         return torch.cat([column.detach().float().cpu() for column in columns], dim=1)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """What the projection is given for a batch: (B, F), float32, without a graph.
+        """The projection's input for a batch.
 
-        The tower runs with the projection replaced by the identity. That holds for a matrix, a Linear and a weight
-        handed to a functional attention alike, and is exact in every dtype.
+        The tower runs with the identity in place of its projection. This works for a matrix, for an ``nn.Linear`` and
+        for a weight that is passed to a functional attention, and it is exact in every dtype.
+
+        Args:
+            inputs: (B, ...), what the tower takes, on its device
+
+        Returns:
+            (B, F), float32, on the model's device, without a graph
         """
         with torch.no_grad():
-            features = functional_call(Encoder(self.model, self.method), self._identity(), (inputs,)).float()
+            features: Tensor = functional_call(Encoder(self.model, self.method), self._identity(), (inputs,)).float()
         if self.bias is None:
             return features
         return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
     def written_back(self, weight: Tensor) -> dict[str, Tensor]:
-        """State-dict entries that make the tower project with ``weight`` (D, F).
+        """State-dict entries that make the tower project with another matrix.
+
+        Args:
+            weight: (D, F)
+
+        Returns:
+            the entries by name, in the dtypes of the model and on its device; none for a tower without a projection
 
         Raises:
             ValueError: if the shape differs, or the tower has no projection and ``weight`` is not the identity
@@ -103,7 +123,7 @@ class Projection:
 
 def image_projection(model: nn.Module) -> Projection:
     """The last projection of an open_clip model's image tower (ViT, ModifiedResNet, timm)."""
-    return _first(model, "encode_image", _image_candidates(model.visual))
+    return _first(model, "encode_image", _image_candidates(model.get_submodule("visual")))
 
 
 def text_projection(model: nn.Module) -> Projection:
@@ -113,19 +133,22 @@ def text_projection(model: nn.Module) -> Projection:
 
 
 def _image_candidates(visual: nn.Module) -> Iterator[str]:
-    """Where image towers keep their last projection, outermost first."""
+    """The names under which image towers keep their last projection, outermost first."""
     for name in ("proj", "attnpool.c_proj", "head.proj", "head.mlp.fc2", "head.pool.proj"):
         yield f"visual.{name}"
-    if hasattr(visual, "trunk"):  # timm without a projection of open_clip's: the trunk's classifier, where it has one
-        classifier = visual.trunk.get_classifier()
+    if (trunk := getattr(visual, "trunk", None)) is not None:
+        # A timm tower to which open_clip adds no projection ends in its trunk's own classifier, if the trunk has one.
+        classifier = trunk.get_classifier()
         yield from (f"visual.{name}" for name, module in visual.named_modules() if module is classifier)
 
 
 def _first(model: nn.Module, method: str, names: Iterator[str]) -> Projection:
-    """The first of ``names`` that is a linear map of the model."""
+    """The projection at the first of ``names`` where the model has a linear map."""
     for name in names:
         owner = _find(model, name)
-        if isinstance(owner, nn.Sequential) and len(owner):  # Hugging Face's two-layer projection ends in a Linear
+        if isinstance(owner, nn.Sequential) and len(
+            owner
+        ):  # a two-layer projection of a Hugging Face tower ends in a Linear
             name, owner = f"{name}.{len(owner) - 1}", owner[-1]
         if isinstance(owner, nn.Parameter):
             return Projection(model, method, name, transposed=True)
@@ -135,7 +158,7 @@ def _first(model: nn.Module, method: str, names: Iterator[str]) -> Projection:
 
 
 def _find(model: nn.Module, name: str) -> object:
-    """The attribute at a dotted name, or None."""
+    """The attribute at a dotted name, or None where there is none."""
     found: object = model
     for part in name.split("."):
         found = getattr(found, part, None)

@@ -1,4 +1,4 @@
-"""A model seen through mild changes of its images: what it says of those that it has learnt by heart."""
+"""A model that sees mildly changed images, and so cannot recognise those that it has memorised."""
 
 from __future__ import annotations
 
@@ -11,14 +11,22 @@ from torch.nn import functional
 from fiftyone_ecif.models.contrastive import ContrastiveModel
 
 SHIFT = 1 / 32
-"""Share of an image's side that it is moved by."""
+"""How far an image is moved, as a share of its side."""
 
 SHRUNK = 0.9
-"""Share of its side that an image is shrunk to."""
+"""The side of a shrunk image, as a share of its side before."""
 
 
 def shifted(images: Tensor, towards: int) -> Tensor:
-    """Images (B, 3, H, W) moved a little along the diagonal, +1 or −1; the border is repeated."""
+    """Move images a little along the diagonal; the border is repeated.
+
+    Args:
+        images: (B, 3, H, W)
+        towards: +1 or −1
+
+    Returns:
+        (B, 3, H, W)
+    """
     height, width = images.shape[-2:]
     by = max(1, round(SHIFT * height))
     start = by + towards * by
@@ -26,7 +34,7 @@ def shifted(images: Tensor, towards: int) -> Tensor:
 
 
 def shrunk(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) made a little smaller; the border is repeated."""
+    """Make the content of images (B, 3, H, W) a little smaller; the border is repeated."""
     height, width = images.shape[-2:]
     inner = [round(SHRUNK * side) for side in (height, width)]
     top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
@@ -36,14 +44,14 @@ def shrunk(images: Tensor) -> Tensor:
 
 
 VIEWS = (lambda images: shifted(images, 1), lambda images: shifted(images, -1), shrunk)
-"""Changes that keep what an image shows, writing included: nothing is mirrored or turned."""
+"""Changes that keep what an image shows. Nothing is mirrored or turned, so that writing stays legible."""
 
 
 class ViewAveraged(ContrastiveModel):
-    """A model whose image features are the mean over mild views of the image; texts as they are.
+    """A model whose image features are the mean over mild views of the image; text features do not change.
 
-    Where a model has learnt wrong captions by heart, it knows them by the very pixels: moved or shrunk a little, an
-    image gets a caption that belongs to it (docs/detection.md).
+    A model that has memorised a wrong caption recognises the very pixels of its image. When the image is moved or
+    shrunk a little, the model prefers a caption that belongs to it (docs/detection.md).
 
     Args:
         base: the model
@@ -55,11 +63,11 @@ class ViewAveraged(ContrastiveModel):
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits, other than those of the model alone."""
+        """64 hexadecimal digits that differ from those of the model itself."""
         return hashlib.sha256(f"{self.base.fingerprint} {len(VIEWS)} views {SHIFT} {SHRUNK}".encode()).hexdigest()
 
     def image_features(self, images: Tensor) -> Tensor:
-        """The mean over views of what the image projection is given.
+        """The mean over views of the image projection's input.
 
         Args:
             images: (B, 3, H, W), preprocessed

@@ -182,6 +182,7 @@ def test_interruption_keeps_what_was_computed(model, rows, store, monkeypatch):
     assert_same(pairs.gather(EVERY), reference(model, rows))
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_wastes_at_most_a_shard_and_changes_nothing(model, rows, tmp_path, monkeypatch):
     """kill -9, after so many of the calls that an embedding process makes."""
     monkeypatch.setattr(embedding, "SHARD_ROWS", 4)

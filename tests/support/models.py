@@ -9,6 +9,8 @@ import warnings
 import open_clip
 import pytest
 import torch
+from torch.func import functional_call
+from torch.nn.functional import normalize
 
 from fiftyone_ecif.core import TensorPairs
 from fiftyone_ecif.models import load_model, lora_scope, parameter_scope
@@ -102,6 +104,34 @@ def inputs(model, count, seed=5):
     images = patterns[kind] + 0.5 * torch.randn(count, 3, *size, generator=generator, dtype=torch.float64)
     texts = [f"{WORDS[k]} {WORDS[4 + int(torch.randint(8, (), generator=generator))]} {WORDS[8 + k]}" for k in kind]
     return images, model.tokenize(texts)
+
+
+def embedded(scope, vector, images, tokens):
+    """u and v by the model's own methods, differentiable in θ."""
+    values = dict(scope.split(vector))
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = scope.module
+
+        def forward(self):
+            return self.model.encode_image(images), self.model.encode_text(tokens)
+
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        image, text = functional_call(Both(), {f"model.{name}": value for name, value in values.items()}, ())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    return normalize(image, dim=-1), normalize(text, dim=-1)
+
+
+def similarity_of(scope, vector, images, tokens):
+    """S by definition, differentiable in the parameter vector."""
+    u, v = embedded(scope, vector, images, tokens)
+    values = scope.split(vector)
+    result = values["logit_scale"].exp() * u @ v.T
+    return result + values["logit_bias"] if "logit_bias" in values else result
 
 
 @pytest.fixture(autouse=True)
