@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.rows import sampled_cotangent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 
 @dataclass(frozen=True)
