@@ -83,7 +83,7 @@ def self_influence(
     for done, index in enumerate(batches):
         batch = scope.linearize(*objective.pairs.gather(index))
         similarity = batch.similarity()
-        for members in torch.eye(len(index), dtype=torch.bool).split(chunk):
+        for members in torch.split(torch.eye(len(index), dtype=torch.bool), chunk):
             cotangents = objective.loss.deletion_cotangents(similarity, members.to(similarity.device))
             own = quadratic(batch, batch.cotangent(cotangents))
             result[index[members.any(0)]] = own.to(result.device) / objective.divisor
@@ -117,7 +117,7 @@ def self_influence_scale(
     groups = torch.zeros(len(rows), len(objective.pairs), dtype=torch.bool)
     groups[torch.arange(len(rows)), rows.cpu()] = True
     solved: list[Tensor] = []
-    for members in groups.split(SOLVED_TOGETHER):
+    for members in torch.split(groups, SOLVED_TOGETHER):
         progress("Self-influence, solved", len(solved), len(rows))
         gradients = removal_gradients(first, scope, members)  # g_n / N
         solution = conjugate_gradients(
