@@ -1,4 +1,4 @@
-"""The mathematics of ECIF: tensors in, tensors out. Nothing here knows of FiftyOne or of open_clip."""
+"""The mathematics of docs/ECIF.md: tensors in, tensors out, without FiftyOne or open_clip."""
 
 from fiftyone_ecif.core.conjugate_gradients import Solution, conjugate_gradients, largest_eigenvalue
 from fiftyone_ecif.core.fit import Fit, fit_to_rest

@@ -1,6 +1,6 @@
-"""Preconditioned conjugate gradients on the Gauss-Newton system, and its largest eigenvalue (ECIF.md §5).
+"""Preconditioned conjugate gradients on the Gauss-Newton system, and the largest eigenvalue of one (ECIF.md §5).
 
-The iteration is written out because no library's takes several right-hand sides on a torch device, refuses negative
+The iteration is our own because no library's solves several systems at once on a torch device, refuses negative
 curvature, and reports progress so that a run can be cancelled.
 """
 
@@ -26,7 +26,7 @@ often it restarts; 4 products each."""
 
 @dataclass(frozen=True)
 class Solution:
-    """What the solver found.
+    """The solver's result.
 
     Attributes:
         vectors: (K, P) solutions s of H s = b
@@ -52,8 +52,8 @@ def conjugate_gradients(
 ) -> Solution:
     """Solve H s = b for K right-hand sides together.
 
-    Each system stops by itself, at the tolerance or where the preconditioner or the curvature gives it no direction
-    to go on in, so that its solution is the one it would have alone.
+    Each system stops by itself, so that its solution is the one that it would have alone: at the tolerance, or where
+    the preconditioner gives no direction or the matrix no curvature to go on with.
 
     Args:
         product: H applied to (K, P), or to fewer vectors once some systems have stopped
@@ -70,16 +70,7 @@ def conjugate_gradients(
     Raises:
         ValueError: if H or the preconditioner is not positive definite, or a right-hand side is not finite
     """
-    if not targets.isfinite().all():
-        raise ValueError(
-            "The gradient to solve for is not finite: look for NaN or huge numbers in features, weights or logit scale."
-        )
-    # Systems are solved for unit vectors, whose products neither overflow nor vanish however small b is.
-    tiny = torch.finfo(targets.dtype).tiny
-    largest = targets.abs().amax(-1, keepdim=True)
-    residual = targets / largest.clamp_min(tiny)
-    norms = residual.norm(dim=-1, keepdim=True)
-    residual /= norms.clamp_min(tiny)
+    residual, norms = _unit_vectors(targets)
     relative = residual.norm(dim=-1)
     solutions = torch.zeros_like(targets)
     running = (relative > tolerance).nonzero().squeeze(1)
@@ -89,13 +80,11 @@ def conjugate_gradients(
     while len(running) and iterations < max_iterations:
         progress(step, iterations, max_iterations)
         preconditioned = preconditioner(residual)
-        rho_next = _positive((residual * preconditioned).sum(-1, keepdim=True), "The preconditioner")
+        rho_next = _squares(residual, preconditioned, "The preconditioner")
         direction = preconditioned + rho_next / rho * direction  # the first direction is zero
         rho = rho_next
         curved = product(direction)
-        curvature = _positive(
-            (direction * curved).sum(-1, keepdim=True), "Conjugate gradients met negative curvature: the matrix"
-        )
+        curvature = _squares(direction, curved, "Conjugate gradients met negative curvature: the matrix")
         iterations += 1
         length = torch.where(curvature > 0, rho / curvature, 0.0)
         solution += length * direction
@@ -110,15 +99,33 @@ def conjugate_gradients(
     solutions[running] = solution
     progress(step, max_iterations, max_iterations)
     worst = relative.max().item()
-    return Solution(solutions.mul_(norms * largest), iterations, worst, worst <= tolerance)
+    return Solution(solutions.mul_(norms), iterations, worst, worst <= tolerance)
 
 
-def _positive(squares: Tensor, name: str) -> Tensor:
-    """The squared norms (K, 1) of vectors under a matrix.
+def _unit_vectors(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """b / ‖b‖ and ‖b‖, (K, P) and (K, 1): their squares do not underflow however small b is; zero stays zero.
+
+    Raises:
+        ValueError: if a target is not finite
+    """
+    if not targets.isfinite().all():
+        raise ValueError(
+            "The gradient to solve for is not finite: look for NaN or huge numbers in features, weights or logit scale."
+        )
+    tiny = torch.finfo(targets.dtype).tiny
+    largest = targets.abs().amax(-1, keepdim=True)
+    scaled = targets / largest.clamp_min(tiny)
+    norms = scaled.norm(dim=-1, keepdim=True)
+    return scaled / norms.clamp_min(tiny), norms * largest
+
+
+def _squares(vectors: Tensor, images: Tensor, name: str) -> Tensor:
+    """Products (K, 1) of vectors with their images under a positive definite matrix.
 
     Raises:
         ValueError: if one is negative or NaN
     """
+    squares = (vectors * images).sum(-1, keepdim=True)
     if not (squares >= 0).all():
         raise ValueError(
             f"{name} is not positive definite. Raise the anchor or the damping, and check the features for NaN."

@@ -1,4 +1,4 @@
-"""Derivatives of the roles along the gradients of queries: Ṡ is never formed (ECIF.md §8)."""
+"""Derivatives of the roles along gradients of queries, without forming Ṡ (ECIF.md §8)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fiftyone_ecif.core.softmax_rows import hard_negatives, own_cells, take_out_
 
 @dataclass(frozen=True)
 class TangentMaker:
-    """K gradients, laid out for one product per tower and batch.
+    """K gradients, arranged so that one matrix product per tower gives all that a batch needs.
 
-    As u_n = W x_n / ‖W x_n‖, products with the inputs are all that is needed: u_n·a = (Wᵀa)·x_n / ‖W x_n‖.
+    Only products with the inputs are needed, since u_n = W x_n / ‖W x_n‖ and thus u_n·a = (Wᵀa)·x_n / ‖W x_n‖.
 
     Args:
-        gradients: K of them
+        gradients: the K gradients
         image: (2I + J, F_image), the x_p, Wᵀa_p and Wᵀb_q
         text: (2J + I, F_text), the y_q, Wᵀb_q and Wᵀa_p, W being the text's
         scale: τ
@@ -33,7 +33,7 @@ class TangentMaker:
 
     @classmethod
     def of(cls, gradients: OuterProducts, head: Head) -> TangentMaker:
-        """For batches under a head."""
+        """Arrange gradients for batches that are embedded by a head."""
         (a, x), (b, y) = gradients.image, gradients.text
         image = torch.cat([x, torch.cat([a, b]) @ head.image_weight])
         text = torch.cat([y, torch.cat([b, a]) @ head.text_weight])
@@ -43,8 +43,8 @@ class TangentMaker:
         """Ṡ along the gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ u_i·v_j, u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
 
         Args:
-            image_input: (G, B, F_image) of G batches, x_n over the norm of W x_n
-            text_input: (G, B, F_text), y_n likewise
+            image_input: (G, B, F_image) of G batches, x_n / ‖W x_n‖
+            text_input: (G, B, F_text), likewise of the texts
             products: (G, B, B), τ u_i·v_j, which is S without its bias
         """
         gradients, count = self.gradients, len(self.gradients)
@@ -62,12 +62,12 @@ class TangentMaker:
 
 @dataclass(frozen=True)
 class FactoredTangent:
-    """Ṡ^k_ij = Σ_p left_pi right_pj + (rows_ki + columns_kj) τ u_i·v_j over the products p that k owns, of G batches.
+    """Ṡ^k_ij = Σ_p left_pi right_pj + (rows_ki + columns_kj) τ u_i·v_j of G batches, over the products p of gradient k.
 
     Args:
         left: (G, p, B)
         right: (G, p, B)
-        owner: int64 (p,)
+        owner: int64 (p,), the gradient, 0 to K − 1, that each product belongs to
         rows: (G, K, B)
         columns: (G, K, B)
         products: (G, B, B), τ u_i·v_j
@@ -97,11 +97,11 @@ class FactoredTangent:
         return FactoredTangent(self.right, self.left, self.owner, self.columns, self.rows, self.products.mT)
 
     def row_sums(self, weights: Tensor) -> Tensor:
-        """Σ_j w_ij Ṡ^k_ij, (G, K, B); weights (G, B, B) lie in memory as ``products`` do."""
+        """Σ_j w_ij Ṡ^k_ij, (G, K, B); it is fast where weights (G, B, B) have the strides of ``products``."""
         return self.transposed.column_sums(weights.mT)
 
     def column_sums(self, weights: Tensor) -> Tensor:
-        """Σ_i w_ij Ṡ^k_ij, likewise."""
+        """Σ_i w_ij Ṡ^k_ij, (G, K, B), likewise."""
         weighted = weights * self.products
         sums = _by_owner(self.right * (self.left @ weights), self.owner, self.rows.shape[-2])
         return sums + self.columns * weighted.sum(-2, keepdim=True) + self.rows @ weighted
@@ -129,7 +129,7 @@ def role_derivatives_along(
     """Derivatives of pos_n and of the negative role along Ṡ, (G, K, B) each  (ECIF.md §4, §8).
 
     Args:
-        loss: of a batch
+        loss: the contrastive loss
         similarity: (G, B, B), S of G batches
         tangent: Ṡ
         removal: "exact" or "first_order"
@@ -171,11 +171,11 @@ def _softmax_side(
 
 
 def _seen(vectors: Tensor, inputs: Tensor) -> Tensor:
-    """Products of vectors (V, F) with the inputs of all batches (G, B, F), (G, V, B)."""
+    """Products (G, V, B) of vectors (V, F) with the inputs of all batches (G, B, F)."""
     return torch.unflatten(vectors @ inputs.flatten(0, 1).T, 1, inputs.shape[:2]).transpose(0, 1)
 
 
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:
-    """(..., p, B) summed to (..., K, B)."""
+    """Sums over the products of each owner: (..., p, B) to (..., K, B)."""
     shape = (*products.shape[:-2], count, products.shape[-1])
     return products.new_zeros(shape).index_add_(-2, owner, products)

@@ -43,10 +43,11 @@ class Roles(NamedTuple):
 
 
 class ContrastiveLoss(ABC):
-    """A batch's summed loss as a function of S (B, B): batch mean times B, rows are images.
+    """A batch's summed loss, which is its mean loss times B, as a function of S (B, B) whose rows are images.
 
-    Both directions of a loss are sums over rows, of S and of Sᵀ. What ``half_…`` gives is one direction's: with
-    ``dim`` 1 of rows (b, B) of S or of Sᵀ, of which the first is pair ``first``'s; with ``dim`` 0 of all columns of S.
+    The loss has two directions, image to text and text to image: one is a sum over the rows of S, the other over the
+    rows of Sᵀ. The methods ``half_…`` take one direction each. With ``dim`` 1 they are given rows (b, B) of S or of
+    Sᵀ, the first of which belongs to pair ``first``; with ``dim`` 0 they are given the whole of S and take its columns.
     """
 
     def sum_loss(self, similarity: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class ContrastiveLoss(ABC):
         )
 
     def sample_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-        """Random S̄ (samples, B, B) with E[S̄ S̄ᵀ] = ∂²(sum loss)/∂S², the model's own labels drawn (Fisher sampling)."""
+        """Random S̄ (samples, B, B) with E[S̄ S̄ᵀ] = ∂²(sum loss)/∂S², labels drawn from the model (Fisher samples)."""
         rows, columns = (self.half_curvature_root(side, samples, generator) for side in (similarity, similarity.T))
         return rows + columns.mT
 
@@ -96,16 +97,15 @@ class ContrastiveLoss(ABC):
         return total
 
     def add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
-        """Add what some rows of S, or of Sᵀ, give to the derivatives of the roles along Ṡ.
+        """Add the part that some rows of S, or of Sᵀ, have in the derivatives of the roles along Ṡ.
 
-        Both directions of a loss are sums over rows, so that rows can be had a few at a time; here they are taken so
-        few together that what is computed of them stays in the processor's cache.
+        The rows are worked on a few at a time, so that everything computed from them stays in the processor's cache.
 
         Args:
             similarity: (b, B)
             tangents: (K, b, B)
-            first: where in the batch the first of these rows is
-            total: of the batch, (K, B) each, added to in place
+            first: the pair that the first of these rows belongs to
+            total: the batch's derivatives, (K, B) each, added to in place
         """
         together = max(1, _CACHED_CELLS[similarity.device.type == "cpu"] // (similarity.shape[1] * len(tangents)))
         for start in range(0, len(similarity), together):
@@ -114,7 +114,7 @@ class ContrastiveLoss(ABC):
 
     @abstractmethod
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
-        """Like :meth:`add_row_derivatives`, all rows together."""
+        """:meth:`add_row_derivatives` with all the rows at once."""
 
     @abstractmethod
     def deletion_cotangents(self, similarity: Tensor, groups: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class ClipLoss(ContrastiveLoss):
         return result.mul_(0.5)
 
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-        # A row's curvature P_i∘(δ − P_i) is the covariance of (one-hot − P_i); rows and columns are drawn apart.
+        # A row's curvature diag(P_i) − P_i P_iᵀ is the covariance of (one-hot − P_i) with a label drawn from P_i.
         probability = similarity.softmax(1)
         choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
         drawn = complement(probability).gather(1, choice)
@@ -168,7 +168,7 @@ class ClipLoss(ContrastiveLoss):
         return own_loss(similarity), first_order, -_off_diagonal(log_complement(similarity)).sum(0)
 
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
-        # A pair is no negative of itself: with P_ii taken out, n = i drops out of the sums over i.
+        # A pair is not a negative of itself: without P_ii, the sums over i below leave out i = n.
         rivals, own = similarity.softmax(1), own_cells(tangents, first)
         own_share, left = take_out_own(rivals, first)
         rivals_mean = torch.einsum("ij,kij->ki", rivals, tangents)  # Σ_{j≠i} P_ij Ṡ_ij
@@ -203,7 +203,7 @@ class ClipLoss(ContrastiveLoss):
         left = (~groups).to(probability) @ probability.T  # 1 − P_iE, summed over what is left
         odds = gone / left.clamp_min(torch.finfo(left.dtype).tiny)
         result = probability * -odds[..., None]
-        # What is left of a row may have vanished beside a hard negative in E: its softmax is taken anew.
+        # Beside a hard negative in E, the rest of a row may have underflowed: its softmax is computed afresh.
         group, row = ((left < 0.5) & ~groups).nonzero(as_tuple=True)
         rest = similarity[row].masked_fill(groups[group], -torch.inf).softmax(1)
         result[group, row] = -gone[group, row, None] * rest
@@ -233,7 +233,8 @@ class SigLipLoss(ContrastiveLoss):
         return 0.5 * similarity.sigmoid() * (-similarity).sigmoid() * tangents
 
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-        probability = similarity.sigmoid()[:, None].expand(-1, samples, -1)  # rows first: a row's draws are its own
+        # Rows come first, so that a row's draws do not depend on how many rows are drawn together.
+        probability = similarity.sigmoid()[:, None].expand(-1, samples, -1)
         drawn = torch.bernoulli(probability, generator=generator).bool()
         return torch.where(drawn, (-similarity).sigmoid()[:, None], -probability).transpose(0, 1) * _ROOT_OF_HALF
 
@@ -251,7 +252,7 @@ class SigLipLoss(ContrastiveLoss):
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
         cells = 2.0 * self.half_cotangent(similarity, 1, first) * tangents
         own = own_cells(cells, first)
-        # Every cell is in a row of S and in one of Sᵀ.
+        # Every cell stands in one row of S and in one of Sᵀ, and each direction has half of it.
         total.positive[:, first : first + len(similarity)].add_(own, alpha=0.5)
         own.zero_()
         negative = cells.sum(-2)
@@ -269,7 +270,7 @@ LOSSES: dict[str, ContrastiveLoss] = {"clip": ClipLoss(), "siglip": SigLipLoss()
 _ROOT_OF_HALF = math.sqrt(0.5)
 
 _CACHED_CELLS = {True: 1 << 17, False: 1 << 26}
-"""Cells of S that are worked on together, on a CPU and elsewhere."""
+"""How many cells of S are worked on together on a CPU (True) and on other devices."""
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:

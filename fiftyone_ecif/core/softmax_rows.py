@@ -109,7 +109,7 @@ def hard_negatives(similarity: Tensor, rivals: Tensor, own: Tensor) -> HardNegat
         return None
     share, column = rivals[row].max(1)
     left = rivals[row].scatter(1, column[:, None], 0.0).sum(1) + own[row]
-    # The softmax is taken anew: what is left of the row may have vanished beside its largest entry.
+    # The softmax is computed afresh: beside the row's largest entry, the rest may have underflowed.
     rest = similarity[row].scatter(1, column[:, None], -torch.inf).softmax(1)
     return HardNegatives(row, column, share, left, rest)
 
