@@ -171,15 +171,16 @@ class ClipLoss(ContrastiveLoss):
         # A pair is not a negative of itself: without P_ii, the sums over i below leave out i = n.
         rivals, own = similarity.softmax(1), own_cells(tangents, first)
         own_share, left = take_out_own(rivals, first)
-        rivals_mean = torch.einsum("ij,kij->ki", rivals, tangents)  # Σ_{j≠i} P_ij Ṡ_ij
+        change = rivals * tangents  # products of matrices would be rounded to bfloat16 inside of torch.autocast
+        rivals_mean = change.sum(-1)  # Σ_{j≠i} P_ij Ṡ_ij
         # m_n − Ṡ_nn = Σ_{j≠n} P_nj Ṡ_nj − (1 − P_nn) Ṡ_nn, which does not cancel where P_nn is nearly 1
         total.positive[:, first : first + len(rivals)].add_(rivals_mean - left * own, alpha=0.5)
         m = rivals_mean + own_share * own  # m_i = Σ_j P_ij Ṡ_ij
-        change = (tangents - m[..., None]).mul_(rivals)  # P_in (Ṡ_in − m_i)
+        change.addcmul_(rivals, m[..., None], value=-1.0)  # P_in (Ṡ_in − m_i)
         hard = hard_negatives(similarity, rivals, own_share)
         if hard is not None:
             # P_in (Ṡ_in − m_i) / (1 − P_in) = P_in (Ṡ_in − mean of Ṡ_i over the row without n)
-            rest_mean = torch.einsum("rj,krj->kr", hard.rest, tangents[:, hard.row])
+            rest_mean = (hard.rest * tangents[:, hard.row]).sum(-1)
             of_hard = hard.share * (tangents[:, hard.row, hard.column] - rest_mean)
             change[:, hard.row, hard.column] = hard.left * of_hard
         total.negative_first_order.add_(change.sum(-2), alpha=0.5)

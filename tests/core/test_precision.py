@@ -46,6 +46,17 @@ def test_roles_and_their_derivatives_keep_their_digits(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_role_derivatives_are_as_exact_inside_of_autocast(kind):
+    """A score pass may multiply matrices in bfloat16; what is made of S and Ṡ is not rounded to it."""
+    S, directions, loss = sharp_similarity(), tangents(), LOSSES[kind]
+    outside = loss.role_derivatives(S, directions)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = loss.role_derivatives(S, directions)
+    for mine, exact in zip(inside, outside):
+        torch.testing.assert_close(mine, exact)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_and_its_derivatives_by_similarity_keep_their_digits(kind):
     S, directions, loss = sharp_similarity(), tangents(), LOSSES[kind]
     assert_close(loss.similarity_cotangent(S), gradient_of(lambda leaf: sum_loss(kind, leaf)))
