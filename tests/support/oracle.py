@@ -132,3 +132,8 @@ def make_query_gradients(head):
     right = torch.tensor([False, True, False, False, True])
     queries = [(image[:1], text, right), (image[1:2], text[:3], right[:3]), (image, text[:1], right)]
     return OuterProducts.join([query_gradient(head, *query)[1] for query in queries])
+
+
+def factored_trace(curvature):
+    """The trace of a ``KroneckerCurvature`` without its damping."""
+    return sum(layer.eigenvalues.sum().item() for layer in curvature.layers) + curvature.diagonal.sum().item()
