@@ -58,9 +58,15 @@ def own_loss(similarity: Tensor, first: int = 0) -> Tensor:
 
 
 def log_complement(similarity: Tensor) -> Tensor:
-    """log(1 − P_in) of every cell, (b, B), differentiable.
+    """log(1 − P_in) of every cell, differentiable.
 
     At most one entry of a row exceeds ½, so only the largest one needs 1 − P from the rest of its row.
+
+    Args:
+        similarity: (b, B), rows of S
+
+    Returns:
+        (b, B), in nats
     """
     top = similarity.argmax(1, keepdim=True)
     rest = similarity.scatter(1, top, _least(similarity)).logsumexp(1, keepdim=True)
@@ -69,7 +75,14 @@ def log_complement(similarity: Tensor) -> Tensor:
 
 
 def complement(probability: Tensor) -> Tensor:
-    """1 − P_in of every cell, (b, B), of rows that are a softmax each."""
+    """1 − P_in of every cell.
+
+    Args:
+        probability: (b, B), each row a softmax
+
+    Returns:
+        (b, B)
+    """
     top = probability.argmax(1, keepdim=True)
     rest = probability.scatter(1, top, 0.0).sum(1, keepdim=True)
     return (1.0 - probability).scatter_(1, top, rest)
