@@ -1,4 +1,4 @@
-"""Derivatives of the roles along the gradients of queries: Ṡ is never formed (ECIF.md §8)."""
+"""Derivatives of the roles along gradients of queries, without forming Ṡ (ECIF.md §8)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from torch import Tensor
 from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.core.losses import ClipLoss, ContrastiveLoss
 from fiftyone_ecif.core.query_gradient import OuterProducts
+from fiftyone_ecif.core.softmax_rows import hard_negatives, own_cells, take_out_own
 
 
 @dataclass(frozen=True)
 class TangentMaker:
-    """K gradients, laid out for one product per tower and batch.
+    """K gradients, arranged so that one matrix product per tower gives all that a batch needs.
 
-    As u_n = W x_n / ‖W x_n‖, products with the inputs are all that is needed: u_n·a = (Wᵀa)·x_n / ‖W x_n‖.
+    Only products with the inputs are needed, since u_n = W x_n / ‖W x_n‖ and thus u_n·a = (Wᵀa)·x_n / ‖W x_n‖.
 
     Args:
-        gradients: K of them
+        gradients: the K gradients
         image: (2I + J, F_image), the x_p, Wᵀa_p and Wᵀb_q
         text: (2J + I, F_text), the y_q, Wᵀb_q and Wᵀa_p, W being the text's
         scale: τ
@@ -32,7 +33,7 @@ class TangentMaker:
 
     @classmethod
     def of(cls, gradients: OuterProducts, head: Head) -> TangentMaker:
-        """For batches under a head."""
+        """Arrange gradients for batches that are embedded by a head."""
         (a, x), (b, y) = gradients.image, gradients.text
         image = torch.cat([x, torch.cat([a, b]) @ head.image_weight])
         text = torch.cat([y, torch.cat([b, a]) @ head.text_weight])
@@ -42,14 +43,14 @@ class TangentMaker:
         """Ṡ along the gradients: τ (u̇_i·v_j + u_i·v̇_j) + τ̇ u_i·v_j, u̇_i = Σ_p (x_i·x_p) (I − u_i u_iᵀ) a_p / ‖w_i‖.
 
         Args:
-            image_input: (G, B, F_image) of G batches, x_n over the norm of W x_n
-            text_input: (G, B, F_text), y_n likewise
+            image_input: (G, B, F_image) of G batches, x_n / ‖W x_n‖
+            text_input: (G, B, F_text), likewise of the texts
             products: (G, B, B), τ u_i·v_j, which is S without its bias
         """
         gradients, count = self.gradients, len(self.gradients)
         images, texts = len(gradients.image_owner), len(gradients.text_owner)
-        alpha, image_a, image_b = _seen(self.image, image_input).split([images, images, texts], -2)
-        gamma, text_b, text_a = _seen(self.text, text_input).split([texts, texts, images], -2)
+        alpha, image_a, image_b = torch.split(_seen(self.image, image_input), [images, images, texts], -2)
+        gamma, text_b, text_a = torch.split(_seen(self.text, text_input), [texts, texts, images], -2)
         owner = torch.cat([gradients.image_owner, gradients.text_owner])
         left, right = torch.cat([alpha, self.scale * image_b], -2), torch.cat([self.scale * text_a, gamma], -2)
         rows = gradients.logit_scale[:, None] - _by_owner(alpha * image_a, gradients.image_owner, count)
@@ -61,12 +62,12 @@ class TangentMaker:
 
 @dataclass(frozen=True)
 class FactoredTangent:
-    """Ṡ^k_ij = Σ_p left_pi right_pj + (rows_ki + columns_kj) τ u_i·v_j over the products p that k owns, of G batches.
+    """Ṡ^k_ij = Σ_p left_pi right_pj + (rows_ki + columns_kj) τ u_i·v_j of G batches, over the products p of gradient k.
 
     Args:
         left: (G, p, B)
         right: (G, p, B)
-        owner: int64 (p,)
+        owner: int64 (p,), the gradient, 0 to K − 1, that each product belongs to
         rows: (G, K, B)
         columns: (G, K, B)
         products: (G, B, B), τ u_i·v_j
@@ -96,11 +97,11 @@ class FactoredTangent:
         return FactoredTangent(self.right, self.left, self.owner, self.columns, self.rows, self.products.mT)
 
     def row_sums(self, weights: Tensor) -> Tensor:
-        """Σ_j w_ij Ṡ^k_ij, (G, K, B); weights (G, B, B) lie in memory as ``products`` do."""
+        """Σ_j w_ij Ṡ^k_ij, (G, K, B); it is fast where weights (G, B, B) have the strides of ``products``."""
         return self.transposed.column_sums(weights.mT)
 
     def column_sums(self, weights: Tensor) -> Tensor:
-        """Σ_i w_ij Ṡ^k_ij, likewise."""
+        """Σ_i w_ij Ṡ^k_ij, (G, K, B), likewise."""
         weighted = weights * self.products
         sums = _by_owner(self.right * (self.left @ weights), self.owner, self.rows.shape[-2])
         return sums + self.columns * weighted.sum(-2, keepdim=True) + self.rows @ weighted
@@ -119,7 +120,7 @@ class FactoredTangent:
     def diagonal(self) -> Tensor:
         """Ṡ^k_nn, (G, K, B)."""
         sums = _by_owner(self.left * self.right, self.owner, self.rows.shape[-2])
-        return sums + (self.rows + self.columns) * _diagonal(self.products)[:, None]
+        return sums + (self.rows + self.columns) * own_cells(self.products)[:, None]
 
 
 def role_derivatives_along(
@@ -128,61 +129,53 @@ def role_derivatives_along(
     """Derivatives of pos_n and of the negative role along Ṡ, (G, K, B) each  (ECIF.md §4, §8).
 
     Args:
-        loss: of a batch
+        loss: the contrastive loss
         similarity: (G, B, B), S of G batches
         tangent: Ṡ
         removal: "exact" or "first_order"
     """
     if isinstance(loss, ClipLoss):
-        row = _softmax_side(similarity.softmax(-1), tangent, removal)
-        column = _softmax_side(similarity.softmax(-2).mT, tangent.transposed, removal)
+        row = _softmax_side(similarity, similarity.softmax(-1), tangent, removal)
+        column = _softmax_side(similarity.mT, similarity.softmax(-2).mT, tangent.transposed, removal)
         return 0.5 * (row[0] + column[0]), 0.5 * (row[1] + column[1])
     cells = torch.stack([loss.similarity_cotangent(one) for one in similarity])
-    positive = _diagonal(cells)[:, None] * tangent.diagonal()
-    _diagonal(cells).zero_()
+    own = own_cells(cells)
+    positive = own[:, None] * tangent.diagonal()
+    own.zero_()
     return positive, tangent.row_sums(cells) + tangent.column_sums(cells)
 
 
-def _softmax_side(probability: Tensor, tangent: FactoredTangent, removal: str) -> tuple[Tensor, Tensor]:
-    """One direction of the softmax loss; see ``losses._SoftmaxSide``, whose care for what can cancel is kept."""
-    own_probability, own = _diagonal(probability)[:, None].clone(), tangent.diagonal()
-    _diagonal(probability).zero_()
-    rivals_sum = tangent.row_sums(probability)  # Σ_{j≠n} P_nj Ṡ_nj
-    positive = rivals_sum - probability.sum(-1)[:, None] * own  # m_n − Ṡ_nn, not cancelled where P_nn is nearly 1
-    m = rivals_sum + own_probability * own
-    if removal != "exact":
-        return positive, tangent.column_sums(probability) - m @ probability  # Σ_{i≠n} P_in (Ṡ_in − m_i)
-    # 1 − P_in can cancel only where n has more than half of row i: those cells are taken out, and done by
-    # P/(1 − P) (Ṡ_in − m_i) = P (Ṡ_in − mean of row i without n)
-    large = probability.amax(-1) > 0.5
+def _softmax_side(
+    similarity: Tensor, probability: Tensor, tangent: FactoredTangent, removal: str
+) -> tuple[Tensor, Tensor]:
+    """One direction of the softmax loss, as ``ClipLoss`` takes it; ``probability`` is overwritten."""
+    rivals, own = probability, tangent.diagonal()
+    own_share, left = take_out_own(rivals)
+    rivals_mean = tangent.row_sums(rivals)  # Σ_{j≠n} P_nj Ṡ_nj
+    positive = rivals_mean - left[:, None] * own  # m_n − Ṡ_nn
+    m = rivals_mean + own_share[:, None] * own
+    # Cells where Ṡ_in − m_i or 1 − P_in would cancel are taken out, and added with the mean over the rest of their row.
     taken = []
-    for batch in large.any(-1).nonzero().squeeze(1).tolist():
-        rows = large[batch].nonzero().squeeze(1)
-        share, top = probability[batch, rows].max(1)
-        probability[batch, rows, top] = 0.0
-        some, left = tangent.of_rows(batch, rows), probability[batch, rows]
-        rest = some.row_sums(left) + own_probability[batch, :, rows] * own[batch, :, rows]
-        others = left.sum(1) + own_probability[batch, 0, rows]
-        change = share * (some.entries(top) - rest / others)
-        taken.append((batch, top, torch.where(others == 0, torch.zeros_like(change), change)))
-    weights = probability / (1.0 - probability)
-    negative = tangent.column_sums(weights) - m @ weights
-    for batch, top, change in taken:
-        negative[batch].index_add_(1, top, change)
+    for batch in range(len(rivals)):
+        hard = hard_negatives(similarity[batch], rivals[batch], own_share[batch])
+        if hard is not None:
+            rivals[batch, hard.row, hard.column] = 0.0
+            some = tangent.of_rows(batch, hard.row)
+            change = hard.share * (some.entries(hard.column) - some.row_sums(hard.rest))
+            taken.append((batch, hard.column, change if removal == "exact" else hard.left * change))
+    weights = rivals / (1.0 - rivals) if removal == "exact" else rivals
+    negative = tangent.column_sums(weights) - m @ weights  # Σ_{i≠n} w_in (Ṡ_in − m_i)
+    for batch, column, change in taken:
+        negative[batch].index_add_(1, column, change)
     return positive, negative
 
 
 def _seen(vectors: Tensor, inputs: Tensor) -> Tensor:
-    """Products of vectors (V, F) with the inputs of all batches (G, B, F), (G, V, B)."""
-    return (vectors @ inputs.flatten(0, 1).T).unflatten(1, inputs.shape[:2]).transpose(0, 1)
-
-
-def _diagonal(cells: Tensor) -> Tensor:
-    """Of each batch's (G, B, B), a view (G, B)."""
-    return cells.diagonal(dim1=-2, dim2=-1)
+    """Products (G, V, B) of vectors (V, F) with the inputs of all batches (G, B, F)."""
+    return torch.unflatten(vectors @ inputs.flatten(0, 1).T, 1, inputs.shape[:2]).transpose(0, 1)
 
 
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:
-    """(..., p, B) summed to (..., K, B)."""
+    """Sums over the products of each owner: (..., p, B) to (..., K, B)."""
     shape = (*products.shape[:-2], count, products.shape[-1])
     return products.new_zeros(shape).index_add_(-2, owner, products)

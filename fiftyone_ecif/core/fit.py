@@ -1,4 +1,4 @@
-"""Bring θ to rest on the objective: what an influence function takes for granted (ECIF.md §1, §3)."""
+"""Fit θ until the objective's gradient vanishes, as an influence function presupposes (ECIF.md §1, §3)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fiftyone_ecif.core.conjugate_gradients import conjugate_gradients
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Where the descent came to rest.
+    """The end of a fit.
 
     Attributes:
         scope: at θ̂
         loss: J(θ̂), nats
         relative_gradient: ‖∇J(θ̂)‖ over ‖∇J(θ0)‖, or over the scale given by the caller
         steps: Newton steps taken
-        at_rest: whether ``relative_gradient`` is within the tolerance asked for
+        at_rest: whether ``relative_gradient`` is within the requested tolerance
     """
 
     scope: Scope
@@ -41,7 +42,7 @@ def fit_to_rest(
     progress: Progress = silent,
     step: str = "Fit",
 ) -> Fit:
-    """Minimise the objective by Gauss-Newton steps, each solved as exactly as it deserves.
+    """Minimise the objective by Gauss-Newton steps, solved more exactly the nearer the minimum is.
 
     Args:
         objective: J
@@ -49,7 +50,7 @@ def fit_to_rest(
         preconditioner: an approximate inverse curvature for the inner solver
         tolerance: on ‖∇J‖ relative to ``gradient_scale``
         max_steps: Newton steps at most
-        gradient_scale: what a large gradient is; the gradient norm at the start when None
+        gradient_scale: the gradient norm that the tolerance refers to; that at the start when None
         progress: called per step
         step: the step's name for ``progress``
 
@@ -66,7 +67,7 @@ def fit_to_rest(
             lambda direction: objective.gauss_newton_product(scope, direction),  # noqa: B023 - called at once
             gradient[None],
             preconditioner,
-            tolerance=min(0.1, relative**0.5),  # far from rest an exact step is wasted
+            tolerance=min(0.1, relative**0.5),  # far from the minimum an exact step is wasted
             max_iterations=50,
         )
         length, descent = 1.0, (solution.vectors[0] @ gradient).item()
@@ -78,7 +79,7 @@ def fit_to_rest(
                 break
             length /= 2
         if new_value > value and new_gradient.norm() >= gradient.norm():
-            break  # the arithmetic's own precision is reached
+            break  # rounding leaves no further descent
         scope, value, gradient = candidate, new_value, new_gradient
         relative = gradient.norm().item() / scale
         steps += 1

@@ -12,9 +12,9 @@ from fiftyone_ecif.core.scope import Cotangent, LayerStatistics, Linearization, 
 
 @dataclass(frozen=True)
 class Head(Scope):
-    """Two linear projections and a logit scale, on top of cached tower features (ECIF.md, Notation).
+    """Two linear projections and a logit scale on top of cached tower features (ECIF.md, Notation).
 
-    A projection with a bias is held as one matrix: its features carry a trailing coordinate of ones.
+    A projection with a bias is one matrix: its features have a trailing coordinate of ones.
 
     Args:
         image_weight: (D, F_image), maps image features to the shared space before normalisation
@@ -37,12 +37,12 @@ class Head(Scope):
 
     @classmethod
     def identity(cls, image_dim: int, text_dim: int, logit_scale: float, dtype: torch.dtype = torch.float32) -> Head:
-        """A head that hands features on unchanged, for models without a projection and for stored embeddings.
+        """A head that leaves features unchanged, for models without a projection and for stored embeddings.
 
         Args:
             image_dim: length of an image feature
             text_dim: length of a text feature; must equal ``image_dim``
-            logit_scale: the logarithm of τ to start from
+            logit_scale: the initial logarithm of τ
             dtype: of the weights
 
         Returns:
@@ -74,7 +74,7 @@ class Head(Scope):
         """Vectors (..., P) as (..., D, F_image), (..., D, F_text), (...,) and (...,) or None."""
         lead = vectors.shape[:-1]
         n_image, n_text = self.image_weight.numel(), self.text_weight.numel()
-        image, text, scalars = vectors.split([n_image, n_text, vectors.shape[-1] - n_image - n_text], dim=-1)
+        image, text, scalars = torch.split(vectors, [n_image, n_text, vectors.shape[-1] - n_image - n_text], dim=-1)
         bias = scalars[..., 1] if self.logit_bias is not None else None
         return (
             image.reshape(*lead, *self.image_weight.shape),
@@ -92,7 +92,7 @@ class Head(Scope):
         return self.replace(self.vector().to(device=device, dtype=dtype))
 
     def linearize(self, image_input: Tensor, text_input: Tensor) -> HeadLinearization:
-        """Embed one batch and keep what its tangents and pull-backs need.
+        """Embed one batch at the head's parameters.
 
         Args:
             image_input: (B, F_image) tower features
@@ -105,7 +105,7 @@ class Head(Scope):
 
 
 def _normalise(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """u = w / ‖w‖ and ‖w‖ (kept as a column), safe at zero."""
+    """u = w / ‖w‖ and ‖w‖ as a column; a zero vector stays zero."""
     norm = raw.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(raw.dtype).tiny ** 0.5)
     return raw / norm, norm
 
@@ -138,7 +138,7 @@ class HeadLinearization(Linearization):
             (self.image_input, self._project(cotangent.image, self.image, self.image_norm)),
             (self.text_input, self._project(cotangent.text, self.text, self.text_norm)),
         ]
-        # A scalar parameter is a layer of one weight that was fed a one.
+        # A scalar parameter is a layer of one weight whose input is 1.
         one = self.logit_scale.new_ones(1, 1)
         parts += [(one, scalar[..., None, None]) for scalar in cotangent[2:] if scalar is not None]
         layers, position = [], 0

@@ -1,4 +1,4 @@
-"""Kronecker-factored curvature: a whole inverse where that is enough, and a preconditioner (ECIF.md §5)."""
+"""Kronecker-factored curvature (EK-FAC): an approximate inverse, and a preconditioner for the solver (ECIF.md §5)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.rows import sampled_cotangent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 
 @dataclass(frozen=True)
 class LayerFactors:
-    """One layer's curvature as G ⊗ A, held by eigenvectors: rows (R, R), columns (C, C), eigenvalues (R, C)."""
+    """One layer's curvature in the eigenbasis of G ⊗ A: rows (R, R), columns (C, C), eigenvalues (R, C)."""
 
     position: int
     rows: Tensor
@@ -25,10 +26,10 @@ class LayerFactors:
 
 @dataclass(frozen=True)
 class KroneckerCurvature:
-    """H ≈ block-diagonal U (Λ + δ) Uᵀ with U = U_G ⊗ U_A per linear layer, diagonal for what no layer holds.
+    """H ≈ block-diagonal U (Λ + δ) Uᵀ with U = U_G ⊗ U_A per linear layer, and a diagonal for all other parameters.
 
-    Source: K-FAC (Martens & Grosse 2015) with the eigenvalue correction of EK-FAC (George et al. 2018), over the Fisher
-    samples of the contrastive softmax, so that one sample's curvature is the whole batch's.
+    Source: K-FAC (Martens & Grosse 2015) with the eigenvalue correction of EK-FAC (George et al. 2018). The gradients
+    are Fisher samples of the contrastive loss; one sample is a gradient of the whole batch.
     """
 
     layers: list[LayerFactors]
@@ -44,7 +45,7 @@ class KroneckerCurvature:
         return self._scaled(vectors, -0.5)
 
     def quadratic(self, batch: Linearization, cotangent: Cotangent) -> Tensor:
-        """gᵀ H⁻¹ g for the K gradients g behind the cotangent, (K,), without forming the layers' part of g."""
+        """gᵀ H⁻¹ g of the K gradients g that the cotangent pulls back to, (K,)."""
         bases = {layer.position: (layer.rows, layer.columns) for layer in self.layers}
         rotated = _rotated(batch, cotangent, bases)
         result = torch.zeros_like(cotangent.logit_scale)
@@ -66,22 +67,17 @@ class KroneckerCurvature:
         return result
 
     def _uncovered(self) -> Tensor:
-        """Which parameters no layer holds, bool (P,)."""
+        """Which parameters belong to no layer, bool (P,)."""
         mask = torch.ones_like(self.diagonal, dtype=torch.bool)
         for layer in self.layers:
             mask[layer.position : layer.position + layer.eigenvalues.numel()] = False
         return mask
 
-    @property
-    def trace(self) -> float:
-        """tr(Gauss-Newton), without damping."""
-        return sum(layer.eigenvalues.sum().item() for layer in self.layers) + self.diagonal.sum().item()
-
     @staticmethod
     def _block(layer: LayerFactors, vectors: Tensor) -> Tensor:
         rows, columns = layer.eigenvalues.shape
         part = vectors.narrow(-1, layer.position, rows * columns)
-        return part.unflatten(-1, (rows, columns))
+        return torch.unflatten(part, -1, (rows, columns))
 
 
 def kronecker_curvature(
@@ -95,9 +91,9 @@ def kronecker_curvature(
     """Factor the objective's Gauss-Newton matrix at θ, layer by layer.
 
     Args:
-        objective: whose curvature
+        objective: the objective whose curvature is factored
         scope: at θ
-        damping: added to every eigenvalue; the anchor δ and any extra damping
+        damping: added to every eigenvalue: the anchor δ of the proximal term and any further damping
         samples: Fisher samples per batch
         seed: of the samples
         progress: called per batch
@@ -130,36 +126,36 @@ def kronecker_curvature(
         for position, value in values.items():
             eigenvalues[position] = eigenvalues[position] + value if position in eigenvalues else value
     for position, values in eigenvalues.items():
-        diagonal[position : position + values.numel()] = 0.0  # held by the layer, not by the diagonal
+        diagonal[position : position + values.numel()] = 0.0  # these parameters have a layer
     layers = [LayerFactors(position, *bases[position], values) for position, values in eigenvalues.items()]
     return KroneckerCurvature(layers, diagonal, damping)
 
 
 def _fisher_samples(
-    part: Objective, scope: Scope, samples: int, seed: int, progress: Progress, half: int
+    part: Objective, scope: Scope, samples: int, seed: int, progress: Progress, passes_done: int
 ) -> Iterator[tuple[Linearization, Cotangent]]:
-    """Every batch with cotangents of its embeddings whose outer products' mean is its curvature."""
+    """Every batch with sampled cotangents of its embeddings, the mean of whose outer products is its curvature."""
     generator = torch.Generator(scope.vector().device)
     count = part.batch_count
-    for done, (index, batch) in enumerate(part.linearizations(scope), start=half * count):
+    for done, (index, batch) in enumerate(part.linearizations(scope), start=passes_done * count):
         progress("Curvature", done, 2 * count)
         factors = batch.image, batch.text, batch.logit_scale.exp(), batch.logit_bias
         if not all(part.isfinite().all() for part in factors if part is not None):
             raise ValueError(
                 "Similarities are not finite: look for NaN or huge numbers in features, weights or logit scale."
             )
-        # A batch's draws are its own, so that it does not matter which worker makes them.
+        # Each batch is seeded by its own pairs, so that its draws do not depend on the worker that makes them.
         generator.manual_seed(seed * 1_000_003 + int(index[0]))
         yield batch, sampled_cotangent(part.loss, batch, samples, generator)
-    progress("Curvature", (half + 1) * count, 2 * count)
+    progress("Curvature", (passes_done + 1) * count, 2 * count)
 
 
 def _second_moments(
     part: Objective, scope: Scope, samples: int, seed: int, progress: Progress
 ) -> dict[int, tuple[Tensor, Tensor]]:
-    """Each layer's Σ a aᵀ over what it was fed, and Σ g gᵀ over its output's sampled gradients, by position."""
+    """By position, each layer's Σ a aᵀ over its inputs and Σ g gᵀ over its outputs' sampled gradients."""
     moments: dict[int, tuple[Tensor, Tensor]] = {}
-    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, half=0):
+    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, passes_done=0):
         for layer in batch.layer_statistics(cotangent):
             gradients = layer.output_gradients.flatten(0, 1)
             _add(moments, layer.position, (layer.inputs.T @ layer.inputs, gradients.T @ gradients))
@@ -179,16 +175,16 @@ def _eigenvalues(
     bases: dict[int, tuple[Tensor, Tensor]],
     progress: Progress,
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """The eigenvalue correction: second moments of the pulled-back samples in the factors' own basis, and as they are.
+    """The eigenvalue correction: second moments of the sampled gradients.
 
-    The layers' by position, (R, C) each, and those of all parameters, (P,).
+    They are taken in the eigenbasis of each layer, (R, C) by position, and of all parameters as they are, (P,).
     """
     diagonal = torch.zeros_like(scope.vector())
     eigenvalues = {
         position: torch.zeros(len(rows), len(columns)).to(diagonal) for position, (rows, columns) in bases.items()
     }
     scale = part.weight / samples
-    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, half=1):
+    for batch, cotangent in _fisher_samples(part, scope, samples, seed, progress, passes_done=1):
         for position, rotated in _rotated(batch, cotangent, bases).items():
             eigenvalues[position] += scale * rotated.square().sum(0)
         diagonal += scale * batch.pull_back(cotangent).square().sum(0)
@@ -196,7 +192,7 @@ def _eigenvalues(
 
 
 def _rotated(batch: Linearization, cotangent: Cotangent, bases: dict[int, tuple[Tensor, Tensor]]) -> dict[int, Tensor]:
-    """The layers' part of the K pulled-back gradients in bases of their own, (K, R, C) by position."""
+    """The layers' part of the K pulled-back gradients, each in its layer's eigenbasis, (K, R, C) by position."""
     result: dict[int, Tensor] = {}
     for position, inputs, output_gradients in batch.layer_statistics(cotangent):
         rows, columns = bases[position]

@@ -1,4 +1,8 @@
-"""An inverse curvature that is a table: the anchor, corrected in the few directions that curve (ECIF.md §5, §8)."""
+"""A low-rank inverse: a multiple of the identity, corrected in the few directions of high curvature (ECIF.md §5, §8).
+
+The block Lanczos process is our own because no library's takes a block of several products at once on a torch device,
+starts from given gradients and stops at a residual of them, and reports progress so that a run can be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 PROBES = 8
-"""Gradients, drawn apart from those that the subspace grows from, that its quality is measured on."""
+"""Gradients that the inverse is judged by; they are drawn apart from those that its subspace grows from."""
 
 
 @dataclass(frozen=True)
 class LowRankInverse:
-    """H⁻¹ x ≈ x/β + Σ_k (1/(λ_k + δ) − 1/β) V_k ⟨V_k, x⟩ with β = δ + (what is left of the curvature elsewhere).
+    """H⁻¹ x ≈ x/β + Σ_k (1/(λ_k + δ) − 1/β) V_k ⟨V_k, x⟩, β being δ and the curvature in all other directions.
 
-    Away from the V_k it is a multiple of the identity, so that the few outer products of one query's gradient stay few.
+    In these other directions it is a multiple of the identity, so that a query's gradient, a sum of few outer products,
+    stays one.
 
     Args:
         vectors: (r, P) orthonormal rows V_k
-        eigenvalues: (r,) λ_k ≥ 0 of the Gauss-Newton matrix without its anchor, falling
-        anchor: δ, with any damping
+        eigenvalues: (r,) λ_k ≥ 0 of the Gauss-Newton matrix without the proximal term, in falling order
+        anchor: δ, the strength of the proximal term, with any damping
         rest: β
         relative_residual: mean ‖H s − x‖ / ‖x‖ of s = ``solve(x)`` over gradients x that it was not built from
     """
@@ -54,24 +60,24 @@ def low_rank_inverse(
     seed: int = 0,
     progress: Progress = silent,
 ) -> LowRankInverse:
-    """Find the directions that curve, in the Krylov space of the Gauss-Newton matrix over gradients of the pairs.
+    """Find the directions of high curvature in a Krylov space of the Gauss-Newton matrix, by block Lanczos.
 
-    It grows from gradients of randomly weighted sums of the pairs' losses: what is going to be solved for lies near
-    their span, and less rank does the work than from white noise. A block Lanczos process with full
-    reorthogonalisation and a Rayleigh-Ritz step (Golub & Van Loan, Matrix Computations, §10.3).
+    The space grows from gradients of randomly weighted sums of the pairs' losses. The gradients that will be solved
+    for lie near the span of these, so that a lower rank suffices than from white noise. The process reorthogonalises
+    in full and ends with a Rayleigh-Ritz step (Golub & Van Loan, Matrix Computations, §10.3).
 
     Args:
-        objective: J with its anchor δ, and any damping added to it
+        objective: J, whose anchor δ includes any damping
         scope: at θ̂
-        tolerance: ``relative_residual`` at which it is good enough; traces need 0.1 (docs/trace.md)
-        max_rank: directions at most, whatever the residual is then
-        block: directions that are added together
-        pairs: how many pairs to take the curvature from, in whole batches; None for all
+        tolerance: ``relative_residual`` at which the space stops to grow; traces use 0.1 (docs/trace.md)
+        max_rank: the largest number of directions, whatever the residual is then
+        block: how many directions are added together
+        pairs: how many pairs the curvature is taken from, in whole batches; None for all
         seed: of the random weights
         progress: called per block
 
     Returns:
-        a :class:`LowRankInverse`; one that is not good enough says so in its ``relative_residual``
+        a :class:`LowRankInverse`; its ``relative_residual`` says whether the tolerance was reached
 
     Raises:
         ValueError: if the objective has no anchor
@@ -92,7 +98,7 @@ def low_rank_inverse(
         images = torch.cat([images, start])
         rotation, inverse = _rayleigh_ritz(basis, images, sample.anchor)
         solved = inverse.solve(probes)
-        # H s = δ s + G x/β + Σ_k (…) G V_k ⟨V_k, x⟩, and G V_k is known already
+        # H s = δ s + G x/β + Σ_k (…) G V_k ⟨V_k, x⟩, and the images G V_k are at hand.
         along = probes @ inverse.vectors.T * inverse.corrections
         curved = probe_images / inverse.rest + along @ (rotation.T @ images)
         residual = (sample.anchor * solved + curved - probes).norm(dim=1) / probes.norm(dim=1)
@@ -103,11 +109,11 @@ def low_rank_inverse(
 
 
 def _rayleigh_ritz(basis: Tensor, images: Tensor, anchor: float) -> tuple[Tensor, LowRankInverse]:
-    """The best that an orthonormal basis (r, P) and its images under G can do, and its rotation to the V_k (r, r)."""
+    """The rotation (r, r) of a basis (r, P), whose images under G are given, to its Ritz vectors, and their inverse."""
     small = basis @ images.T
     eigenvalues, rotation = torch.linalg.eigh((small + small.T) / 2)
     eigenvalues, rotation = eigenvalues.flip(0).clamp_min(0.0), rotation.flip(1)
-    # What the space leaves out curves about as much as the least that it found.
+    # Outside of the space, the curvature is taken to be the least that was found in it.
     rest = anchor + eigenvalues[-1].item()
     return rotation, LowRankInverse(rotation.T @ basis, eigenvalues, anchor, rest, float("nan"))
 
@@ -127,9 +133,9 @@ def _random_gradients(objective: Objective, scope: Scope, count: int, generator:
 
 
 def _orthonormal(vectors: Tensor, basis: Tensor) -> Tensor:
-    """An orthonormal basis of the vectors' span (K, P) without that of ``basis``; fewer where they depend on it."""
+    """An orthonormal basis of the span of the vectors (K, P), orthogonal to ``basis``; at most as many as fit."""
     kept = min(len(vectors), vectors.shape[1] - len(basis))
-    for _ in range(2):  # once leaves what rounding lets through
+    for _ in range(2):  # rounding leaves a remainder after the first time
         vectors = vectors - (vectors @ basis.T) @ basis
         vectors = torch.linalg.qr(vectors.T)[0].T
     return vectors[:kept]

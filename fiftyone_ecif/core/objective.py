@@ -20,22 +20,23 @@ from fiftyone_ecif.core.scope import Linearization, Scope
 from fiftyone_ecif.core.workers import HERE, Progress, Workers, silent
 
 CURVATURE_PAIRS = 8_192
-"""Pairs that curvature is taken from where an estimate will do (docs/scale.md)."""
+"""How many pairs the curvature is estimated from (docs/scale.md)."""
 
 
 @dataclass(frozen=True)
 class Objective:
     """J(θ) = 1/(R N) Σ_rounds Σ_batches (sum loss) + δ/2 ‖θ − θ0‖²  (ECIF.md §1).
 
-    Batches of a partition differ in size by at most one, so this is the mean over batches of open_clip's loss. Removing
-    pairs keeps the divisor N: a removed pair weighs nothing, the others weigh what they did, the anchor stays as firm.
+    Batches of a partition differ in size by at most one, so the first part is the mean over batches of open_clip's
+    loss. The second is a proximal term, which the code calls the anchor. A removal keeps the divisor N, so that the
+    pairs that are left, and the proximal term, keep their weights.
 
     Args:
         pairs: source of the scope's inputs
         rounds: R partitions of the pairs into batches of indices
         loss: the contrastive loss
-        anchor: δ, strength of the pull towards ``origin``
-        origin: θ0 (P,), the weights the objective is anchored at; None without an anchor
+        anchor: δ, the strength of the proximal term
+        origin: θ0 (P,), the centre of the proximal term; None without one
         divisor: N, the number of pairs before any removal
         workers: where passes over the batches run
     """
@@ -50,7 +51,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.anchor and self.origin is None:
-            raise ValueError("An anchored objective needs the origin that it is anchored at.")
+            raise ValueError("An objective with an anchor needs its origin, the weights that the anchor pulls towards.")
         object.__setattr__(self, "divisor", self.divisor or len(self.pairs))
 
     @property
@@ -60,26 +61,26 @@ class Objective:
 
     @property
     def batch_count(self) -> int:
-        """Batches in one pass over all rounds."""
+        """The number of batches in all rounds."""
         return sum(map(len, self.rounds))
 
     def without(self, removed: Tensor) -> Objective:
         """The objective with the pairs in ``removed`` (bool, (N,)) taken out of their batches.
 
         Raises:
-            ValueError: if nothing would be left to compare
+            ValueError: if fewer than two pairs would be left
         """
         self.check_left(removed)
         return replace(self, rounds=without(self.rounds, removed))
 
     def check_left(self, removed: Tensor) -> None:
-        """Raise a ValueError if a removal (bool, (N,)) leaves nothing to compare."""
+        """Raise a ValueError if a removal (bool, (N,)) leaves fewer than two pairs."""
         if len(self.pairs) - int(removed.sum()) < 2:
             raise ValueError("Removing these pairs leaves fewer than two: there is no contrastive loss without them.")
 
     @cached_property
     def parts(self) -> list[Objective]:
-        """The batches dealt out to the workers: objectives without an anchor whose values add up to this one's."""
+        """The batches dealt out to the workers: objectives whose values add up to this one's, but for the anchor."""
         count = max(1, min(self.workers.count, self.batch_count))
         plain = replace(self, anchor=0.0, origin=None, workers=HERE)
         before = accumulate(map(len, self.rounds), initial=0)
@@ -89,14 +90,16 @@ class Objective:
             for part in range(count)
         ]
 
-    def over_parts(self, function: Callable, *shared: Any, step: str = "", progress: Progress = silent) -> Iterator:
-        """``function(part, *shared, progress)`` of every part, by the workers."""
+    def over_parts(
+        self, function: Callable[..., Any], *shared: Any, step: str = "", progress: Progress = silent
+    ) -> Iterator[Any]:
+        """``function(part, *shared, progress)`` of every part, run by the workers."""
         return self.workers.map(function, self.parts, *shared, step=step, progress=progress)
 
     def sample(self, pairs: int) -> Objective:
-        """The objective over its first batches, round after round, that hold so many pairs: an estimate of it.
+        """The objective over as many of its batches as hold so many pairs, which estimates the whole.
 
-        Itself, where it does not hold more.
+        Batches are taken in order, round after round. Where there are no more, this is the objective itself.
         """
         batches = [batch for batches in self.rounds for batch in batches]
         held = list(accumulate(map(len, batches)))
@@ -108,10 +111,10 @@ class Objective:
 
     @cached_property
     def curvature_sample(self) -> Objective:
-        """The objective over as many of its rounds as hold 8,192 pairs: what its curvature is taken from.
+        """The objective over as many of its rounds as hold :data:`CURVATURE_PAIRS` pairs; its curvature is theirs.
 
-        Itself, where it does not hold more. Of many pairs this is one round. The curvature is an expectation over
-        random batches; next to what the scores themselves vary over rounds, so many pairs estimate it well enough.
+        Where there are no more, this is the objective itself; of many pairs it is one round. The curvature is an
+        expectation over random batches, and so many pairs estimate it to much less than the scores vary over rounds.
         """
         rounds = self.rounds[: -(-CURVATURE_PAIRS // self.divisor)]
         return self if len(rounds) == len(self.rounds) else replace(self, rounds=rounds)
@@ -141,7 +144,7 @@ class Objective:
 
         The matrix is that of the :attr:`curvature_sample`.
         """
-        products = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
+        products: list[Tensor] = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
         return sum(products[1:], products[0]) + self.anchor * directions
 
     def _anchor_value(self, theta: Tensor) -> float:

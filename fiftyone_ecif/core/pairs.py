@@ -1,4 +1,4 @@
-"""Where batches come from: the inputs of a scope for any set of pairs."""
+"""The attributed pairs: a source of a scope's inputs for any set of pair indices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fiftyone_ecif.core.scope import Scope
 
 
 class Pairs(Protocol):
-    """Where batches come from: the inputs of the scope for any set of pair indices."""
+    """A source of the scope's inputs for any set of pair indices."""
 
     def __len__(self) -> int: ...
 
@@ -41,11 +41,11 @@ class TensorPairs:
 
 
 class Subset:
-    """Some of the pairs, as pairs; implements :class:`Pairs`.
+    """A selection of pairs, itself :class:`Pairs`.
 
     Args:
-        pairs: all of them
-        index: int64 (M,), the ones meant
+        pairs: the pairs that are selected from
+        index: int64 (M,), the selected ones in order
     """
 
     def __init__(self, pairs: Pairs, index: Tensor) -> None:
@@ -59,6 +59,6 @@ class Subset:
 
 
 def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[Tensor, Tensor]:
-    """u_n and v_n of all pairs under a scope, (N, D) each; so many inputs are read together."""
-    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
+    """u_n and v_n of all pairs under a scope, (N, D) each; ``together`` pairs are embedded at a time."""
+    parts = [scope.linearize(*pairs.gather(index)) for index in torch.split(torch.arange(len(pairs)), together)]
     return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

@@ -1,4 +1,4 @@
-"""Which pairs share a batch: seeded random partitions, one per round (ECIF.md §1)."""
+"""Seeded random partitions of the pairs into batches, one per round (ECIF.md §1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def partition(pairs: int, batch_size: int, seed: int) -> list[Tensor]:
         seed: of the permutation
 
     Returns:
-        index tensors, int64, that together hold every pair once
+        the batches: int64 index tensors that together hold every pair once
 
     Raises:
         ValueError: if there are fewer than two pairs or the batch is smaller than two
@@ -30,13 +30,13 @@ def partition(pairs: int, batch_size: int, seed: int) -> list[Tensor]:
 
 
 def partitions(pairs: int, batch_size: int, rounds: int, seed: int) -> list[list[Tensor]]:
-    """``rounds`` independent partitions; the first ones do not depend on how many follow."""
+    """``rounds`` independent partitions; each depends on the seed and its number alone, not on how many there are."""
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds}.")
     return [partition(pairs, batch_size, seed * 1_000_003 + index) for index in range(rounds)]
 
 
 def without(rounds: list[list[Tensor]], removed: Tensor) -> list[list[Tensor]]:
-    """The same partitions with the pairs in ``removed`` (bool, (N,)) dropped from their batches."""
+    """The same partitions without the pairs in ``removed`` (bool, (N,)); batches that end up empty are dropped."""
     kept = [[batch[~removed[batch]] for batch in batches] for batches in rounds]
     return [[batch for batch in batches if len(batch)] for batches in kept]

@@ -1,4 +1,4 @@
-"""The gradient of a query's loss by the head, as few outer products (ECIF.md §8)."""
+"""The gradient of a query's target by the head's parameters, as a sum of few outer products (ECIF.md §8)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fiftyone_ecif.core.head import Head
@@ -20,7 +21,7 @@ class OuterProducts:
     Attributes:
         image: (I, D) and (I, F_image), the factors a_p, x_p of the image projection's part Σ_p a_p x_pᵀ
         text: (J, D) and (J, F_text), likewise of the text projection's
-        image_owner: int64 (I,), which of the K gradients a product belongs to
+        image_owner: int64 (I,), the gradient, 0 to K − 1, that each product belongs to
         text_owner: int64 (J,)
         logit_scale: (K,)
         logit_bias: (K,), zero where the head has none
@@ -38,7 +39,7 @@ class OuterProducts:
 
     @classmethod
     def join(cls, parts: Sequence[OuterProducts]) -> OuterProducts:
-        """Gradients that were computed one after the other, as one."""
+        """All gradients of several such objects, in order."""
         starts = torch.tensor([0, *map(len, parts)]).cumsum(0).tolist()
 
         def owners(name: str) -> Tensor:
@@ -58,7 +59,7 @@ class OuterProducts:
         )
 
     def mean(self) -> OuterProducts:
-        """The mean of the K gradients, as one."""
+        """The mean of the K gradients, K = 1."""
         (a, x), (b, y), count = self.image, self.text, len(self)
         return OuterProducts(
             (a / count, x),
@@ -87,13 +88,14 @@ def query_gradient(
 ) -> tuple[float, OuterProducts]:
     """A query's target and its gradient.
 
-    With the query's similarities S_c to its candidates c, some of which are right: "margin" is S_wrong − S_right for
-    the best of each, above 0 where the query fails; "loss" is −log of the right candidates' share of the softmax.
+    The query has similarities S_c to its candidates c, some of which are right. "margin" is S_wrong − S_right of the
+    best candidate of either kind, which is above 0 where the query fails; "loss" is −log of the right candidates'
+    share of the softmax over all.
 
     Args:
         head: at θ
-        image: (1, F_image) of an image that looks for texts, or (C, F_image) of the candidates of a text
-        text: (C, F_text) or (1, F_text)
+        image: (1, F_image), an image that looks for texts, or (C, F_image), the candidates of a text
+        text: (C, F_text), the candidates of an image, or (1, F_text), a text that looks for images
         right: bool (C,), the right candidates
         kind: one of :data:`KINDS`
 
@@ -111,15 +113,17 @@ def query_gradient(
         target = scores[worst] - scores[best]
         cotangent[worst], cotangent[best] = 1.0, -1.0
     else:
-        among = scores.masked_fill(~right, -torch.inf)
-        target = scores.logsumexp(0) - among.logsumexp(0)
-        cotangent = scores.softmax(0) - among.softmax(0)
+        among, others = scores.masked_fill(~right, -torch.inf), scores.masked_fill(right, -torch.inf)
+        margin = among.logsumexp(0) - others.logsumexp(0)  # the logit of the right candidates' share
+        target = -F.logsigmoid(margin)
+        # The wrong candidates' share is computed by itself: 1 less the right ones' cancels where a query succeeds.
+        cotangent = (-margin).sigmoid() * (others.softmax(0).nan_to_num() - among.softmax(0))
     pulled = batch.cotangent(cotangent.reshape(1, len(image), len(text)))
     layers = batch.layer_statistics(pulled)
 
     def part(number: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
         inputs, outputs = layers[number].inputs, layers[number].output_gradients[0]
-        used = outputs.abs().sum(1) > 0  # the margin looks at two candidates alone
+        used = outputs.abs().sum(1) > 0  # the margin depends on two candidates alone
         return (outputs[used], inputs[used]), torch.zeros(int(used.sum()), dtype=torch.int64)
 
     (image_part, image_owner), (text_part, text_owner) = part(0), part(1)

@@ -1,7 +1,7 @@
-"""What a pass takes of one batch: S and Ṡ held whole where they fit, else so many rows at a time (ECIF.md §4, §5).
+"""Passes over one batch, with S and Ṡ held as a whole where they fit, else a few rows at a time (ECIF.md §4, §5).
 
-Both directions of a loss are sums over rows, of S and of Sᵀ, so that nothing needs the whole of either: memory then
-grows with B, not B², for a few more matrix products. Results are the same but for rounding.
+Both directions of a loss are sums over rows, of S and of Sᵀ, so that no pass needs the whole of either. By rows, memory
+grows with B and not with B², at the price of a few more matrix products. Results are the same but for rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fiftyone_ecif.core.losses import ContrastiveLoss, Roles
 from fiftyone_ecif.core.scope import Cotangent, Linearization
 
 WHOLE_BYTES = 1 << 28
-"""What S and its tangents or samples may take together: 4,096 pairs and one of these take half of it."""
+"""Memory that S and its tangents or samples may take together; in float32, 4,096 pairs and one tangent take half."""
 
 
 def batch_value(loss: ContrastiveLoss, batch: Linearization) -> float:
@@ -27,7 +27,7 @@ def batch_value(loss: ContrastiveLoss, batch: Linearization) -> float:
 
 
 def value_and_cotangent(loss: ContrastiveLoss, batch: Linearization) -> tuple[float, Cotangent]:
-    """The batch's summed loss in nats, and its derivative by the embeddings, K = 1."""
+    """The batch's summed loss in nats, and its derivative by the embeddings as a cotangent with K = 1."""
     if _fits(batch, 1):
         similarity = batch.similarity()
         return loss.sum_loss(similarity).item(), batch.cotangent(loss.similarity_cotangent(similarity)[None])
@@ -43,7 +43,7 @@ def value_and_cotangent(loss: ContrastiveLoss, batch: Linearization) -> tuple[fl
 
 
 def curvature_cotangent(loss: ContrastiveLoss, batch: Linearization, directions: Tensor) -> Cotangent:
-    """∂²(sum loss)/∂S² Ṡ for Ṡ along directions (K, P), carried to the embeddings  (ECIF.md §5)."""
+    """∂²(sum loss)/∂S² Ṡ with Ṡ along directions (K, P), as cotangents of the embeddings  (ECIF.md §5)."""
     count = len(directions)
     if _fits(batch, count):
         return batch.cotangent(loss.curvature_product(batch.similarity(), batch.similarity_tangent(directions)))
@@ -55,7 +55,7 @@ def curvature_cotangent(loss: ContrastiveLoss, batch: Linearization, directions:
 def sampled_cotangent(
     loss: ContrastiveLoss, batch: Linearization, samples: int, generator: torch.Generator
 ) -> Cotangent:
-    """Fisher samples of ∂(sum loss)/∂S, carried to the embeddings, K of them: the mean of S̄ S̄ᵀ is the curvature."""
+    """Fisher samples S̄ of ∂(sum loss)/∂S as cotangents of the embeddings; the mean of S̄ S̄ᵀ is the curvature."""
     if _fits(batch, samples):
         return batch.cotangent(loss.sample_curvature_root(batch.similarity(), samples, generator))
     return _carried(batch, lambda part: loss.half_curvature_root(part.similarity, samples, generator), samples)
@@ -72,7 +72,7 @@ def role_derivatives(loss: ContrastiveLoss, batch: Linearization, directions: Te
 
 
 class _Part(NamedTuple):
-    """Some rows of S and Ṡ, or where ``turned`` of Sᵀ and Ṡᵀ: (b, B) and (K, b, B)."""
+    """Some rows of S and Ṡ, or of Sᵀ and Ṡᵀ where ``turned``: (b, B) and (K, b, B)."""
 
     turned: bool
     rows: slice
@@ -81,7 +81,7 @@ class _Part(NamedTuple):
 
 
 def _together(batch: Linearization, beside: int) -> int:
-    """How many rows fit of S and of so many matrices beside it."""
+    """How many rows of S fit, with the same rows of ``beside`` further matrices."""
     return max(1, WHOLE_BYTES // ((1 + beside) * len(batch.image) * batch.image.element_size()))
 
 
@@ -90,7 +90,7 @@ def _fits(batch: Linearization, beside: int) -> bool:
 
 
 def _parts(batch: Linearization, beside: int, directions: Tensor | None = None) -> Iterator[_Part]:
-    """All rows of S, then of Sᵀ, as many at a time as fit; K = 0 without directions."""
+    """All rows of S and then of Sᵀ, as many at a time as fit; without directions, K = 0."""
     factors, tangent_factors = batch.similarity_factors(), None
     if directions is not None:
         tangent_factors = batch.tangent_factors(directions)
@@ -108,7 +108,7 @@ def _parts(batch: Linearization, beside: int, directions: Tensor | None = None) 
 def _carried(
     batch: Linearization, half: Callable[[_Part], Tensor], count: int, directions: Tensor | None = None
 ) -> Cotangent:
-    """:meth:`Linearization.cotangent` of S̄ (K, B, B) whose rows, and those of its other direction, come in parts."""
+    """:meth:`Linearization.cotangent` of S̄ (K, B, B), the sum of two directions whose rows come in parts."""
     image, text = (batch.image.new_zeros(count, *batch.image.shape) for _ in range(2))  # S̄ v, S̄ᵀ u
     total = image.new_zeros(count)
     for part in _parts(batch, count, directions):

@@ -1,4 +1,4 @@
-"""What every parameter scope offers the mathematics: embeddings of a batch, their tangents and their pull-backs."""
+"""The interface of parameter scopes: a batch's embeddings, their tangents and their pull-backs (ECIF.md, Notation)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AnyScope = TypeVar("AnyScope", bound="Scope")
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """The matrix product in the dtype of its factors; inside of ``torch.autocast`` it alone is taken in fewer bits."""
+    """The matrix product in its left factor's dtype, also where ``torch.autocast`` multiplies in bfloat16."""
     return (left @ right).to(left.dtype)
 
 
@@ -36,7 +36,7 @@ class Cotangent(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """S or Ṡ by its factors, so that rows can be had without the whole matrix: left rightᵀ + bias.
+    """S or Ṡ as left rightᵀ + bias, from which rows can be computed without the whole matrix.
 
     Attributes:
         left: (..., B, R), of the images
@@ -54,18 +54,18 @@ class Factors(NamedTuple):
         return Factors(self.right, self.left, self.bias)
 
     def rows(self, part: slice = slice(None)) -> Tensor:
-        """Some of the rows, (..., b, B)."""
+        """The rows in ``part``, (..., b, B)."""
         result = product(self.left[..., part, :], self.right.mT)
         return result if self.bias is None else result.add_(self.bias)
 
 
 class LayerStatistics(NamedTuple):
-    """One linear layer's part in K pulled-back scalars, the raw material of Kronecker factors (ECIF.md §5).
+    """One linear layer's part in the gradients of K scalars, from which Kronecker factors are made (ECIF.md §5).
 
     Attributes:
         position: where the layer's weight (rows, columns), flattened, starts in the parameter vector
-        inputs: (T, columns) what the layer was fed
-        output_gradients: (K, T, rows) derivative of the scalars by what it gave out
+        inputs: (T, columns), the layer's inputs
+        output_gradients: (K, T, rows), the derivatives of the scalars by the layer's outputs
     """
 
     position: int
@@ -93,7 +93,7 @@ class Linearization(ABC):
         return self.similarity_factors().rows()
 
     def similarity_factors(self) -> Factors:
-        """S by its factors."""
+        """S as :class:`Factors`."""
         return Factors(self.logit_scale.exp() * self.image, self.text, self.logit_bias)
 
     def similarity_tangent(self, directions: Tensor) -> Tensor:
@@ -101,9 +101,9 @@ class Linearization(ABC):
         return self.tangent_factors(directions).rows()
 
     def tangent_factors(self, directions: Tensor) -> Factors:
-        """Ṡ by its factors."""
+        """Ṡ along directions (K, P) as :class:`Factors`."""
         tangent = self.tangent(directions)
-        # One product of doubled depth instead of two: τ [u̇ + τ̇/τ u, u] · [v, v̇].
+        # One product of doubled depth in place of two: τ [u̇ + τ̇/τ u, u] · [v, v̇].
         left = torch.cat(
             [tangent.image + tangent.logit_scale[:, None, None] * self.image, self.image.expand_as(tangent.image)],
             dim=-1,
@@ -113,29 +113,29 @@ class Linearization(ABC):
         return Factors(self.logit_scale.exp() * left, right, bias)
 
     def cotangent(self, similarity_cotangent: Tensor) -> Cotangent:
-        """Derivatives by S, (K, B, B), carried to the embeddings: ū = τ S̄ v, v̄ = τ S̄ᵀ u, and the scalars'."""
+        """The cotangents of the embeddings, ū = τ S̄ v and v̄ = τ S̄ᵀ u, and of the scalars, from S̄ (K, B, B)."""
         total = similarity_cotangent.sum((-1, -2)) if self.logit_bias is not None else None
         return self.carried(similarity_cotangent @ self.text, similarity_cotangent.mT @ self.image, total)
 
     def carried(self, image: Tensor, text: Tensor, total: Tensor | None) -> Cotangent:
-        """The same from S̄ v and S̄ᵀ u, (K, B, D) each, and Σ S̄, (K,)."""
+        """:meth:`cotangent` from S̄ v and S̄ᵀ u, (K, B, D) each, and Σ S̄, (K,)."""
         scale = self.logit_scale.exp()
         image, text = scale * image, scale * text
         return Cotangent(image, text, (image * self.image).sum((-1, -2)), None if self.logit_bias is None else total)
 
     @abstractmethod
     def tangent(self, directions: Tensor) -> Tangent:
-        """Forward mode: directions (K, P) in parameters to tangents of the embeddings."""
+        """Forward mode: from directions (K, P) in the parameters to tangents of the embeddings."""
 
     @abstractmethod
     def pull_back(self, cotangent: Cotangent) -> Tensor:
-        """Reverse mode: cotangents of the embeddings to gradients (K, P) in parameters."""
+        """Reverse mode: from cotangents of the embeddings to gradients (K, P) by the parameters."""
 
     @abstractmethod
     def layer_statistics(self, cotangent: Cotangent) -> Iterable[LayerStatistics]:
-        """The linear layers' inputs and output gradients behind :meth:`pull_back`.
+        """The linear layers' inputs and output gradients, of which :meth:`pull_back` is made.
 
-        A layer may come in several parts: what it was fed is then all of them, one after the other.
+        A layer may come in several parts, which then follow one another along T.
         """
 
 
@@ -156,4 +156,4 @@ class Scope(ABC):
 
     @abstractmethod
     def linearize(self, image_input: Tensor, text_input: Tensor) -> Linearization:
-        """Embed one batch of inputs at θ and keep what its derivatives need."""
+        """Embed one batch of inputs at θ, with what its derivatives need."""

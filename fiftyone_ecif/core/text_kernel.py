@@ -1,4 +1,4 @@
-"""When two texts say the same, and how a ratio of probabilities becomes a surprise (docs/detection.md)."""
+"""The likeness of two texts, and the surprise that belongs to a ratio of probabilities (ECIF.md §6)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 SAME_MEANING = 3.0
-"""By how much sharper than the logits the likeness of two texts is taken: synonyms count as one, classes do not."""
+"""How much sharper likeness is than the logits: sharp enough to keep classes apart, while synonyms count as one."""
 
 LEAST_PROBABILITY = 1e-4
-"""Added to a ratio of probabilities before its logarithm is taken."""
+"""Added to a ratio of probabilities before taking its logarithm, which it bounds."""
 
 
 def likeness(text: Tensor, others: Tensor, logit_scale: Tensor | float) -> Tensor:
-    """K(y, y') = exp(3τ (v·v' − 1)): how far texts say the same.
+    """K(y, y') = exp(3τ (v·v' − 1)): how alike two texts are  (ECIF.md §6).
 
     Args:
         text: (N, D) unit vectors
@@ -27,5 +27,5 @@ def likeness(text: Tensor, others: Tensor, logit_scale: Tensor | float) -> Tenso
 
 
 def surprise_at(ratio: Tensor) -> Tensor:
-    """−log of how much likelier something is than on the whole, in nats; finite where it is thought impossible."""
+    """−log of a ratio of probabilities, in nats; bounded where the ratio is 0."""
     return -torch.log(ratio + LEAST_PROBABILITY)
