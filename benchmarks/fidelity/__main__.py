@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.fidelity.prepared_removals import PreparedRemovals, RemovalForecast
 from benchmarks.fidelity.removal_problem import DATA, PROBLEMS, REGIMES, Problem, Regime
 from benchmarks.methods.attribution import group_gradients, steepest_descent, trak_scores
 from benchmarks.report.json_file import write_json
 from benchmarks.report.statistics import linear_correlation, mean_with_error, rank_correlation, slope, with_error
 from fiftyone_ecif.core import (
-    PreparedRemovals,
-    RemovalForecast,
     Roles,
     Scope,
     conjugate_gradients,

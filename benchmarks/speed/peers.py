@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.fidelity.prepared_removals import RemovalForecast
 from benchmarks.report.json_file import write_asked
 from benchmarks.report.statistics import rank_correlation
 from benchmarks.speed.made_up_store import fitting_head, open_made_up_store, write_made_up_store
@@ -41,7 +42,6 @@ from fiftyone_ecif.core import (
     LOSSES,
     Head,
     Objective,
-    RemovalForecast,
     TensorPairs,
     conjugate_gradients,
     fit_to_rest,

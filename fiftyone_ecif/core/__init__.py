@@ -2,7 +2,7 @@
 
 from fiftyone_ecif.core.conjugate_gradients import Solution, conjugate_gradients, largest_eigenvalue
 from fiftyone_ecif.core.fit import Fit, fit_to_rest
-from fiftyone_ecif.core.group_removal import PreparedRemovals, RemovalForecast, removal_gradients, removal_step
+from fiftyone_ecif.core.group_removal import removal_gradients, removal_step
 from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.core.influence import influence, self_influence, self_influence_by_probes
 from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
@@ -26,9 +26,7 @@ __all__ = [
     "LowRankInverse",
     "Objective",
     "Pairs",
-    "PreparedRemovals",
     "Progress",
-    "RemovalForecast",
     "Roles",
     "Scope",
     "SigLipLoss",

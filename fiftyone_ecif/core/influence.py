@@ -70,10 +70,10 @@ def self_influence(
     for done, index in enumerate(batches):
         batch = scope.linearize(*objective.pairs.gather(index))
         similarity = batch.similarity()
-        for members in torch.arange(len(index), device=similarity.device).split(chunk):
-            cotangents = objective.loss.deletion_cotangents(similarity, members)
+        for members in torch.eye(len(index), dtype=torch.bool).split(chunk):
+            cotangents = objective.loss.deletion_cotangents(similarity, members.to(similarity.device))
             own = quadratic(batch, batch.cotangent(cotangents))
-            result[index[members.cpu()]] = own.to(result.device) / objective.divisor
+            result[index[members.any(0)]] = own.to(result.device) / objective.divisor
         progress("Self-influence", done + 1, len(batches))
     return result
 

@@ -6,8 +6,7 @@ import torch
 from fiftyone_ecif.core import influence
 from fiftyone_ecif.core.factored_tangent import TangentMaker, role_derivatives_along
 from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
-from tests.core.test_influence import make_objective
-from tests.support.oracle import make_features, make_head
+from tests.support.oracle import make_features, make_head, make_objective
 
 
 def make_queries(head, kind="margin"):
