@@ -14,7 +14,7 @@ SIZE = 6
 
 
 def sharp_similarity():
-    """Pairs 0 and 1 are matched to within 1e-7 and 1e-9, text 3 is a hard negative of image 2, all else is undecided."""
+    """Pairs 0 and 1 are matched to within 1e-7 and 1e-9, text 3 is a hard negative of image 2, the rest is open."""
     S = torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     S[0, 0], S[1, 1], S[2, 3] = 18.0, 22.0, 20.0
     return S
