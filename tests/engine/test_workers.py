@@ -42,13 +42,13 @@ def test_scores_are_the_same_whatever_the_number_of_workers(count, probes):
     assert_same_scores(compute(made, "clip", SETTINGS, workers=Several(count)), compute(made, "clip", SETTINGS))
 
 
-def test_scores_in_half_precision_rank_as_in_full():
+def test_scores_in_bfloat16_rank_as_in_float32():
     made = attributed(600, 16)
     made = replace(made, scope=made.scope.to(dtype=torch.float32))
-    full, half = (compute(made, "clip", SETTINGS, half=half).scores for half in (False, True))
-    assert half.value.dtype == torch.float32 and not torch.equal(half.value, full.value)
-    assert torch.equal(half.self_influence, full.self_influence)
-    ranks = torch.stack([found.value.argsort().argsort().double() for found in (full, half)])
+    full, short = (compute(made, "clip", SETTINGS, score_dtype=dtype).scores for dtype in (None, torch.bfloat16))
+    assert short.value.dtype == torch.float32 and not torch.equal(short.value, full.value)
+    assert torch.equal(short.self_influence, full.self_influence)
+    ranks = torch.stack([found.value.argsort().argsort().double() for found in (full, short)])
     assert torch.corrcoef(ranks)[0, 1] > 0.99
 
 
