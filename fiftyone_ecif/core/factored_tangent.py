@@ -49,8 +49,8 @@ class TangentMaker:
         """
         gradients, count = self.gradients, len(self.gradients)
         images, texts = len(gradients.image_owner), len(gradients.text_owner)
-        alpha, image_a, image_b = _seen(self.image, image_input).split([images, images, texts], -2)
-        gamma, text_b, text_a = _seen(self.text, text_input).split([texts, texts, images], -2)
+        alpha, image_a, image_b = torch.split(_seen(self.image, image_input), [images, images, texts], -2)
+        gamma, text_b, text_a = torch.split(_seen(self.text, text_input), [texts, texts, images], -2)
         owner = torch.cat([gradients.image_owner, gradients.text_owner])
         left, right = torch.cat([alpha, self.scale * image_b], -2), torch.cat([self.scale * text_a, gamma], -2)
         rows = gradients.logit_scale[:, None] - _by_owner(alpha * image_a, gradients.image_owner, count)
@@ -172,7 +172,7 @@ def _softmax_side(
 
 def _seen(vectors: Tensor, inputs: Tensor) -> Tensor:
     """Products of vectors (V, F) with the inputs of all batches (G, B, F), (G, V, B)."""
-    return (vectors @ inputs.flatten(0, 1).T).unflatten(1, inputs.shape[:2]).transpose(0, 1)
+    return torch.unflatten(vectors @ inputs.flatten(0, 1).T, 1, inputs.shape[:2]).transpose(0, 1)
 
 
 def _by_owner(products: Tensor, owner: Tensor, count: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -154,7 +155,7 @@ class ClipLoss(ContrastiveLoss):
         choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
         drawn = complement(probability).gather(1, choice)
         result = (-probability).repeat(samples, 1, 1).scatter_(2, choice.T[..., None], drawn.T[..., None])
-        return result.mul_(0.5**0.5)
+        return result.mul_(_ROOT_OF_HALF)
 
     def roles(self, similarity: Tensor) -> Roles:
         rows, columns = self._row_roles(similarity), self._row_roles(similarity.T)
@@ -234,7 +235,7 @@ class SigLipLoss(ContrastiveLoss):
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
         probability = similarity.sigmoid()[:, None].expand(-1, samples, -1)  # rows first: a row's draws are its own
         drawn = torch.bernoulli(probability, generator=generator).bool()
-        return torch.where(drawn, (-similarity).sigmoid()[:, None], -probability).transpose(0, 1) * 0.5**0.5
+        return torch.where(drawn, (-similarity).sigmoid()[:, None], -probability).transpose(0, 1) * _ROOT_OF_HALF
 
     @staticmethod
     def _cells(similarity: Tensor, first: int = 0) -> Tensor:
@@ -264,6 +265,8 @@ class SigLipLoss(ContrastiveLoss):
 
 LOSSES: dict[str, ContrastiveLoss] = {"clip": ClipLoss(), "siglip": SigLipLoss()}
 
+
+_ROOT_OF_HALF = math.sqrt(0.5)
 
 _CACHED_CELLS = {True: 1 << 17, False: 1 << 26}
 """Cells of S that are worked on together, on a CPU and elsewhere."""

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from fiftyone_ecif.core import LOSSES, Head, Objective, TensorPairs, partitions
+from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
 
 
 def make_head(seed=0, dim=5, image_dim=7, text_dim=6, logit_scale=1.5, bias=False):
@@ -23,6 +24,11 @@ def make_features(pairs=24, seed=1, image_dim=7, text_dim=6):
     image = torch.randn(pairs, image_dim, generator=generator, dtype=torch.float64)
     text = torch.randn(pairs, text_dim, generator=generator, dtype=torch.float64)
     return image, text
+
+
+def random_vectors(count, size, seed=7):
+    """Directions or targets, (count, size)."""
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def similarity_of(head, vector, image, text):
@@ -82,6 +88,7 @@ def role_functions(kind, S, n):
 
 
 def make_objective(kind="clip", pairs=24, batch_size=8, rounds=2, anchor=0.3, **head):
+    """J over random pairs and the head at θ0; further arguments are those of :func:`make_head`."""
     head = make_head(bias=kind == "siglip", **head)
     data = TensorPairs(*make_features(pairs))
     origin = head.vector() if anchor else None
@@ -108,10 +115,20 @@ def dense_gauss_newton(objective, head, kind):
         for index in batches:
             image, text = objective.pairs.gather(index)
             similarity = partial(similarity_of, head, image=image, text=text)
-            J = torch.autograd.functional.jacobian(similarity, theta)
+            J = torch.autograd.functional.jacobian(similarity, theta, vectorize=True)
             J = J.reshape(-1, len(theta))
             S = similarity(theta)
-            A = torch.autograd.functional.hessian(lambda s: sum_loss(kind, s), S).reshape(len(J), len(J))
+            A = torch.autograd.functional.hessian(lambda s: sum_loss(kind, s), S, vectorize=True).reshape(
+                len(J), len(J)
+            )
             total += J.T @ A @ J
     identity = torch.eye(len(theta), dtype=theta.dtype)
     return total / (len(objective.pairs) * len(objective.rounds)) + objective.anchor * identity
+
+
+def make_query_gradients(head):
+    """Gradients of the margins of two images that look for texts, and of a text that looks for images."""
+    image, text = make_features(5, seed=9)
+    right = torch.tensor([False, True, False, False, True])
+    queries = [(image[:1], text, right), (image[1:2], text[:3], right[:3]), (image, text[:1], right)]
+    return OuterProducts.join([query_gradient(head, *query)[1] for query in queries])
