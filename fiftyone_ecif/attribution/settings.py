@@ -102,6 +102,8 @@ class FoldReport:
         target_loss: C(θ̂), nats
         ranking_stability: share of the most harmful 5 % by the first half of the rounds that also are by the second; 1
             for a single round, where it cannot be known
+        self_influence_factor: how much larger self-influence is by the EK-FAC inverse than by the solver, the median
+            over a few pairs; None where self-influence is estimated from random directions
     """
 
     pairs: int
@@ -112,6 +114,7 @@ class FoldReport:
     solver_relative_residual: float
     target_loss: float
     ranking_stability: float
+    self_influence_factor: float | None
 
 
 @dataclass
