@@ -220,7 +220,7 @@ def recall(image: Tensor, text: Tensor, texts: Tensor, ks: tuple[int, ...] = (1,
     """
     ks = tuple(k for k in ks if k < len(texts)) or (1,)
     hits = torch.zeros(len(ks))
-    for rows in torch.arange(len(image)).split(4096):
+    for rows in torch.split(torch.arange(len(image)), 4096):
         top = (image[rows] @ texts.T).topk(min(max(ks), len(texts)), dim=1).indices == text[rows, None]
         hits += torch.stack([top[:, :k].any(1).sum() for k in ks])
     return {f"recall_at_{k}": hit.item() / len(image) for k, hit in zip(ks, hits, strict=True)}

@@ -319,9 +319,10 @@ def ranking_stability(value: Tensor) -> float:
     half = len(value) // 2
     if half == 0:
         return 1.0
-    worst = max(1, value.shape[1] // 20)
+    worst: int = max(1, value.shape[1] // 20)
     first, second = (
-        set(part.mean(0).topk(worst, largest=False).indices.tolist()) for part in value.split([half, len(value) - half])
+        set(part.mean(0).topk(worst, largest=False).indices.tolist())
+        for part in torch.split(value, [half, len(value) - half])
     )
     return len(first & second) / worst
 

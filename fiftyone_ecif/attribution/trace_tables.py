@@ -191,7 +191,9 @@ class TraceTables:
             batches = groups[number]
             rows = slice(starts[batches.start], starts[batches.stop])
             size = self.sizes[batches.start]
-            image, text = (self._float(name, rows).unflatten(0, (-1, size)) for name in ("image_input", "text_input"))
+            image, text = (
+                torch.unflatten(self._float(name, rows), 0, (-1, size)) for name in ("image_input", "text_input")
+            )
             products = self._float("products", slice(cells[batches.start], cells[batches.stop])).view(-1, size, size)
             tangent = maker.along(image, text, products)
             similarity = products if bias is None else products + bias
@@ -330,7 +332,7 @@ def _write_tables(
                 cell += plain.numel()
             parts = [
                 objective.loss.role_derivatives(similarity, batch.similarity_tangent(directions))
-                for directions in inverse.vectors.split(DIRECTIONS_TOGETHER)
+                for directions in torch.split(inverse.vectors, DIRECTIONS_TOGETHER)
             ]
             positive = torch.cat([part.positive for part in parts]).T.cpu()
             value = torch.cat([part.value(removal) for part in parts]).T.cpu()

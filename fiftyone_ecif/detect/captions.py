@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,20 +91,9 @@ def misalignment(
         a :class:`Misalignment`; without any evidence (all texts alike, say) the probability is ½
     """
     image, text = image.float().cpu(), text.float().cpu()
-    near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
     repeated = RepeatedTexts.find(text)
-    expected_texts = repeated.expected(image) if repeated and memorised >= LEAST_MEMORISED else None
-
-    def gather(of_head: Tensor, partner: Tensor) -> Tensor:
-        by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
-        by_classifier = torch.zeros(len(image))
-        if repeated and expected_texts is not None:
-            by_classifier = repeated.surprise(expected_texts, text, partner, logit_scale)
-        # Among free captions it does not matter how unlikely a text is beyond some point, as with the neighbours.
-        by_head = of_head.float() if repeated else -torch.log(torch.exp(-of_head.float()) + BACKGROUND)
-        return torch.stack([by_head, by_neighbours, by_classifier])
-
-    observed, expected = gather(surprise, torch.arange(len(image))), gather(plausible_surprise, plausible)
+    scored = (surprise, torch.arange(len(image))), (plausible_surprise, plausible)
+    observed, expected = _gather(image, text, logit_scale, repeated, memorised >= LEAST_MEMORISED, scored)
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
     evidence = dict(zip(EVIDENCE, observed.numpy(), strict=True))
@@ -116,6 +106,29 @@ def misalignment(
     score = torch.where(trusted, score.min() - 1.0, score)
     probability, noise_rate = _calibrate(score.double().numpy(), (weights @ expected).double().numpy())
     return Misalignment(probability, noise_rate, evidence)
+
+
+def _gather(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: float,
+    repeated: RepeatedTexts | None,
+    with_classifier: bool,
+    scored: Sequence[tuple[Tensor, Tensor]],
+) -> list[Tensor]:
+    """The evidence of some pairings, (3, N) each, given the surprise of the head (N,) and the partners of each."""
+    near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
+    expected_texts = repeated.expected(image) if repeated and with_classifier else None
+    found = []
+    for by_head, partner in scored:
+        by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
+        by_classifier = torch.zeros(len(image))
+        if repeated and expected_texts is not None:
+            by_classifier = repeated.surprise(expected_texts, text, partner, logit_scale)
+        # Among free captions it does not matter how unlikely a text is beyond some point, as with the neighbours.
+        capped = by_head.float() if repeated else -torch.log(torch.exp(-by_head.float()) + BACKGROUND)
+        found.append(torch.stack([capped, by_neighbours, by_classifier]))
+    return found
 
 
 def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, float]:

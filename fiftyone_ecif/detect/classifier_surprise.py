@@ -90,7 +90,7 @@ def out_of_fold(image: Tensor, label: Tensor, classes: int, seed: int = 0) -> Te
     share = counts / counts.sum().clamp_min(1)
     result = share.expand(len(label), classes).clone()
     learnt = (label >= 0) & (counts[label] >= FOLDS)
-    known = label[learnt].unique()
+    known = (counts >= FOLDS).nonzero().squeeze(1)
     if len(known) < 2:
         return result
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

@@ -32,7 +32,7 @@ class LabelledPairs:
         self.label = torch.from_numpy(number)
         text_dim = pairs.gather(torch.arange(1))[1].shape[1]
         total = torch.zeros(len(distinct), text_dim)
-        for index in torch.arange(len(pairs)).split(CHUNK):
+        for index in torch.split(torch.arange(len(pairs)), CHUNK):
             total.index_add_(0, self.label[index], pairs.gather(index)[1])
         self.text = total / torch.bincount(self.label)[:, None]
 

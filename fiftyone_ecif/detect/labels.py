@@ -7,6 +7,8 @@ each, and some pairs are trusted. Where annotators give hard labels both forms a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -121,7 +123,7 @@ def neighbour_votes(near: Tensor, beliefs: Tensor) -> Tensor:
     Returns:
         float32 (N, C), rows sum to 1
     """
-    votes = torch.cat([beliefs[rows].mean(1) for rows in near.split(CHUNK)])
+    votes = torch.cat([beliefs[rows].mean(1) for rows in torch.split(near, CHUNK)])
     return ((votes + BACKGROUND * beliefs.mean(0)) / (1.0 + BACKGROUND)).float()
 
 
@@ -192,12 +194,12 @@ def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> t
     for _ in range(ROUNDS):
         transition = expectation_maximisation(transition, pooled().detach(), label, trusted, STEPS)
         rates = torch.where(trusted[:, None], same[label], transition[:, label].T).float()
-        search = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
+        search: Any = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")  # it has no types
 
-        def negative_likelihood(rates: Tensor = rates, search: torch.optim.LBFGS = search) -> Tensor:
+        def negative_likelihood(rates: Tensor = rates, search: Any = search) -> Tensor:
             search.zero_grad()
             loss = -((pooled() * rates).sum(1) + LEAST_BELIEF).log().mean()
-            loss.backward()
+            torch.autograd.backward(loss)
             return loss
 
         search.step(negative_likelihood)

@@ -94,7 +94,7 @@ def _index(rows: np.ndarray, generator: np.random.Generator) -> faiss.Index:
 def _compared(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Tensor:
     """The k most similar other rows of M given rows, by comparing these with all rows; (M, k)."""
     found = [torch.empty((0, k), dtype=torch.int64)]
-    for some in rows.split(max(1, SIMILARITIES // len(keys))):
+    for some in torch.split(rows, max(1, SIMILARITIES // len(keys))):
         similarity = queries[some] @ keys.T
         similarity[torch.arange(len(some)), some] = -torch.inf
         found.append(similarity.topk(k, dim=1).indices)

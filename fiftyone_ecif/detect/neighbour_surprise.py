@@ -36,7 +36,7 @@ def neighbour_surprise(near: Tensor, text: Tensor, partner: Tensor, logit_scale:
         (N,), nats, higher = more suspicious, about 0 where the neighbours are no evidence
     """
     result = torch.empty(len(near))
-    for rows in torch.arange(len(near)).split(CHUNK):
+    for rows in torch.split(torch.arange(len(near)), CHUNK):
         asked, index = text[partner[rows]], near[rows]
         likeness = torch.exp(logit_scale * (torch.einsum("nd,nkd->nk", asked, text[index]) - 1.0))
         foreign = index != partner[rows, None]
@@ -58,7 +58,7 @@ def text_density(text: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
     """
     sample = torch.randperm(len(text), generator=torch.Generator().manual_seed(seed))[:DENSITY_SAMPLE]
     result = torch.empty(len(text))
-    for rows in torch.arange(len(text)).split(CHUNK):
+    for rows in torch.split(torch.arange(len(text)), CHUNK):
         own = sample == rows[:, None]
         likeness = (text[rows] @ text[sample].T).sub_(1.0).mul_(logit_scale).exp_().masked_fill_(own, 0.0)
         result[rows] = likeness.sum(1) / (len(sample) - own.sum(1)).clamp_min(1)

@@ -44,7 +44,7 @@ def suggest(image: Tensor, texts: Tensor, counts: Tensor, logit_scale: float) ->
     """
     prior = counts.clamp_min(1e-30).log()
     chosen, confidence = [], []
-    for rows in image.split(1024):
+    for rows in torch.split(image, 1024):
         top, index = (logit_scale * rows @ texts.T + prior).topk(min(CANDIDATES, len(texts)), dim=1)
         probability = top.softmax(1)
         near = texts[index]  # (m, K, D)

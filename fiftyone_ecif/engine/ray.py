@@ -94,7 +94,12 @@ class RayWorkers:
             ray.shutdown()
 
     def map(
-        self, function: Callable, parts: Sequence, *shared: Any, step: str = "", progress: Progress = silent
+        self,
+        function: Callable[..., Any],
+        parts: Sequence[Any],
+        *shared: Any,
+        step: str = "",
+        progress: Progress = silent,
     ) -> Iterator[Any]:
         """See :class:`~fiftyone_ecif.core.Workers`.
 
