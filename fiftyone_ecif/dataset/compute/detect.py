@@ -14,7 +14,8 @@ from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.repair.review import SUSPECTED
 from fiftyone_ecif.dataset.repair.suggest import suggestion_labels
 from fiftyone_ecif.detect import CrossFit, Misalignment
-from fiftyone_ecif.detect.pipeline import LabelledPairs, find_misaligned, suggest_texts
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,5 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
     if texts is None:
         return Judged(found, fitted, {})
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    suggested = suggest_texts(views or pairs, fitted.heads, fitted.half, found.probability, texts, suspected)
+    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
     return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts))

@@ -10,7 +10,8 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.dataset.run.run import Run
-from fiftyone_ecif.detect.pipeline import LabelledPairs, SuggestedTexts, suggest_texts
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
 
 
 def suggestion_labels(
