@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from benchmarks.data.pairs import PairTable, write_captions
 
-KINDS = ("uniform", "confusable", "caption-swap", "natural")
+PlantedKind = Literal["uniform", "confusable", "caption-swap"]
+Kind = Literal["uniform", "confusable", "caption-swap", "natural"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 CONFUSABLE_FASHION = (
     ("T-shirt", "shirt"),
     ("pullover", "coat"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -97,9 +98,11 @@ CLASS_METHODS: dict[str, ClassScore] = {
 }
 """Baselines for class-labelled pairs."""
 
-ALL_METHODS = ("ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "deep_knn", "confident_learning",
-               "mistakenness", "positive_only", "tracin", "trak")  # fmt: skip
-
+MethodName = Literal[
+    "ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "deep_knn", "confident_learning", "mistakenness",
+    "positive_only", "tracin", "trak",
+]  # fmt: skip
+ALL_METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 OWN_FIGURES = ("ece", "noise_rate_estimate", "suggestion_accuracy")
 """Figures that only the package's own run has."""

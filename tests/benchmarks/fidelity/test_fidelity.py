@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from benchmarks.data.pairs import PairTable
-from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity import removal_problem
-from benchmarks.fidelity.__main__ import agreement, choose_groups, measure
+from benchmarks.fidelity import command, removal_problem, sensitivity
+from benchmarks.fidelity import measure as fidelity
+from benchmarks.fidelity.groups import choose_groups
+from benchmarks.fidelity.measure import agreement, measure
 from benchmarks.fidelity.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.methods import attribution
 from benchmarks.report.statistics import rank_correlation, with_error
+from benchmarks.report.table import Table
 from fiftyone_ecif.core import Head, TensorPairs, influence
 from fiftyone_ecif.models import load_model
 
@@ -79,7 +81,8 @@ def test_perfect_predictions_score_one_and_a_wrong_sign_fails(figures):
 
 def test_the_readings_of_a_single_pair_are_its_roles(problem):
     groups = torch.eye(PAIRS, dtype=torch.bool)[:5]
-    solution = torch.randn(1, len(problem.scope.vector()), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    solution = torch.randn(1, len(problem.scope.vector()), generator=generator, dtype=torch.float64)
     gradients = attribution.group_gradients(problem.objective, problem.scope, groups)
     roles = influence(problem.objective, problem.scope, solution)
     expected = {
@@ -145,17 +148,44 @@ def test_a_fit_that_does_not_come_to_rest_is_refused(monkeypatch):
 
 
 def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(fidelity.PROBLEMS, "head", tiny_problem)
-    monkeypatch.setitem(fidelity.REGIMES, "head", Regime(singles=4, edits=2))
+    monkeypatch.setitem(command.PROBLEMS, "head", tiny_problem)
+    monkeypatch.setitem(command.REGIMES, "head", Regime(singles=4, edits=2))
     path = tmp_path / "figures.json"
     arguments = ["--batch-size", "16", "--logit-scale", "8", "--anchor", "0.3", "--subsets", "8", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["fidelity", *arguments])
-    fidelity.main()
+    command.main()
     written = json.loads(path.read_text())
-    assert not PROMISED - set(written)
-    assert (written["scope"], written["batch_size"], written["anchor"]) == ("head", 16, 0.3)
+    assert not PROMISED - set(written["figures"])
+    settings = written["settings"]
+    assert (settings["scope"], settings["batch_size"], settings["anchor"], settings["edits"]) == ("head", 16, 0.3, 2)
+    assert written["command"].endswith("benchmarks.fidelity --batch-size 16 --logit-scale 8 --anchor 0.3 --subsets 8 "
+                                       f"--json {path}")  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+    table = Table.from_json(written["tables"]["methods"])
+    assert table.rows[0][:2] == ["ECIF exact", [written["figures"]["lds_exact"], written["figures"]["lds_exact_se"]]]
     assert "ECIF exact" in capsys.readouterr().out
+
+
+def test_options_that_are_left_out_are_those_of_the_chosen_scope():
+    asked = command.read_options(["--scope", "lora", "--pairs", "32", "--noise", "0.1"])
+    assert asked.regime == replace(removal_problem.REGIMES["lora"], pairs=32, noise=0.1)
+    assert command.read_options([]).regime == removal_problem.REGIMES["head"]
+
+
+def test_a_table_of_regimes_says_what_is_varied(monkeypatch, capsys, tmp_path):
+    def measured(problem, regime, progress):
+        if regime.rounds == 2:
+            raise NotAtRest("It kept moving.")
+        return {"lds_exact": regime.rounds / 10, "lds_exact_se": 0.01}
+
+    monkeypatch.setattr(sensitivity, "measure", measured)
+    monkeypatch.setitem(sensitivity.PROBLEMS, "head", lambda regime, progress: None)
+    lines = tmp_path / "lines"
+    runs = sensitivity.measure_tables(sensitivity.Sensitivity(("rounds",), json_lines=lines))
+    table = sensitivity.regime_table(runs).select(columns=["LDS exact"])
+    assert table.rows == [["rounds 1", [0.1, 0.01]], ["rounds 4", [0.4, 0.01]]]
+    assert "rounds 2: It kept moving." in capsys.readouterr().out
+    assert [json.loads(line)["rounds"] for line in lines.read_text().splitlines()] == [1, 4]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
