@@ -18,7 +18,8 @@ from benchmarks.methods.self_influence import positive_only, tracin, trak
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Pairs
 from fiftyone_ecif.detect import Misalignment
-from fiftyone_ecif.detect.pipeline import LabelledPairs, SuggestedTexts, find_misaligned, suggest_texts
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import SuggestedTexts, find_misaligned, suggest_texts
 
 CALIBRATION_BINS = 10
 SUSPECTED = 0.5
@@ -48,7 +49,7 @@ def ecif(cell: Cell, settings: Settings) -> Judgement:
         pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
     )
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    suggested = suggest_texts(views or pairs, judges.heads, judges.half, found.probability, texts, suspected)
+    suggested = suggest_texts(views or pairs, judges.heads, judges.fold, found.probability, texts, suspected)
     return Judgement(found, suggested)
 
 

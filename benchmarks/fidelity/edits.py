@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.fidelity.groups import LARGEST_GROUP
+from benchmarks.fidelity.prepared_removals import PreparedRemovals
 from benchmarks.fidelity.removal_problem import Regime
 from benchmarks.fidelity.retraining import Figures, Retraining, timed_map
 from benchmarks.report.statistics import mean_with_error, ratio_of_means, with_error
-from fiftyone_ecif.core import PreparedRemovals, Scope, removal_step
+from fiftyone_ecif.core import Scope, removal_step
 
 
 def edits(retraining: Retraining, regime: Regime) -> Figures:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.fidelity.edits import edits
 from benchmarks.fidelity.groups import choose_groups
+from benchmarks.fidelity.prepared_removals import RemovalForecast
 from benchmarks.fidelity.removal_problem import Problem, Regime
 from benchmarks.fidelity.retraining import Figures, Retraining, timed_map
 from benchmarks.methods.attribution import group_gradients, steepest_descent, trak_scores
@@ -23,7 +24,7 @@ from benchmarks.report.statistics import (
     slope,
     with_error,
 )
-from fiftyone_ecif.core import RemovalForecast, Roles, conjugate_gradients, influence
+from fiftyone_ecif.core import Roles, conjugate_gradients, influence
 from fiftyone_ecif.models import ParameterScope
 
 GROUPS_TOGETHER = 8

@@ -40,11 +40,11 @@ class PositiveRole(ClipLoss):
     def __init__(self, loss: ContrastiveLoss) -> None:
         self.loss = loss
 
-    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
-        """∂pos_n/∂S for the pairs n in ``index`` (C,), shape (C, B, B)."""
+    def deletion_cotangents(self, similarity: Tensor, groups: Tensor) -> Tensor:
+        """∂pos_E/∂S of the groups E, bool (G, B): (G, B, B)."""
         with torch.enable_grad():
             leaf = similarity.detach().requires_grad_()
-            chosen = torch.eye(len(leaf), dtype=leaf.dtype)[index]
+            chosen = groups.to(leaf)
             return torch.autograd.grad(self.loss.roles(leaf).positive, leaf, chosen, is_grads_batched=True)[0]
 
 

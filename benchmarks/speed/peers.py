@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from benchmarks.fidelity.prepared_removals import RemovalForecast
 from benchmarks.report.command import ask
 from benchmarks.report.results import write_result
 from benchmarks.report.statistics import rank_correlation
@@ -44,7 +45,6 @@ from fiftyone_ecif.core import (
     LOSSES,
     Head,
     Objective,
-    RemovalForecast,
     TensorPairs,
     conjugate_gradients,
     fit_to_rest,

@@ -1,4 +1,4 @@
-"""A run's mathematics over stored features: fit, solve, scores, removals and traces."""
+"""The mathematics of a run over stored features: fit, solve, scores, removals and traces."""
 
 from fiftyone_ecif.attribution.refit import (
     FittedPairs,

@@ -1,4 +1,4 @@
-"""The losses of a run: the same wherever the run, or what is asked of its results, needs them."""
+"""The losses of a run, the same for its scores and for the studies of its results."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from fiftyone_ecif.attribution.settings import Settings
 from fiftyone_ecif.core import HERE, LOSSES, Objective, Pairs, Scope, Workers, largest_eigenvalue, partitions
 
 RELATIVE_ANCHOR = 0.1
-"""Anchor over largest curvature when the caller sets none: firm enough for a fit to come to rest (docs/fidelity.md)."""
+"""Anchor over the largest curvature if none is given; it lets a fit come to rest (docs/fidelity.md)."""
 
 LEAST_ANCHOR = 1e-3
-"""Where all images or all captions are alike nothing curves but by rounding; real pairs have fifty times as much."""
+"""Smallest anchor that is chosen. Where all images or all captions are alike, curvature is only rounding error; with
+real pairs the anchor is some fifty times as large."""
 
 EIGENVALUE_BATCHES = 8
-"""Batches from which the largest curvature is estimated."""
+"""Batches that the largest curvature is estimated from."""
 
 FITTED, HELD_OUT, TARGET = range(3)
-"""What a loss is for; each has partitions of its own."""
+"""The purposes of a loss; each has partitions of its own."""
 
 
 def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int, workers: Workers = HERE) -> Objective:
-    """The mean batch loss of some pairs, without an anchor.
+    """The mean batch loss of some pairs, without the proximal term.
 
     Args:
         pairs: the pairs
@@ -33,7 +34,7 @@ def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int, workers
         workers: where passes over the batches run
 
     Returns:
-        an :class:`~fiftyone_ecif.core.Objective`; all pairs share one batch where there are fewer than fill it
+        an :class:`~fiftyone_ecif.core.Objective`; pairs that are fewer than a batch holds share one batch
     """
     batch_size = min(settings.batch_size, len(pairs))
     rounds = partitions(len(pairs), batch_size, settings.rounds, settings.seed + purpose)
@@ -41,15 +42,15 @@ def mean_loss(pairs: Pairs, loss: str, settings: Settings, purpose: int, workers
 
 
 def anchored(objective: Objective, scope: Scope, settings: Settings) -> Objective:
-    """J: the mean batch loss pulled towards where the scope stands (ECIF.md §1).
+    """J: the mean batch loss with a proximal term that pulls towards θ0 (ECIF.md §1).
 
     Args:
         objective: the mean batch loss
         scope: at θ0
-        settings: the anchor and the seed are used
+        settings: the anchor, which is the weight of that term, and the seed are used
 
     Returns:
-        the objective with the anchor that was asked for, else a tenth of the largest curvature at θ0
+        the objective with the given anchor, or else with a tenth of the largest curvature at θ0
     """
     theta = scope.vector()
     anchor = settings.anchor

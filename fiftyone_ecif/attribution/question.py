@@ -1,4 +1,4 @@
-"""Queries as a head sees them: one image or text, and the few candidates that decide the answer."""
+"""Queries to a head: one image or text, and the few candidates that decide the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fiftyone_ecif.core import Head, Pairs
 from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
 
 NEAR_RIGHT, NEAR_WRONG = 8, 56
-"""Candidates of each kind that a question keeps: those nearest to the query."""
+"""Right and wrong candidates that a question keeps: those nearest to the query."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Question:
     """One query and its candidates.
 
     Attributes:
-        feature: (F,) of the image or text that asks
+        feature: (F,) of the query, an image or a text
         asks: "image" if an image looks for its text, "text" if a text looks for its image
-        rows: int64 (C − E,), the pairs whose text, or image, the candidates are
-        right: bool (C,)
-        others: (E, F), features of candidates that no pair has; the last of the C
+        rows: int64 (C − E,), the pairs whose texts, or images, are the candidates
+        right: bool (C,), the right ones among all candidates
+        others: (E, F), features of the candidates that belong to no pair; they come last
     """
 
     feature: Tensor
@@ -33,7 +33,7 @@ class Question:
     others: Tensor
 
     def target(self, head: Head, pairs: Pairs, kind: str) -> tuple[float, OuterProducts]:
-        """The question's target and gradient under a head, by ``query_gradient``."""
+        """The target of the question under a head, and its gradient, by ``query_gradient``."""
         image, text = pairs.gather(self.rows)
         own = self.feature[None]
         candidates = torch.cat([text if self.asks == "image" else image, self.others])
@@ -41,7 +41,7 @@ class Question:
         return query_gradient(head, image.to(head.image_weight), text.to(head.text_weight), self.right, kind)
 
     def without(self, removed: Tensor) -> Question:
-        """The question when the pairs in ``removed`` (bool, (N,)) are no candidates any more, if some are left."""
+        """The question without the candidates in ``removed`` (bool, (N,)), if both right and wrong ones are left."""
         inside = ~removed[self.rows]
         kept = torch.cat([inside, torch.ones(len(self.others), dtype=torch.bool)])
         if not (self.right & kept).any() or not (~self.right & kept).any():
@@ -50,7 +50,7 @@ class Question:
 
 
 def nearest(scores: Tensor, right: Tensor) -> Tensor:
-    """Of all candidates those that decide, int64, rising.
+    """The candidates that decide the answer, int64, rising.
 
     Args:
         scores: (C,), similarity to the query

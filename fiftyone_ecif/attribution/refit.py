@@ -12,23 +12,16 @@ from torch import Tensor
 from fiftyone_ecif.attribution.objectives import FITTED, mean_loss
 from fiftyone_ecif.attribution.score import FIT_TOLERANCE
 from fiftyone_ecif.attribution.settings import Attributed, Settings
-from fiftyone_ecif.core import (
-    Objective,
-    Progress,
-    Scope,
-    fit_to_rest,
-    removal_step,
-    silent,
-)
+from fiftyone_ecif.core import Objective, Progress, Scope, fit_to_rest, removal_step, silent
 
 Evaluation = Callable[[Scope], dict[str, float]]
-"""Figures of a target at some parameters."""
+"""Computes the figures of a target at given parameters."""
 
 REFIT_STEPS = 10
-"""Newton steps that a refit without a group may take; it starts near its end."""
+"""Newton steps that a refit without a group may take; it starts close to where it ends."""
 
 LARGE_GROUP = 0.2
-"""Share of the pairs from which a closed-form removal deserves a warning."""
+"""Share of the pairs above which the closed form of a removal comes with a warning."""
 
 
 @dataclass
@@ -37,10 +30,10 @@ class RemovalEffect:
 
     Attributes:
         removed: pairs in the group
-        before: the target's figures at θ̂: ``target_loss`` in nats, and what else was evaluated
-        predicted: the same at θ̂ + Δθ, in closed form
-        measured: the same after really refitting without the group, drift subtracted; None if it was not asked for
-        seconds: of the prediction, and of the refit
+        before: figures of the target at θ̂: ``target_loss`` in nats, and whatever else was evaluated
+        predicted: the same figures at θ̂ + Δθ, in closed form
+        measured: the same figures after refitting without the group, drift subtracted; None if it was not asked for
+        seconds: of the prediction and of the refit
         warnings: in plain words
     """
 
@@ -60,31 +53,33 @@ class FittedPairs:
         objective: J
         scope: at θ̂
         fit_steps: Newton steps towards rest at most
+        damping: added to the curvature when a removal is predicted, as it is for values and traces; J has none of it
     """
 
     objective: Objective
     scope: Scope
     fit_steps: int
+    damping: float
 
     @classmethod
     def restore(
         cls, attributed: Attributed, fitted: Tensor, loss: str, anchor: float, settings: Settings
     ) -> FittedPairs:
-        """What a run was fitted on, again.
+        """Restore what a run was fitted on.
 
         Args:
-            attributed: the run's scope at θ0, and the pairs that it was fitted on, in their order
+            attributed: the scope of the run at θ0, and the pairs that it was fitted on, in their order
             fitted: θ̂ (P,)
             loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
             anchor: δ
-            settings: the run's choices
+            settings: the choices of the run
         """
         mean = mean_loss(attributed.pairs, loss, settings, FITTED)
         objective = replace(mean, anchor=anchor, origin=attributed.scope.vector())
-        return cls(objective, attributed.scope.replace(fitted), attributed.fit_steps)
+        return cls(objective, attributed.scope.replace(fitted), attributed.fit_steps, settings.damping)
 
     def at_rest(self, progress: Progress = silent) -> FittedPairs:
-        """The same after as much more fitting as it takes to come to rest on all of its pairs."""
+        """The same pairs, with the fit continued until it is at rest on all of them."""
         origin = self.objective.origin
         scale = (
             None if origin is None else self.objective.value_and_gradient(self.scope.replace(origin))[1].norm().item()
@@ -100,14 +95,14 @@ def estimate_removal(
     newton_steps: int = 1,
     progress: Progress = silent,
 ) -> tuple[RemovalEffect, Scope]:
-    """Predict what removing a group does, without retraining.
+    """Predict what removing a group does, without retraining (ECIF.md §7).
 
     Args:
         fitted: pairs and parameters at rest on them
         removed: bool (N,), the group
-        evaluate: the target's figures
-        newton_steps: 1 for the closed form; more to correct it from where it ended
-        progress: called with each step's name
+        evaluate: computes the figures of the target
+        newton_steps: 1 for the closed form; more to correct it from the point that it reached
+        progress: called with the name of each step
 
     Returns:
         a :class:`RemovalEffect`, and the scope at θ̂ + Δθ
@@ -119,7 +114,13 @@ def estimate_removal(
         raise ValueError("There is nothing to remove: none of these samples has a score in this run.")
     start = time.perf_counter()
     change, solution = removal_step(
-        fitted.objective, fitted.scope, removed, torch.clone, newton_steps, progress=progress
+        fitted.objective,
+        fitted.scope,
+        removed,
+        torch.clone,
+        newton_steps,
+        progress=progress,
+        damping=fitted.damping,
     )
     moved = fitted.scope.replace(fitted.scope.vector() + change)
     effect = RemovalEffect(int(removed.sum()), evaluate(fitted.scope), evaluate(moved))
@@ -144,16 +145,17 @@ def verify_removal(
     tolerance: float = 1e-3,
     progress: Progress = silent,
 ) -> RemovalEffect:
-    """The prediction beside what really refitting without the group gives.
+    """Predict what removing a group does, and measure it by refitting without the group.
 
-    The measured figures are those of the refit without the group, less what an equally long refit with it changes.
+    The measured figures are those of the refit without the group, minus the change that an equally long refit with the
+    group makes. Refits minimise J itself: damping is part of the prediction only.
 
     Args:
         fitted: pairs and parameters at rest on them
         removed: bool (N,), the group
-        evaluate: the target's figures
+        evaluate: computes the figures of the target
         tolerance: of the refits, relative to the gradient that the removal causes
-        progress: called with each step's name
+        progress: called with the name of each step
 
     Returns:
         a :class:`RemovalEffect` with ``measured``
@@ -186,7 +188,7 @@ def verify_removal(
 
 
 def mean_effect(effects: list[RemovalEffect]) -> RemovalEffect:
-    """The effect on the mean target of several fits, as in a cross-fitted run."""
+    """The effect on the mean of the targets of several fits, as in a cross-fitted run."""
 
     def mean(parts: list[dict[str, float]]) -> dict[str, float]:
         return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
@@ -205,13 +207,13 @@ def mean_effect(effects: list[RemovalEffect]) -> RemovalEffect:
 
 
 def recall(image: Tensor, text: Tensor, texts: Tensor, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:
-    """Image → text retrieval among the distinct texts of a target.
+    """Recall of image-to-text retrieval among the distinct texts of a target.
 
     Args:
         image: (N, D) unit vectors
-        text: (N,) int64, which of the distinct texts is the image's own
+        text: (N,) int64, the distinct text that belongs to each image
         texts: (C, D) unit vectors of the distinct texts
-        ks: how many retrieved texts may hold the right one
+        ks: numbers of retrieved texts among which the right one is looked for
 
     Returns:
         ``recall_at_k`` for every k below the number of texts, 0 to 1

@@ -1,9 +1,9 @@
-"""The whole computation: fit, curvature, target gradient, solve, scores. Its passes run where the workers are."""
+"""The scores of a run, step by step: fit, solve, values, self-influence. The passes run where the workers are."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from fiftyone_ecif.attribution.settings import Attributed, FoldReport, Influence
 from fiftyone_ecif.core import (
     HERE,
     Fit,
+    Linearization,
     Objective,
     Pairs,
     Progress,
@@ -33,14 +34,16 @@ from fiftyone_ecif.core import (
     silent,
 )
 from fiftyone_ecif.core.objective import CURVATURE_PAIRS
+from fiftyone_ecif.core.scope import Cotangent
 
 FIT_TOLERANCE = 1e-3
-"""Gradient at rest over gradient at the start that a fit aims for."""
+"""Norm of the gradient, relative to the start, at which a fit counts as being at rest."""
 
 FOLDS = 2
+"""Folds of a cross-fit: each is scored against the loss of the other."""
 
 STABLE = 0.5
-"""Ranking stability below which a warning is due."""
+"""Ranking stability below which a run comes with a warning."""
 
 
 def compute(
@@ -50,20 +53,21 @@ def compute(
     device: str = "cpu",
     progress: Progress = silent,
     workers: Workers = HERE,
-    half: bool = False,
+    score_dtype: torch.dtype | None = None,
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
     Args:
         attributed: the scope at θ0, its inputs for the N training pairs, and those of trusted pairs whose mean loss is
-            the target; without them each half of the pairs is scored against the loss of the other half
+            the target; without them each fold of the pairs is scored against the loss of the other fold
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
-        settings: the run's choices
+        settings: the choices of the run
         device: where to compute
-        progress: called with each step's name
-        workers: where passes over the pairs run; results do not depend on it but for rounding
-        half: whether a head's score pass multiplies in bfloat16 where its device does that faster; all else, and the
-            fit and the solve as a whole, stay as they are. Rank correlation of the values: docs/scale.md
+        progress: called with the name of each step
+        workers: where passes over the pairs run; apart from rounding, results do not depend on it
+        score_dtype: of the matrix products in the score pass of a head; None for the dtype of the head. On some devices
+            ``torch.bfloat16`` is faster (docs/scale.md has the rank correlation of the values). Fit and solve do not
+            depend on it
 
     Returns:
         an :class:`InfluenceOutcome`
@@ -79,7 +83,7 @@ def compute(
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
         )
-    run = _Run(loss, settings, progress, workers, half)
+    run = _Run(loss, settings, progress, workers, score_dtype)
     scored = replace(attributed, scope=attributed.scope.to(device))
     scores = PairScores.empty(count)
     folds = cross_fit_folds(count, settings.seed)
@@ -112,10 +116,13 @@ class _Fitted:
 
 
 class _Run:
-    """One run's steps, their timings and what is to be said about them."""
+    """The steps of one run, with their timings and warnings."""
 
-    def __init__(self, loss: str, settings: Settings, progress: Progress, workers: Workers, half: bool) -> None:
-        self.loss, self.settings, self.progress, self.workers, self.half = loss, settings, progress, workers, half
+    def __init__(
+        self, loss: str, settings: Settings, progress: Progress, workers: Workers, score_dtype: torch.dtype | None
+    ) -> None:
+        self.loss, self.settings, self.progress, self.workers = loss, settings, progress, workers
+        self.score_dtype = score_dtype
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
@@ -137,45 +144,17 @@ class _Run:
         return _Fitted(attributed, members, objective, fit)
 
     def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
-        """Fill in the scores of the fold's pairs; returns s = H⁻¹ ∇C, (P,)."""
-        objective, scope, settings = fitted.objective, fitted.scope, self.settings
-        with self.timed("solve"):
-            target_loss, gradient = self.mean_loss(target, TARGET).value_and_gradient(scope)
-            solution = self.solve(fitted, gradient[None])
-        if not solution.converged:
-            self.warnings.append(
-                f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
-                f"{solution.iterations} iterations (asked: {settings.tolerance:.0e}). Set a firmer anchor or more "
-                "damping."
-            )
-        with self.timed("scores"):
-            found = self.per_pair(objective, "Scores", _influence, scope, solution.vectors, self.half)
-            roles = Roles(*(part[:, 0].float() for part in found))
-        with self.timed("self-influence"):
-            probes = fitted.attributed.probes
-            curvature = kronecker_curvature(
-                objective.sample(CURVATURE_PAIRS),
-                scope,
-                objective.anchor + settings.damping,
-                seed=settings.seed,
-                progress=self.progress,
-            )
-            if probes:
-                self.say_once(
-                    f"Self-influence is estimated from {probes} random directions: its relative standard error is "
-                    f"{(2 / probes) ** 0.5:.0%}."
-                )
-                rooted = curvature.inverse_root, probes, settings.seed
-                (own,) = self.per_pair(objective, "Self-influence", _self_influence_by_probes, scope, *rooted)
-            else:
-                (own,) = self.per_pair(objective, "Self-influence", _self_influence, scope, curvature.quadratic)
+        """Fill in the scores of the pairs that were fitted on; returns s = H⁻¹ ∇C, (P,)."""
+        target_loss, solution = self.solve(fitted, target)
+        roles = self.roles(fitted, solution)
+        own = self.self_influence(fitted)
         index = fitted.members.index
-        value = roles.value(settings.removal)
+        value = roles.value(self.settings.removal)
         scores.value[index] = value.mean(0)
         scores.value_positive[index] = roles.positive.mean(0)
-        scores.value_negative[index] = roles.negative(settings.removal).mean(0)
+        scores.value_negative[index] = roles.negative(self.settings.removal).mean(0)
         scores.value_std[index] = value.std(0) if len(value) > 1 else torch.nan
-        scores.self_influence[index] = own.float()
+        scores.self_influence[index] = own
         stability = ranking_stability(value)
         if stability < STABLE:
             self.warnings.append(
@@ -184,24 +163,85 @@ class _Run:
             )
         self.reports.append(
             FoldReport(
-                len(index),
-                objective.anchor,
-                fitted.fit.steps,
-                fitted.fit.relative_gradient,
-                solution.iterations,
-                solution.relative_residual,
-                target_loss,
-                stability,
+                pairs=len(index),
+                anchor=fitted.objective.anchor,
+                fit_steps=fitted.fit.steps,
+                fit_relative_gradient=fitted.fit.relative_gradient,
+                solver_iterations=solution.iterations,
+                solver_relative_residual=solution.relative_residual,
+                target_loss=target_loss,
+                ranking_stability=stability,
             )
         )
         return solution.vectors[0]
+
+    def solve(self, fitted: _Fitted, target: Pairs) -> tuple[float, Solution]:
+        """The loss C of the target, and s = H⁻¹ ∇C by plain conjugate gradients.
+
+        With a tenth of the largest curvature as the anchor, the condition number of H is about 11 at most, and some 13
+        iterations reach a residual of 1e-3 whatever the spectrum. Kronecker factors as a preconditioner cost more than
+        they save (docs/scale.md).
+        """
+        settings, damped = self.settings, self.damped(fitted)
+        with self.timed("solve"):
+            target_loss, gradient = self.mean_loss(target, TARGET).value_and_gradient(fitted.scope)
+            solution = conjugate_gradients(
+                lambda directions: damped.gauss_newton_product(fitted.scope, directions),
+                gradient[None],
+                torch.clone,
+                settings.tolerance,
+                settings.max_iterations,
+                progress=self.progress,
+            )
+        if not solution.converged:
+            self.warnings.append(
+                f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
+                f"{solution.iterations} iterations (asked: {settings.tolerance:.0e}). Set a firmer anchor or more "
+                "damping."
+            )
+        return target_loss, solution
+
+    def roles(self, fitted: _Fitted, solution: Solution) -> Roles:
+        """The value of each pair by role, float32 (rounds, N)."""
+        arguments = fitted.scope, solution.vectors, self.score_dtype
+        with self.timed("scores"):
+            found = self.per_pair(fitted.objective, "Scores", _influence, *arguments)
+        return Roles(*(part[:, 0].float() for part in found))
+
+    def self_influence(self, fitted: _Fitted) -> Tensor:
+        """The self-influence of each pair by the EK-FAC inverse, float32 (N,)."""
+        objective, scope, probes = fitted.objective, fitted.scope, fitted.attributed.probes
+        with self.timed("self-influence"):
+            curvature = kronecker_curvature(
+                objective.sample(CURVATURE_PAIRS),
+                scope,
+                self.damped(fitted).anchor,
+                seed=self.settings.seed,
+                progress=self.progress,
+            )
+            if probes:
+                self.warn_once(
+                    f"Self-influence is estimated from {probes} random directions: its relative standard error is "
+                    f"{(2 / probes) ** 0.5:.0%}."
+                )
+                rooted = curvature.inverse_root, probes, self.settings.seed
+                (own,) = self.per_pair(objective, "Self-influence", _self_influence_by_probes, scope, *rooted)
+            else:
+                (own,) = self.per_pair(objective, "Self-influence", _self_influence, scope, curvature.quadratic)
+        return own.float()
+
+    def damped(self, fitted: _Fitted) -> Objective:
+        """The objective whose curvature is that of J, with the damping of the run."""
+        return replace(fitted.objective, anchor=fitted.objective.anchor + self.settings.damping)
 
     def mean_loss(self, pairs: Pairs, purpose: int) -> Objective:
         """The mean batch loss of some pairs; see :func:`~fiftyone_ecif.attribution.objectives.mean_loss`."""
         return mean_loss(pairs, self.loss, self.settings, purpose, self.workers)
 
-    def per_pair(self, objective: Objective, step: str, score: Callable, *arguments: Any) -> list[Tensor]:
-        """Scores (..., N) of every pair, put together from what each part of the objective says of its own."""
+    def per_pair(
+        self, objective: Objective, step: str, score: Callable[..., Sequence[Tensor]], *arguments: Any
+    ) -> list[Tensor]:
+        """Scores (..., N) of every pair, put together from those that each part of the objective has of its pairs."""
         parts = objective.over_parts(score, *arguments, step=step, progress=self.progress)
         found = list(next(parts))
         for part in parts:
@@ -209,53 +249,48 @@ class _Run:
                 torch.where(more.isnan(), values, more, out=values)
         return found
 
-    def solve(self, fitted: _Fitted, targets: Tensor) -> Solution:
-        """s = H⁻¹ b for b (K, P), by plain conjugate gradients.
-
-        With a tenth of the largest curvature as the anchor H's condition is about 11 at most, which takes some 13
-        iterations to 1e-3 whatever the spectrum. Kronecker factors as preconditioner cost more than they spare
-        (docs/scale.md).
-        """
-        damped = replace(fitted.objective, anchor=fitted.objective.anchor + self.settings.damping)
-        return conjugate_gradients(
-            lambda directions: damped.gauss_newton_product(fitted.scope, directions),
-            targets,
-            torch.clone,
-            self.settings.tolerance,
-            self.settings.max_iterations,
-            progress=self.progress,
-        )
-
-    def say_once(self, warning: str) -> None:
-        """Add a warning unless it was said of another fit already."""
+    def warn_once(self, warning: str) -> None:
+        """Add a warning unless another fit has added it already."""
         if warning not in self.warnings:
             self.warnings.append(warning)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Add the block's seconds to the step's."""
+        """Add the seconds that the block takes to those of the step."""
         start = time.perf_counter()
         yield
         self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
 
 
-def _influence(part: Objective, scope: Scope, solutions: Tensor, half: bool, progress: Progress) -> Roles:
-    with torch.autocast(solutions.device.type, torch.bfloat16, enabled=half):
+def _influence(
+    part: Objective, scope: Scope, solutions: Tensor, score_dtype: torch.dtype | None, progress: Progress
+) -> Roles:
+    with torch.autocast(solutions.device.type, score_dtype, enabled=score_dtype is not None):
         return influence(part, scope, solutions, progress=progress)
 
 
-def _self_influence(part: Objective, scope: Scope, quadratic: Callable, progress: Progress) -> tuple[Tensor]:
+def _self_influence(
+    part: Objective, scope: Scope, quadratic: Callable[[Linearization, Cotangent], Tensor], progress: Progress
+) -> tuple[Tensor]:
     return (self_influence(part, scope, quadratic, progress=progress),)
 
 
 def _self_influence_by_probes(
-    part: Objective, scope: Scope, inverse_root: Callable, probes: int, seed: int, progress: Progress
+    part: Objective,
+    scope: Scope,
+    inverse_root: Callable[[Tensor], Tensor],
+    probes: int,
+    seed: int,
+    progress: Progress,
 ) -> tuple[Tensor]:
     return (self_influence_by_probes(part, scope, inverse_root, probes, seed, progress),)
 
 
 def ranking_stability(value: Tensor) -> float:
-    """Share of the most harmful 5 % by the first half of the rounds that are so by the second half, for (rounds, N)."""
+    """Share of the most harmful 5 % by the first half of the rounds that also are by the second, for (rounds, N).
+
+    It is 1 for a single round, where it cannot be known.
+    """
     half = len(value) // 2
     if half == 0:
         return 1.0
@@ -267,5 +302,5 @@ def ranking_stability(value: Tensor) -> float:
 
 
 def cross_fit_folds(pairs: int, seed: int) -> Tensor:
-    """Which half of a cross-fit each pair is in, int64 (N,)."""
+    """The fold of a cross-fit that each pair is in, int64 (N,)."""
     return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed)) % FOLDS

@@ -1,4 +1,4 @@
-"""What a run may choose, and what it found."""
+"""The choices of a run, and its results."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from fiftyone_ecif.core import Head, Pairs, Scope
 REMOVAL_FORMS = ("exact", "first_order")
 
 HEAD_FIT_STEPS = 30
-"""Newton steps that a fit of the head may take: on cached features they are cheap."""
-
+"""Newton steps that a fit of the head may take; on cached features they are cheap."""
 
 EXACT_SELF_INFLUENCE = 50_000
-"""Pairs up to which a head's self-influence is exact: that costs 190 epochs, an estimate by 32 probes 26."""
+"""Pairs up to which the self-influence of a head is computed pair by pair, which takes as long as 190 epochs of
+training the head. An estimate from 32 random directions takes 26."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices behind a run's scores.
+    """The choices that the scores of a run depend on.
 
     Args:
-        removal: how a pair's negative role ends: "exact" deletes it, "first_order" follows its weight's derivative
+        removal: how the negative role of a pair ends: "exact" deletes it, "first_order" takes the derivative by its
+            weight
         rounds: random partitions into batches that scores are averaged over
-        batch_size: pairs per batch B of the attributed loss
-        anchor: δ, pull towards the given weights; None for a tenth of the largest curvature at θ0
-        damping: added to the curvature on top of the anchor
+        batch_size: B, pairs per batch of the attributed loss
+        anchor: δ, weight of the proximal term that pulls towards the given weights; None for a tenth of the largest
+            curvature at θ0
+        damping: added to the curvature on top of the anchor, for values, traces and removals alike
         seed: of the partitions, folds and curvature samples
-        tolerance: relative residual at which the solver stops; ten times more would move values by .3 % (docs/scale.md)
+        tolerance: relative residual at which the solver stops; one ten times as large moves values by .3 %
+            (docs/scale.md)
         max_iterations: of the solver
     """
 
@@ -66,9 +69,10 @@ class Attributed:
     Args:
         scope: at θ0
         pairs: the N training pairs
-        target: the trusted pairs, None to cross-fit
+        target: the trusted pairs; None to cross-fit
         fit_steps: Newton steps towards rest at most; each passes over the pairs many times
-        probes: of the estimate of self-influence, whose relative standard error is √(2 / probes); 0 for its exact form
+        probes: random directions that self-influence is estimated from, with relative standard error √(2 / probes);
+            0 to compute it pair by pair
     """
 
     scope: Scope
@@ -86,10 +90,18 @@ class Attributed:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """How well one fold's fit and solve went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``.
+    """How well the fit and the solve of one fold went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``.
 
-    ``ranking_stability`` is the share of the most harmful 5 % in half the rounds that are so in the other half, too;
-    1 with a single round, where it cannot be known.
+    Attributes:
+        pairs: in the fold
+        anchor: δ
+        fit_steps: Newton steps that the fit took
+        fit_relative_gradient: norm of the gradient at θ̂ over its norm at θ0
+        solver_iterations: products with H that the solve took
+        solver_relative_residual: ‖H s − ∇C‖ / ‖∇C‖ at its end
+        target_loss: C(θ̂), nats
+        ranking_stability: share of the most harmful 5 % by the first half of the rounds that also are by the second; 1
+            for a single round, where it cannot be known
     """
 
     pairs: int
@@ -111,7 +123,7 @@ class PairScores:
         value_positive: the part of ``value`` that the pair has as a positive
         value_negative: the part that it has as a negative of the others
         value_std: standard deviation of ``value`` over rounds, nats; NaN with one round
-        self_influence: (1/N) gᵀ H⁻¹ g, nats
+        self_influence: (1/N) gᵀ H⁻¹ g with the EK-FAC form of H⁻¹, nats
     """
 
     value: Tensor
@@ -128,11 +140,11 @@ class PairScores:
 
 @dataclass
 class InfluenceOutcome:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
         scores: of every pair
-        scopes: θ̂ that the scores were taken at: one, or with cross-fitting one per half
+        scopes: θ̂ that the scores were taken at: one, or one per fold of a cross-fitted run
         solutions: (scopes, P), s = H⁻¹ ∇C at each of ``scopes``
         reports: one per scope
         timings: seconds per step

@@ -1,15 +1,16 @@
-"""Which pairs are to blame for a query: what a run keeps so that every query after the first is cheap (ECIF.md §8)."""
+"""Which pairs are to blame for a query: tables that make every query after the first one cheap (ECIF.md §8)."""
 
 from __future__ import annotations
 
 import math
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,45 +22,46 @@ from fiftyone_ecif.core.factored_tangent import TangentMaker, role_derivatives_a
 from fiftyone_ecif.core.query_gradient import OuterProducts
 
 CURVATURE_PAIRS = 8_192
-"""Pairs that the curvature's directions are taken from; more of them change the traces little (docs/trace.md)."""
+"""Pairs that the directions of the curvature are taken from; more pairs change traces little (docs/trace.md)."""
 
 TOLERANCE = 0.1
-"""Relative residual of the inverse at which its traces have nine tenths of the 100 most to blame (docs/trace.md)."""
+"""Relative residual of the inverse; at this one, traces find 90 of the 100 pairs most to blame (docs/trace.md)."""
 
 DIRECTIONS_TOGETHER = 32
+"""Directions of the curvature that a batch is differentiated along at a time."""
 
 CELLS_TOGETHER = 2**18
-"""Cells of the similarities that a thread computes on at a time: four batches of 256."""
+"""Similarities that a thread computes on at a time: those of four batches of 256."""
 
 EXPECTED_NOISE = 0.2
-"""Share of wrong pairs that doubt starts from. Traces are much the same from 0.1 to 0.3 (docs/trace.md)."""
+"""Prior share of wrong pairs in :func:`doubt`. Traces hardly differ from 0.1 to 0.3 (docs/trace.md)."""
 
 SUSPECTS, COMPANY = 500, 10
-"""Pairs most to blame among which each one's company is looked for, and how many of them that is."""
+"""Pairs most to blame among which the nearest images are looked for, and how many of these share the blame."""
 
 _ARRAYS = ("image_input", "text_input", "products", "first", "along", "mean_along", "positive_along")
 
 
 def doubt(surprise: Tensor) -> Tensor:
-    """How likely a pair's text is wrong: d_n = ρ / (ρ + (1 − ρ) e^(−s_n)), ρ = :data:`EXPECTED_NOISE`  (ECIF.md §6).
+    """Posterior that the text of a pair is wrong: d_n = ρ / (ρ + (1 − ρ) e^(−s_n))  (ECIF.md §6).
 
     Args:
         surprise: (N,), s_n of a head that was not fitted on the pair, nats; see ``cross_fit.surprise``
 
     Returns:
-        (N,), 0 to 1
+        (N,), 0 to 1; the prior ρ is :data:`EXPECTED_NOISE`
     """
     return (surprise + math.log(EXPECTED_NOISE / (1.0 - EXPECTED_NOISE))).sigmoid()
 
 
 def in_company(blame: Tensor, images: Callable[[Tensor], Tensor]) -> Tensor:
-    """What a pair shares of its neighbours' blame: −√(b_n · mean of b over the nearest suspects' images)  (ECIF.md §6).
+    """The blame that a pair shares with the nearest images: −√(b_n · mean of b over the nearest suspects) (ECIF.md §6).
 
-    Only the suspects' order among themselves changes: none falls behind a pair that is not one of them.
+    Only the order of the suspects among themselves changes: none of them falls behind a pair that is not a suspect.
 
     Args:
-        blame: (N,), b_n, below 0 for pairs that are to blame; NaN for those that are not to be named
-        images: the unit embeddings (k, D) of some pairs' images (int64, (k,))
+        blame: (N,), b_n, below 0 for pairs that are to blame; NaN for pairs that must not be named
+        images: gives the unit embeddings (k, D) of the images of some pairs (int64, (k,))
 
     Returns:
         (N,)
@@ -74,7 +76,7 @@ def in_company(blame: Tensor, images: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 class Effects(NamedTuple):
-    """What removing each of some pairs does to one query's target, (k,) each but the last, in nats."""
+    """The effect of removing each of k pairs on the target of one query, in nats; (k,) but for the last."""
 
     value: Tensor
     positive: Tensor
@@ -84,11 +86,12 @@ class Effects(NamedTuple):
 
 @dataclass(frozen=True)
 class TraceTables:
-    """One head and its pairs, laid out batch by batch of the objective's first round, memory-mapped.
+    """One head and its pairs, batch by batch in the order of the first round of the objective, memory-mapped.
 
-    With H⁻¹ ≈ 1/β + Σ_k c_k V_k V_kᵀ a query's values are (1/N) [⟨g, g_n⟩/β + Σ_k c_k ⟨g, V_k⟩ ⟨V_k, g_n⟩]. The table
-    ⟨V_k, g_n⟩ holds all rounds; ⟨g, g_n⟩ is computed per query in the first round's batches. What of it lies in the
-    V_k's span is then replaced by its mean over all rounds, so that one round's draw only touches what is left.
+    With H⁻¹ ≈ 1/β + Σ_k c_k V_k V_kᵀ the values of a query are (1/N) [⟨g, g_n⟩/β + Σ_k c_k ⟨g, V_k⟩ ⟨V_k, g_n⟩]. The
+    table of ⟨V_k, g_n⟩ holds all rounds, whereas ⟨g, g_n⟩ is computed for each query in the batches of the first round.
+    The part of it in the span of the V_k is then replaced by its mean over all rounds, so that the choice of one round
+    only affects the rest.
 
     Args:
         head: at θ̂
@@ -97,12 +100,12 @@ class TraceTables:
         inverse: H⁻¹
         order: int64 (n,), the pairs in the order of the tables
         sizes: pairs per batch
-        arrays: by name: float16 ``image_input`` (n, F_image) and ``text_input`` (n, F_text), x_n over the norm of
-            W x_n; float32 ``products``, τ u_i·v_j of all batches, flat; float32 ``first`` (2, n, r), ⟨V_k, g_n⟩ over
-            ``unit`` and its positive role's part in the first round, which nearly cancel against what is computed per
-            query; float16 ``along`` (rounds, n, r), the same in every round, ``mean_along`` (n, r), their mean, and
-            ``positive_along`` (n, r), its positive role's part
-        unit: what the tables of ⟨V_k, g_n⟩ are measured in
+        arrays: by name. float16 ``image_input`` (n, F_image) and ``text_input`` (n, F_text): x_n / ‖W x_n‖. float32
+            ``products``: τ u_i·v_j of all batches, flat. float32 ``first`` (2, n, r): ⟨V_k, g_n⟩ / ``unit`` in the
+            first round, and the part of the positive role in it; they nearly cancel against what is computed for each
+            query. float16 ``along`` (rounds, n, r): ⟨V_k, g_n⟩ / ``unit`` in every round; ``mean_along`` (n, r): its
+            mean; ``positive_along`` (n, r): the part of the positive role in the mean
+        unit: the unit of the tables of ⟨V_k, g_n⟩
     """
 
     head: Head
@@ -118,15 +121,15 @@ class TraceTables:
     def build(
         cls, folder: Path, objective: Objective, head: Head, removal: str, seed: int = 0, progress: Progress = silent
     ) -> TraceTables:
-        """Compute and keep the tables; complete on disk, or not there.
+        """Compute the tables and write them to disk, completely or not at all.
 
         Args:
-            folder: theirs alone
+            folder: to write them to; what it holds is replaced
             objective: J with its anchor and any damping
             head: at θ̂
             removal: "exact" or "first_order"
-            seed: of the inverse's random start
-            progress: called with each step's name
+            seed: of the random start of the inverse
+            progress: called with the name of each step
 
         Returns:
             the tables, memory-mapped
@@ -150,7 +153,7 @@ class TraceTables:
 
     @classmethod
     def open(cls, folder: Path, objective: Objective, head: Head, removal: str) -> TraceTables:
-        """The tables that :meth:`build` left.
+        """Open the tables that :meth:`build` has written.
 
         Raises:
             FileNotFoundError: if there are none
@@ -163,7 +166,7 @@ class TraceTables:
         return cls(head, objective, removal, inverse, state["order"], sizes, arrays, unit)
 
     def values(self, gradients: OuterProducts, progress: Progress = silent) -> TracedQueries:
-        """What removing each pair does to each of K queries' targets, from one pass over the pairs.
+        """The effect of removing each pair on the targets of K queries, from one pass over the pairs.
 
         Args:
             gradients: of the targets at θ̂
@@ -205,24 +208,25 @@ class TraceTables:
         return TracedQueries(self, along, place, base, value[:, place])
 
     def _weights(self, along: Tensor) -> tuple[Tensor, Tensor]:
-        """What ⟨V_k, g_n⟩ is multiplied with for 1/β's and for H⁻¹'s part in the V_k's span, (K, r) each."""
+        """The factors of ⟨V_k, g_n⟩ for the parts of 1/β and of H⁻¹ in the span of the V_k, (K, r) each."""
         base = along / self.inverse.rest
         return base * self.unit, (base + along * self.inverse.corrections) * self.unit
 
-    def _float(self, name: str, rows: slice | tuple) -> Tensor:
+    def _float(self, name: str, rows: Any) -> Tensor:
+        """Some rows of an array, in any form of numpy's indexing, as float32."""
         return torch.from_numpy(self.arrays[name][rows]).float()
 
 
 @dataclass(frozen=True)
 class TracedQueries:
-    """What one pass found for K queries.
+    """The results of one pass for K queries.
 
     Attributes:
-        tables: that were passed over
+        tables: the pass was over
         along: (K, r), ⟨g, V_k⟩
-        place: int64 (N,), where each pair stands in the tables
-        base: (2, K, n), ⟨g, ∇pos_n⟩ and ⟨g, ∇negative_n⟩ in the first round's batches
-        value: (K, N), predicted change of each query's target if the pair were removed, nats
+        place: int64 (N,), the row of each pair in the tables
+        base: (2, K, n), ⟨g, ∇pos_n⟩ and ⟨g, ∇negative_n⟩ in the batches of the first round
+        value: (K, N), predicted change of the target of each query if the pair were removed, nats
     """
 
     tables: TraceTables
@@ -232,7 +236,7 @@ class TracedQueries:
     value: Tensor
 
     def effects(self, query: int, pairs: Tensor) -> Effects:
-        """The values of some pairs (int64, (k,)) by role and by round."""
+        """The values of the pairs (int64, (k,)) for one of the queries, by role and by round."""
         tables, inverse = self.tables, self.tables.inverse
         rows, count = self.place[pairs].numpy(), tables.objective.divisor
         base_weights, weights = (part[query] for part in tables._weights(self.along))
@@ -244,7 +248,7 @@ class TracedQueries:
 
 
 def _alike(sizes: list[int]) -> list[range]:
-    """Neighbouring batches of one size, few of which fill the processor's cache: one call computes all of them."""
+    """Groups of neighbouring batches of the same size that together fit into the cache and are computed in one call."""
     groups: list[range] = []
     for number, size in enumerate(sizes):
         last = groups[-1] if groups else range(0)
@@ -255,21 +259,48 @@ def _alike(sizes: list[int]) -> list[range]:
     return groups
 
 
+_STARTING = threading.Lock()
+"""Held while a pass changes the number of threads that the process computes with."""
+
+
 def _on_threads(work: Callable[[int], None], count: int, progress: Progress) -> None:
-    """Batches are small: several threads, each on batches of its own, are faster than several on the same."""
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for done, _ in enumerate(pool.map(work, range(count))):
-                progress("Trace", done + 1, count)
-    finally:
-        torch.set_num_threads(threads)  # the workers' choice reaches the process's own BLAS
+    """Do the parts 0, ..., count − 1 of the work on several threads.
+
+    Batches are small: several threads with batches of their own are faster than several threads on the same batch.
+    """
+    with _single_threads() as pool:
+        for done, _ in enumerate(pool.map(work, range(count))):
+            progress("Trace", done + 1, count)
+
+
+def _single_threads() -> ThreadPoolExecutor:
+    """As many threads as torch computes with, each of which computes alone.
+
+    ``torch.set_num_threads`` holds for the calling thread and for every thread that has not computed yet. Once the
+    pool has started, the number is therefore put back, and no other pass starts before: it would take the 1 for the
+    number of the process.
+    """
+    with _STARTING, ThreadPoolExecutor(1) as fresh:  # a fresh thread has the number of the process
+        count = fresh.submit(torch.get_num_threads).result()
+        started = threading.Barrier(count + 1)
+
+        def compute_alone() -> None:
+            torch.get_num_threads()  # the first question overwrites what was set before it
+            torch.set_num_threads(1)
+            started.wait()
+
+        pool = ThreadPoolExecutor(count, initializer=compute_alone)
+        for _ in range(count):
+            pool.submit(bool)
+        started.wait()
+        fresh.submit(torch.set_num_threads, count).result()
+    return pool
 
 
 def _write_tables(
     folder: Path, objective: Objective, head: Head, inverse: LowRankInverse, removal: str, progress: Progress
 ) -> float:
-    """Write all of :class:`TraceTables`' arrays; returns the unit of ``along``."""
+    """Write all arrays of :class:`TraceTables`; returns the unit of ``along``."""
     sizes = [len(index) for index in objective.rounds[0]]
     pairs, rounds, rank = sum(sizes), len(objective.rounds), len(inverse.vectors)
     dims = head.image_weight.shape, head.text_weight.shape

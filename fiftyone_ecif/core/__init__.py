@@ -2,9 +2,9 @@
 
 from fiftyone_ecif.core.conjugate_gradients import Solution, conjugate_gradients, largest_eigenvalue
 from fiftyone_ecif.core.fit import Fit, fit_to_rest
-from fiftyone_ecif.core.group_removal import PreparedRemovals, RemovalForecast, removal_gradients, removal_step
+from fiftyone_ecif.core.group_removal import removal_gradients, removal_step
 from fiftyone_ecif.core.head import Head
-from fiftyone_ecif.core.influence import influence, self_influence, self_influence_by_probes
+from fiftyone_ecif.core.influence import influence, self_influence, self_influence_by_probes, self_influence_scale
 from fiftyone_ecif.core.kronecker import KroneckerCurvature, kronecker_curvature
 from fiftyone_ecif.core.losses import LOSSES, ClipLoss, ContrastiveLoss, Roles, SigLipLoss
 from fiftyone_ecif.core.low_rank import LowRankInverse, low_rank_inverse
@@ -26,9 +26,7 @@ __all__ = [
     "LowRankInverse",
     "Objective",
     "Pairs",
-    "PreparedRemovals",
     "Progress",
-    "RemovalForecast",
     "Roles",
     "Scope",
     "SigLipLoss",
@@ -48,5 +46,6 @@ __all__ = [
     "removal_step",
     "self_influence",
     "self_influence_by_probes",
+    "self_influence_scale",
     "silent",
 ]

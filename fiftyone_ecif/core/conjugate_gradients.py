@@ -1,14 +1,27 @@
-"""Preconditioned conjugate gradients on the Gauss-Newton system (ECIF.md §5)."""
+"""Preconditioned conjugate gradients on the Gauss-Newton system, and its largest eigenvalue (ECIF.md §5).
+
+The iteration is written out because no library's takes several right-hand sides on a torch device, refuses negative
+curvature, and reports progress so that a run can be cancelled.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Progress, silent
+from fiftyone_ecif.core.workers import Progress, silent
+
+EIGENVALUE_TOLERANCE = 1e-2
+"""Residual over eigenvalue at which Lanczos stops; the error of the eigenvalue is about the square of that."""
+
+LANCZOS_VECTORS, LANCZOS_RESTARTS = 6, 10
+"""Vectors that Lanczos keeps before it restarts, few since those of a deep scope are as large as the model, and how
+often it restarts; 4 products each."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +31,7 @@ class Solution:
     Attributes:
         vectors: (K, P) solutions s of H s = b
         iterations: products with H that were spent
-        relative_residual: the largest ‖H s − b‖ / ‖b‖ among the K systems
+        relative_residual: the largest ‖H s − b‖ / ‖b‖ among the K systems; 0 by definition where b is zero
         converged: whether that residual is within the tolerance asked for
     """
 
@@ -39,10 +52,13 @@ def conjugate_gradients(
 ) -> Solution:
     """Solve H s = b for K right-hand sides together.
 
+    Each system stops by itself, at the tolerance or where the preconditioner or the curvature gives it no direction
+    to go on in, so that its solution is the one it would have alone.
+
     Args:
-        product: H applied to (K, P)
+        product: H applied to (K, P), or to fewer vectors once some systems have stopped
         targets: b, (K, P)
-        preconditioner: an approximate H⁻¹ applied to (K, P)
+        preconditioner: an approximate H⁻¹, applied likewise
         tolerance: relative residual at which to stop
         max_iterations: products with H at most
         progress: called per iteration
@@ -52,58 +68,104 @@ def conjugate_gradients(
         a :class:`Solution`; not converging is reported there, not raised
 
     Raises:
-        ValueError: if H shows negative curvature or a right-hand side is not finite
+        ValueError: if H or the preconditioner is not positive definite, or a right-hand side is not finite
     """
     if not targets.isfinite().all():
         raise ValueError(
             "The gradient to solve for is not finite: look for NaN or huge numbers in features, weights or logit scale."
         )
-    norms = targets.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(targets.dtype).tiny)
-    solution, residual = torch.zeros_like(targets), targets.clone()
+    # Systems are solved for unit vectors, whose products neither overflow nor vanish however small b is.
+    tiny = torch.finfo(targets.dtype).tiny
+    largest = targets.abs().amax(-1, keepdim=True)
+    residual = targets / largest.clamp_min(tiny)
+    norms = residual.norm(dim=-1, keepdim=True)
+    residual /= norms.clamp_min(tiny)
+    relative = residual.norm(dim=-1)
+    solutions = torch.zeros_like(targets)
+    running = (relative > tolerance).nonzero().squeeze(1)
+    residual, rho = residual[running], torch.ones_like(norms[running])
+    solution, direction = torch.zeros_like(residual), torch.zeros_like(residual)
     iterations = 0
-    direction = torch.zeros_like(targets)
-    rho = torch.ones_like(norms)
-    relative = (residual.norm(dim=-1, keepdim=True) / norms).max().item()
-    while relative > tolerance and iterations < max_iterations:
+    while len(running) and iterations < max_iterations:
         progress(step, iterations, max_iterations)
         preconditioned = preconditioner(residual)
-        rho_next = (residual * preconditioned).sum(-1, keepdim=True)
+        rho_next = _positive((residual * preconditioned).sum(-1, keepdim=True), "The preconditioner")
         direction = preconditioned + rho_next / rho * direction  # the first direction is zero
         rho = rho_next
         curved = product(direction)
-        curvature = (direction * curved).sum(-1, keepdim=True)
-        if (curvature < 0).any():
-            raise ValueError(
-                "Conjugate gradients met negative curvature: the matrix is not positive definite. "
-                "Raise the anchor or the damping, and check the features for NaN."
-            )
-        # A system that is already solved has no direction left; it stays where it is.
-        alpha = torch.where(curvature > 0, rho / curvature.clamp_min(torch.finfo(targets.dtype).tiny), 0.0)
-        solution += alpha * direction
-        residual -= alpha * curved
+        curvature = _positive(
+            (direction * curved).sum(-1, keepdim=True), "Conjugate gradients met negative curvature: the matrix"
+        )
         iterations += 1
-        relative = (residual.norm(dim=-1, keepdim=True) / norms).max().item()
+        length = torch.where(curvature > 0, rho / curvature, 0.0)
+        solution += length * direction
+        residual -= length * curved
+        relative[running] = residual.norm(dim=-1)
+        going = (relative[running] > tolerance) & (length[:, 0] > 0)
+        if not going.all():
+            solutions[running[~going]] = solution[~going]
+            running, solution, residual, direction, rho = (
+                part[going] for part in (running, solution, residual, direction, rho)
+            )
+    solutions[running] = solution
     progress(step, max_iterations, max_iterations)
-    return Solution(solution, iterations, relative, relative <= tolerance)
+    worst = relative.max().item()
+    return Solution(solutions.mul_(norms * largest), iterations, worst, worst <= tolerance)
 
 
-def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, iterations: int = 20) -> float:
-    """The largest eigenvalue of a positive semi-definite matrix by power iteration, from below.
+def _positive(squares: Tensor, name: str) -> Tensor:
+    """The squared norms (K, 1) of vectors under a matrix.
+
+    Raises:
+        ValueError: if one is negative or NaN
+    """
+    if not (squares >= 0).all():
+        raise ValueError(
+            f"{name} is not positive definite. Raise the anchor or the damping, and check the features for NaN."
+        )
+    return squares
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> float:
+    """The largest eigenvalue of a positive semi-definite matrix by restarted Lanczos (scipy's ``eigsh``), from below.
+
+    Some 7 to 12 products bring it to within a tenth of a per cent on the spectra met here, where 20 of a power
+    iteration left it up to a few per cent too low. The host holds about ten vectors of the matrix's size meanwhile.
 
     Args:
         product: the matrix applied to (1, P)
-        start: (1, P), any vector
-        iterations: products to spend
+        start: (1, P), any vector that is not zero; nothing else is drawn
 
     Returns:
-        the estimate; within a few per cent after 20 products on the spectra met here
+        the eigenvalue, 0 for the zero matrix; where Lanczos does not settle, since rounding is all that curves, the
+        largest factor by which the matrix stretched a vector
+
+    Raises:
+        ValueError: if a product is not finite
     """
-    vector = start / start.norm()
-    size = 0.0
-    for _ in range(iterations):
-        image = product(vector)
-        size = image.norm().item()
-        if size == 0.0:
-            break
-        vector = image / size
-    return size
+    stretched = 0.0
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        nonlocal stretched
+        image = product(torch.from_numpy(vector.reshape(1, -1).copy()).to(start))[0].cpu().numpy()
+        if not np.isfinite(image).all():
+            raise ValueError(
+                "The curvature is not finite: look for NaN or huge numbers in features, weights or logit scale."
+            )
+        stretched = max(stretched, float(np.linalg.norm(image) / np.linalg.norm(vector)))
+        return image
+
+    vector = start[0].cpu().numpy()
+    image = multiply(vector)
+    if len(vector) == 1 or not image.any():
+        return stretched
+    operator = LinearOperator((len(vector), len(vector)), matvec=multiply, dtype=vector.dtype)
+    kept = min(LANCZOS_VECTORS, len(vector))
+    try:
+        found = eigsh(
+            operator, 1, which="LA", v0=image, ncv=kept, tol=EIGENVALUE_TOLERANCE, maxiter=LANCZOS_RESTARTS,
+            return_eigenvectors=False,
+        )  # fmt: skip
+    except ArpackNoConvergence:
+        return stretched
+    return float(found[0])

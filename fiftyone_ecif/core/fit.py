@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fiftyone_ecif.core.conjugate_gradients import conjugate_gradients
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Head(Scope):
         """Vectors (..., P) as (..., D, F_image), (..., D, F_text), (...,) and (...,) or None."""
         lead = vectors.shape[:-1]
         n_image, n_text = self.image_weight.numel(), self.text_weight.numel()
-        image, text, scalars = vectors.split([n_image, n_text, vectors.shape[-1] - n_image - n_text], dim=-1)
+        image, text, scalars = torch.split(vectors, [n_image, n_text, vectors.shape[-1] - n_image - n_text], dim=-1)
         bias = scalars[..., 1] if self.logit_bias is not None else None
         return (
             image.reshape(*lead, *self.image_weight.shape),

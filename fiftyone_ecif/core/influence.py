@@ -1,4 +1,8 @@
-"""Per-pair scores from one tangent per target, and self-influence (ECIF.md §3, §4, §6)."""
+"""Per-pair scores from one tangent per target, and self-influence (ECIF.md §3, §4, §6).
+
+Self-influence takes the exact gradient of every pair and an approximate inverse, EK-FAC, whose quadratic form needs no
+solve. :func:`self_influence_scale` measures on a sample of pairs how far that form lies from the solved one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.core.conjugate_gradients import conjugate_gradients
+from fiftyone_ecif.core.group_removal import removal_gradients
 from fiftyone_ecif.core.losses import Roles
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.rows import role_derivatives
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
+from fiftyone_ecif.core.workers import Progress, silent
+
+SOLVED_TOGETHER = 8
+"""Pairs whose gradients are held, and solved for, together."""
 
 
 def influence(
@@ -55,10 +65,13 @@ def self_influence(
 ) -> Tensor:
     """self_n = (1/N) g_nᵀ H⁻¹ g_n, g_n = ∇(pos_n + negx_n), in the first round's batches  (ECIF.md §6).
 
+    Every g_n is exact; the inverse is that of ``quadratic``.
+
     Args:
         objective: the pairs, their partitions and loss
         scope: at θ̂
-        quadratic: gᵀ H⁻¹ g of the gradients behind C cotangents of a batch, (C,); see ``KroneckerCurvature.quadratic``
+        quadratic: gᵀ H⁻¹ g of the gradients behind C cotangents of a batch, (C,); ``KroneckerCurvature.quadratic``
+            takes the EK-FAC inverse
         chunk: pairs whose gradients are held together
         progress: called per batch
 
@@ -70,12 +83,49 @@ def self_influence(
     for done, index in enumerate(batches):
         batch = scope.linearize(*objective.pairs.gather(index))
         similarity = batch.similarity()
-        for members in torch.arange(len(index), device=similarity.device).split(chunk):
-            cotangents = objective.loss.deletion_cotangents(similarity, members)
+        for members in torch.split(torch.eye(len(index), dtype=torch.bool), chunk):
+            cotangents = objective.loss.deletion_cotangents(similarity, members.to(similarity.device))
             own = quadratic(batch, batch.cotangent(cotangents))
-            result[index[members.cpu()]] = own.to(result.device) / objective.divisor
+            result[index[members.any(0)]] = own.to(result.device) / objective.divisor
         progress("Self-influence", done + 1, len(batches))
     return result
+
+
+def self_influence_scale(
+    objective: Objective,
+    scope: Scope,
+    self_influences: Tensor,
+    rows: Tensor,
+    tolerance: float = 1e-2,
+    progress: Progress = silent,
+) -> Tensor:
+    """By what factor self-influence under an approximate inverse differs from the solved one  (ECIF.md §6).
+
+    Args:
+        objective: J, with the proximal term and any damping of the self-influences
+        scope: at θ̂
+        self_influences: (N,), of :func:`self_influence`, in nats
+        rows: int64 (M,), the pairs to measure
+        tolerance: of the solver
+        progress: called per few pairs
+
+    Returns:
+        (M,), the given self_n over (1/N) g_nᵀ H⁻¹ g_n by conjugate gradients: 1 is right, above 1 too large; NaN for
+        pairs without a gradient
+    """
+    first = replace(objective, rounds=objective.rounds[:1])
+    groups = torch.zeros(len(rows), len(objective.pairs), dtype=torch.bool)
+    groups[torch.arange(len(rows)), rows.cpu()] = True
+    solved: list[Tensor] = []
+    for members in torch.split(groups, SOLVED_TOGETHER):
+        progress("Self-influence, solved", len(solved), len(rows))
+        gradients = removal_gradients(first, scope, members)  # g_n / N
+        solution = conjugate_gradients(
+            lambda directions: objective.gauss_newton_product(scope, directions), gradients, torch.clone, tolerance
+        )
+        solved += (objective.divisor * (gradients * solution.vectors).sum(-1)).cpu()
+    progress("Self-influence, solved", len(rows), len(rows))
+    return self_influences.cpu()[rows.cpu()] / torch.stack(solved)
 
 
 def self_influence_by_probes(
@@ -88,8 +138,9 @@ def self_influence_by_probes(
 ) -> Tensor:
     """Estimate self_n as (1/N) times the mean of ⟨H^(-1/2) z, g_n⟩² over normal probes z  (ECIF.md §6).
 
-    One tangent per probe and batch in place of one gradient per pair: for scopes whose gradients are too long to hold.
-    The estimate has no bias, and the relative standard error √(2 / probes): a quarter for 32.
+    It takes one tangent per probe and batch in place of one gradient per pair, for scopes whose gradients are too long
+    to hold. As an estimate of :func:`self_influence` under the same inverse it has no bias, and the relative standard
+    error √(2 / probes): a quarter for 32.
 
     Args:
         objective: the pairs, their partitions and loss; the first round's batches are used

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.rows import sampled_cotangent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,11 @@ class KroneckerCurvature:
             mask[layer.position : layer.position + layer.eigenvalues.numel()] = False
         return mask
 
-    @property
-    def trace(self) -> float:
-        """tr(Gauss-Newton), without damping."""
-        return sum(layer.eigenvalues.sum().item() for layer in self.layers) + self.diagonal.sum().item()
-
     @staticmethod
     def _block(layer: LayerFactors, vectors: Tensor) -> Tensor:
         rows, columns = layer.eigenvalues.shape
         part = vectors.narrow(-1, layer.position, rows * columns)
-        return part.unflatten(-1, (rows, columns))
+        return torch.unflatten(part, -1, (rows, columns))
 
 
 def kronecker_curvature(

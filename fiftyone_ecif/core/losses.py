@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fiftyone_ecif.core.softmax_rows import (
+    complement,
+    hard_negatives,
+    log_complement,
+    own_cells,
+    own_loss,
+    take_out_own,
+)
 
 
 class Roles(NamedTuple):
@@ -107,108 +117,101 @@ class ContrastiveLoss(ABC):
         """Like :meth:`add_row_derivatives`, all rows together."""
 
     @abstractmethod
-    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
-        """∂(pos_n + negx_n)/∂S for the pairs n in ``index`` (C,), shape (C, B, B)."""
+    def deletion_cotangents(self, similarity: Tensor, groups: Tensor) -> Tensor:
+        """∂(pos_E + negx_E)/∂S of groups E, bool (G, B), each deleted as a whole: (G, B, B) (ECIF.md §2, §7)."""
 
 
 class ClipLoss(ContrastiveLoss):
     """open_clip's ClipLoss: ½ Σ_n [−log P_nn − log Q_nn], P and Q the softmax over rows and columns of S."""
 
     def half_loss(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
-        at, own = _own_entries(similarity, first)
-        return 0.5 * (similarity.logsumexp(dim).sum() - similarity[at, own].sum())
+        return 0.5 * own_loss(similarity if dim == 1 else similarity.T, first).sum()
 
     def half_cotangent(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
-        # ½ (P − I)
-        at, own = _own_entries(similarity, first)
+        # ½ (P − I). A row sums to zero, and P_nn − 1 is taken from the rest of its row.
         result = 0.5 * similarity.softmax(dim)
-        result[at, own] -= 0.5
+        own = own_cells(result, first)
+        own.zero_()
+        own.copy_(-result.sum(dim))
         return result
 
     def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
-        # ½ P∘(Ṡ − m 1ᵀ),  m_i = Σ_j P_ij Ṡ_ij;  with Q and c_j = Σ_i Q_ij Ṡ_ij along columns
-        probability = similarity.softmax(dim)
-        weighted = probability * tangents
-        return 0.5 * (weighted - probability * weighted.sum(dim - 2, keepdim=True))
+        # ½ P∘(Ṡ − m 1ᵀ),  m_i = Σ_j P_ij Ṡ_ij;  with Q and c_j = Σ_i Q_ij Ṡ_ij along columns. In the cell t that holds
+        # most of its row, P_it (Ṡ_it − m_i) = P_it [(1 − P_it) Ṡ_it − Σ_{j≠t} P_ij Ṡ_ij], which does not cancel.
+        others = similarity.softmax(dim)
+        share, top = others.max(dim, keepdim=True)
+        others.scatter_(dim, top, 0.0)
+        weighted = others * tangents
+        rest = weighted.sum(dim - 2, keepdim=True)
+        index = top.expand_as(rest)
+        at_top = tangents.gather(dim - 2, index)
+        result = weighted.addcmul_(others, rest + share * at_top, value=-1.0)
+        result.scatter_(dim - 2, index, share * (others.sum(dim, keepdim=True) * at_top - rest))
+        return result.mul_(0.5)
 
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
         # A row's curvature P_i∘(δ − P_i) is the covariance of (one-hot − P_i); rows and columns are drawn apart.
         probability = similarity.softmax(1)
         choice = torch.multinomial(probability, samples, replacement=True, generator=generator)
-        return (F.one_hot(choice.T, probability.shape[1]).to(probability) - probability) * 0.5**0.5
+        drawn = complement(probability).gather(1, choice)
+        result = (-probability).repeat(samples, 1, 1).scatter_(2, choice.T[..., None], drawn.T[..., None])
+        return result.mul_(_ROOT_OF_HALF)
 
     def roles(self, similarity: Tensor) -> Roles:
-        rows, columns = _SoftmaxSide(similarity), _SoftmaxSide(similarity.T)
-        return Roles(*(0.5 * (row + column) for row, column in zip(rows.values(), columns.values(), strict=True)))
+        rows, columns = self._row_roles(similarity), self._row_roles(similarity.T)
+        return Roles(*(0.5 * (row + column) for row, column in zip(rows, columns, strict=True)))
+
+    @staticmethod
+    def _row_roles(similarity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """−log P_nn, Σ_{i≠n} P_in and −Σ_{i≠n} log(1 − P_in), (B,) each."""
+        first_order = _off_diagonal(similarity.softmax(1)).sum(0)
+        return own_loss(similarity), first_order, -_off_diagonal(log_complement(similarity)).sum(0)
 
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
-        at, own = _own_entries(similarity, first)
-        probability = similarity.softmax(1)
-        m = torch.einsum("ij,kij->ki", probability, tangents)  # m_i = Σ_j P_ij Ṡ_ij
-        total.positive[:, own] += 0.5 * (m - tangents[:, at, own])
-        # A pair is no negative of itself: n = i drops out of the sums over i below.
-        probability[at, own] = 0.0
-        change = (tangents - m[..., None]).mul_(probability)  # P_in (Ṡ_in − m_i)
+        # A pair is no negative of itself: with P_ii taken out, n = i drops out of the sums over i.
+        rivals, own = similarity.softmax(1), own_cells(tangents, first)
+        own_share, left = take_out_own(rivals, first)
+        rivals_mean = torch.einsum("ij,kij->ki", rivals, tangents)  # Σ_{j≠i} P_ij Ṡ_ij
+        # m_n − Ṡ_nn = Σ_{j≠n} P_nj Ṡ_nj − (1 − P_nn) Ṡ_nn, which does not cancel where P_nn is nearly 1
+        total.positive[:, first : first + len(rivals)].add_(rivals_mean - left * own, alpha=0.5)
+        m = rivals_mean + own_share * own  # m_i = Σ_j P_ij Ṡ_ij
+        change = (tangents - m[..., None]).mul_(rivals)  # P_in (Ṡ_in − m_i)
+        hard = hard_negatives(similarity, rivals, own_share)
+        if hard is not None:
+            # P_in (Ṡ_in − m_i) / (1 − P_in) = P_in (Ṡ_in − mean of Ṡ_i over the row without n)
+            rest_mean = torch.einsum("rj,krj->kr", hard.rest, tangents[:, hard.row])
+            of_hard = hard.share * (tangents[:, hard.row, hard.column] - rest_mean)
+            change[:, hard.row, hard.column] = hard.left * of_hard
         total.negative_first_order.add_(change.sum(-2), alpha=0.5)
-        # Deleting candidate n from row i divides by 1 − P_in. A row has one entry with P_in > ½ at most, and it alone
-        # is computed from the row without it; everywhere else 1 − P_in ≥ ½ and nothing can cancel (ECIF.md §2).
-        hard = (probability.amax(1) > 0.5).nonzero().squeeze(1)
-        top = probability[hard].argmax(1)
-        largest = probability[hard, top]
-        exact = change.div_(probability.neg_().add_(1.0))
-        if len(hard):
-            # (Ṡ_in − m_i) / (1 − P_in) = Ṡ_in − (mean of Ṡ_i over the row without n)
-            rest = similarity[hard].scatter(1, top[:, None], -torch.inf).softmax(1)
-            rest_mean = torch.einsum("ij,kij->ki", rest, tangents[:, hard])
-            exact[:, hard, top] = largest * (tangents[:, hard, top] - rest_mean)
+        exact = change.div_(rivals.neg_().add_(1.0))
+        if hard is not None:
+            exact[:, hard.row, hard.column] = of_hard
         total.negative_exact.add_(exact.sum(-2), alpha=0.5)
 
-    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
-        rows = _SoftmaxSide(similarity).deletion_cotangents(index)
-        columns = _SoftmaxSide(similarity.T).deletion_cotangents(index)
+    def deletion_cotangents(self, similarity: Tensor, groups: Tensor) -> Tensor:
+        rows, columns = self._row_deletions(similarity, groups), self._row_deletions(similarity.T, groups)
         return 0.5 * (rows + columns.mT)
 
+    @staticmethod
+    def _row_deletions(similarity: Tensor, groups: Tensor) -> Tensor:
+        """∂/∂S of Σ_{n∈E} −log P_nn − Σ_{i∉E} log(1 − P_iE) with P_iE = Σ_{n∈E} P_in, (G, B, B).
 
-class _SoftmaxSide:
-    """One direction of the softmax loss, Σ_i −log P_ii with P the softmax over the rows of S.
-
-    Deleting candidate n from row i divides by 1 − P_in. Only a row's largest entry can have P_in > ½, so that entry
-    alone is computed from the row without it; everywhere else 1 − P_in ≥ ½ and nothing can cancel (ECIF.md §2).
-    """
-
-    def __init__(self, similarity: Tensor) -> None:
-        self.log_probability = similarity.log_softmax(1)
-        self.probability = self.log_probability.exp()
-        self.top = similarity.argmax(1, keepdim=True)
-        # Row i without its largest entry: its share of the row, and its own softmax P^(−top).
-        rest = similarity.scatter(1, self.top, -torch.inf)
-        self.log_rest = rest.logsumexp(1, keepdim=True) - similarity.logsumexp(1, keepdim=True)
-        self.rest_probability = rest.softmax(1).nan_to_num()  # a batch of one pair has nothing left
-
-    def log_complement(self) -> Tensor:
-        """log(1 − P_in), (B, B)."""
-        plain = torch.log1p(-self.probability.scatter(1, self.top, 0.0))
-        return plain.scatter(1, self.top, self.log_rest)
-
-    def values(self) -> tuple[Tensor, Tensor, Tensor]:
-        """−log P_nn, Σ_{i≠n} P_in and −Σ_{i≠n} log(1 − P_in), (B,) each."""
-        positive = -self.log_probability.diagonal()
-        first_order = _off_diagonal(self.probability).sum(0)
-        exact = -_off_diagonal(self.log_complement()).sum(0)
-        return positive, first_order, exact
-
-    def deletion_cotangents(self, index: Tensor) -> Tensor:
-        """∂/∂S of −log P_nn − Σ_{i≠n} log(1 − P_in), (C, B, B): rows i ≠ n are P_in (δ_jn − P^(−n)_ij)."""
-        count, size = len(index), len(self.probability)
-        own = F.one_hot(index, size).to(self.probability)  # (C, B): 1 at n
-        column = self.probability[:, index].T  # P_in, (C, B)
-        is_top = self.top.squeeze(1)[None, :] == index[:, None]  # (C, B): n is row i's largest
-        complement = torch.where(is_top, torch.ones_like(column), 1.0 - column)
-        without = self.probability / complement[:, :, None]
-        without = torch.where(is_top[:, :, None], self.rest_probability, without)
-        without = without * (1.0 - own)[:, None, :]
-        result = column[:, :, None] * (own[:, None, :] - without)
-        result[torch.arange(count, device=index.device), index] = self.probability[index] - own
+        Row n ∈ E is P_n less one-hot n; row i ∉ E is P_in in the columns of E and −P_ij P_iE / (1 − P_iE) elsewhere.
+        """
+        probability = similarity.softmax(1)
+        gone = groups.to(probability) @ probability.T  # P_iE, (G, B)
+        left = (~groups).to(probability) @ probability.T  # 1 − P_iE, summed over what is left
+        odds = gone / left.clamp_min(torch.finfo(left.dtype).tiny)
+        result = probability * -odds[..., None]
+        # What is left of a row may have vanished beside a hard negative in E: its softmax is taken anew.
+        group, row = ((left < 0.5) & ~groups).nonzero(as_tuple=True)
+        rest = similarity[row].masked_fill(groups[group], -torch.inf).softmax(1)
+        result[group, row] = -gone[group, row, None] * rest
+        group, member = groups.nonzero(as_tuple=True)
+        result[group, :, member] = probability.T[member]
+        rivals = _off_diagonal(probability)
+        result[group, member] = rivals[member]
+        result[group, member, member] = -rivals.sum(1)[member]
         return result
 
 
@@ -222,61 +225,51 @@ class SigLipLoss(ContrastiveLoss):
         return 0.5 * self._cells(similarity, first).sum()
 
     def half_cotangent(self, similarity: Tensor, dim: int, first: int = 0) -> Tensor:
-        at, own = _own_entries(similarity, first)
-        result = 0.5 * similarity.sigmoid()  # −z σ(−z S) is σ(S) off the diagonal and σ(S) − 1 on it
-        result[at, own] -= 0.5
+        result = 0.5 * similarity.sigmoid()  # −z σ(−z S) is σ(S) off the diagonal and −σ(−S) on it
+        own_cells(result, first).copy_(-0.5 * (-own_cells(similarity, first)).sigmoid())
         return result
 
     def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
-        probability = similarity.sigmoid()
-        return 0.5 * probability * (1.0 - probability) * tangents
+        return 0.5 * similarity.sigmoid() * (-similarity).sigmoid() * tangents
 
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:
         probability = similarity.sigmoid()[:, None].expand(-1, samples, -1)  # rows first: a row's draws are its own
-        return (torch.bernoulli(probability, generator=generator) - probability).transpose(0, 1) * 0.5**0.5
+        drawn = torch.bernoulli(probability, generator=generator).bool()
+        return torch.where(drawn, (-similarity).sigmoid()[:, None], -probability).transpose(0, 1) * _ROOT_OF_HALF
 
     @staticmethod
     def _cells(similarity: Tensor, first: int = 0) -> Tensor:
         """−log σ(z_ij S_ij)."""
-        at, own = _own_entries(similarity, first)
-        return F.softplus(similarity).index_put((at, own), F.softplus(-similarity[at, own]))
+        return -F.logsigmoid((-similarity).diagonal_scatter(own_cells(similarity, first), first))
 
     def roles(self, similarity: Tensor) -> Roles:
-        return self._roles(self._cells(similarity))
+        cells = self._cells(similarity)
+        rivals = _off_diagonal(cells)
+        negative = rivals.sum(-1) + rivals.sum(-2)
+        return Roles(own_cells(cells), negative, negative)
 
     def _add_row_derivatives(self, similarity: Tensor, tangents: Tensor, first: int, total: Roles) -> None:
-        at, own = _own_entries(similarity, first)
         cells = 2.0 * self.half_cotangent(similarity, 1, first) * tangents
-        total.positive[:, own] += 0.5 * cells[:, at, own]  # every cell is in a row of S and in one of Sᵀ
-        cells[:, at, own] = 0.0
+        own = own_cells(cells, first)
+        # Every cell is in a row of S and in one of Sᵀ.
+        total.positive[:, first : first + len(similarity)].add_(own, alpha=0.5)
+        own.zero_()
         negative = cells.sum(-2)
         total.negative_first_order.add_(negative)
         total.negative_exact.add_(negative)
 
-    def deletion_cotangents(self, similarity: Tensor, index: Tensor) -> Tensor:
-        own = F.one_hot(index, len(similarity)).bool()
-        cells = own[:, :, None] | own[:, None, :]
+    def deletion_cotangents(self, similarity: Tensor, groups: Tensor) -> Tensor:
+        cells = groups[:, :, None] | groups[:, None, :]
         return self.similarity_cotangent(similarity) * cells
-
-    @staticmethod
-    def _roles(cells: Tensor) -> Roles:
-        """Per-pair sums of a quantity that belongs to cells, (..., B, B)."""
-        off_diagonal = _off_diagonal(cells)
-        negative = off_diagonal.sum(-1) + off_diagonal.sum(-2)
-        return Roles(cells.diagonal(dim1=-2, dim2=-1), negative, negative)
 
 
 LOSSES: dict[str, ContrastiveLoss] = {"clip": ClipLoss(), "siglip": SigLipLoss()}
 
 
+_ROOT_OF_HALF = math.sqrt(0.5)
+
 _CACHED_CELLS = {True: 1 << 17, False: 1 << 26}
 """Cells of S that are worked on together, on a CPU and elsewhere."""
-
-
-def _own_entries(similarity: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Where rows (b, B) that begin at pair ``first`` hold their own pair's similarity: rows and columns."""
-    at = torch.arange(len(similarity), device=similarity.device)
-    return at, at + first
 
 
 def _off_diagonal(matrix: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.core.objective import Objective, Progress, silent
+from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.scope import Scope
+from fiftyone_ecif.core.workers import Progress, silent
 
 PROBES = 8
 """Gradients, drawn apart from those that the subspace grows from, that its quality is measured on."""

@@ -89,7 +89,9 @@ class Objective:
             for part in range(count)
         ]
 
-    def over_parts(self, function: Callable, *shared: Any, step: str = "", progress: Progress = silent) -> Iterator:
+    def over_parts(
+        self, function: Callable[..., Any], *shared: Any, step: str = "", progress: Progress = silent
+    ) -> Iterator[Any]:
         """``function(part, *shared, progress)`` of every part, by the workers."""
         return self.workers.map(function, self.parts, *shared, step=step, progress=progress)
 
@@ -141,7 +143,7 @@ class Objective:
 
         The matrix is that of the :attr:`curvature_sample`.
         """
-        products = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
+        products: list[Tensor] = list(self.curvature_sample.over_parts(_gauss_newton_product, scope, directions))
         return sum(products[1:], products[0]) + self.anchor * directions
 
     def _anchor_value(self, theta: Tensor) -> float:

@@ -60,5 +60,5 @@ class Subset:
 
 def embeddings_under(pairs: Pairs, scope: Scope, together: int = 4096) -> tuple[Tensor, Tensor]:
     """u_n and v_n of all pairs under a scope, (N, D) each; so many inputs are read together."""
-    parts = [scope.linearize(*pairs.gather(index)) for index in torch.arange(len(pairs)).split(together)]
+    parts = [scope.linearize(*pairs.gather(index)) for index in torch.split(torch.arange(len(pairs)), together)]
     return torch.cat([part.image for part in parts]), torch.cat([part.text for part in parts])

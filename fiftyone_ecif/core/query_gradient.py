@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fiftyone_ecif.core.head import Head
@@ -111,9 +112,11 @@ def query_gradient(
         target = scores[worst] - scores[best]
         cotangent[worst], cotangent[best] = 1.0, -1.0
     else:
-        among = scores.masked_fill(~right, -torch.inf)
-        target = scores.logsumexp(0) - among.logsumexp(0)
-        cotangent = scores.softmax(0) - among.softmax(0)
+        among, others = scores.masked_fill(~right, -torch.inf), scores.masked_fill(right, -torch.inf)
+        margin = among.logsumexp(0) - others.logsumexp(0)  # the logit of the right candidates' share
+        target = -F.logsigmoid(margin)
+        # The share of the wrong is not 1 less that of the right, which cancels where a query succeeds.
+        cotangent = (-margin).sigmoid() * (others.softmax(0).nan_to_num() - among.softmax(0))
     pulled = batch.cotangent(cotangent.reshape(1, len(image), len(text)))
     layers = batch.layer_statistics(pulled)
 

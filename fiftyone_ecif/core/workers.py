@@ -23,7 +23,12 @@ class Workers(Protocol):
     count: int
 
     def map(
-        self, function: Callable, parts: Sequence, *shared: Any, step: str = "", progress: Progress = silent
+        self,
+        function: Callable[..., Any],
+        parts: Sequence[Any],
+        *shared: Any,
+        step: str = "",
+        progress: Progress = silent,
     ) -> Iterator[Any]:
         """``function(part, *shared, progress)`` of each part, in the order of the parts.
 
@@ -43,7 +48,12 @@ class ThisProcess:
     count = 1
 
     def map(
-        self, function: Callable, parts: Sequence, *shared: Any, step: str = "", progress: Progress = silent
+        self,
+        function: Callable[..., Any],
+        parts: Sequence[Any],
+        *shared: Any,
+        step: str = "",
+        progress: Progress = silent,
     ) -> Iterator[Any]:
         """See :class:`Workers`; the function itself reports its progress."""
         for part in parts:

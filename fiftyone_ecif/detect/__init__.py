@@ -1,4 +1,4 @@
-"""Finding pairs whose text does not belong to their image."""
+"""The misalignment score from end to end: which pairs have a text that does not belong to their image."""
 
 from fiftyone_ecif.detect.captions import Misalignment, misalignment
 from fiftyone_ecif.detect.cross_fit import CrossFit, cross_fit, label_beliefs, plausible_pairings

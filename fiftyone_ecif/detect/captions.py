@@ -1,4 +1,4 @@
-"""The misalignment probability: kinds of evidence, calibrated against pairings that a model finds plausible."""
+"""The misalignment probability of captions: evidence, calibrated against pairings that a model finds plausible."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from fiftyone_ecif.detect.nearest_rows import nearest
 from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, neighbour_surprise, text_density
 
 EVIDENCE = ("head", "neighbours", "classifier")
-"""Kinds of evidence: a head that was not fitted on the pair, its nearest images, a classifier trained from nothing."""
+"""Kinds of evidence: a head that was not fitted on the pair, its nearest images, a classifier trained from scratch."""
 
 NEIGHBOURS = 30
-"""k of LEMoN's fixed setting (docs/detection.md)."""
+"""Nearest images that are looked at: k in the fixed setting of LEMoN (docs/detection.md)."""
 
 HEAD_WEIGHT = 2.0
-"""Weight of a held-out head's surprise against the neighbours', where the model has learnt nothing by heart."""
+"""Weight of the surprise of a held-out head relative to the neighbours, where the model has memorised nothing."""
 
 REPEATED_NEIGHBOUR_WEIGHT = 0.25
-"""Weight of the neighbours where texts repeat and nothing was learnt by heart: noise with a system misleads them."""
+"""Weight of the neighbours where texts repeat and nothing was memorised: systematic noise misleads them."""
 
 CLASSIFIER_WEIGHT = 3.0
-"""Weight of a classifier's surprise where the model has learnt everything by heart, its head included."""
+"""Weight of the surprise of a classifier where the model, including its head, has memorised everything."""
 
 LEAST_MEMORISED = 0.1
-"""Below it the classifier's word would weigh little, and is not worth its time."""
+"""Share of memorisation below which the classifier would weigh too little to be worth its time."""
 
 LEAST_SHARE = 0.6
-"""Share of the plausible pairings below which a score says nothing: such pairs are told apart by their order alone."""
+"""Share of the plausible pairings below which a score is no evidence: the order of such pairs is all that differs."""
 
 _TIE_BREAK = 1e-3
-"""Share of the probability that follows the rank alone, so that a calibrated plateau keeps its order."""
+"""Share of the probability that follows the rank alone, so that pairs on a calibrated plateau keep their order."""
 
 
 @dataclass(frozen=True)
 class Misalignment:
-    """What the evidence says.
+    """How likely each pair is misaligned, and the evidence for it.
 
     Attributes:
         probability: (N,), that the text does not belong to the image
         noise_rate: estimated share of misaligned pairs
-        evidence: (N,) by name, what the score is made of, in standard deviations; higher = more suspicious
+        evidence: (N,) by name, the parts of the score, in standard deviations; higher = more suspicious
     """
 
     probability: np.ndarray
@@ -63,42 +63,43 @@ def misalignment(
     memorised: float,
     trusted: Tensor,
 ) -> Misalignment:
-    """Probability that a pair's text does not belong to its image.
+    """Probability that the text of a pair does not belong to its image.
 
-    The evidence is the surprise of a head that was not fitted on the pair, and that of the pair's nearest images. The
-    head counts twice the neighbours, since neighbours mislead where the noise is systematic, and eight times where
-    texts repeat; but only as far as the towers have not learnt the pairs by heart, which no such head can mend: as far
-    as they have, neighbours count fully, and a classifier that is trained from nothing where texts repeat.
+    The evidence is the surprise of a head that was not fitted on the pair, and that of the nearest images. The head
+    has twice the weight of the neighbours, since neighbours mislead where the noise is systematic, and eight times
+    their weight where texts repeat. This holds as far as the towers have not memorised the pairs, since a head on
+    memorised features has in effect seen them: as far as they have, neighbours have their full weight, and where texts
+    repeat so does a classifier that is trained from scratch.
 
-    The same evidence is taken for pairings drawn from the head's own beliefs. With c their density and g that of the
-    pairs as they are, g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), whatever kind of noise
-    it is, and 1 − ρ is the largest share for which (1 − ρ) c fits under g (mixture proportion estimation: Blanchard et
-    al., JMLR 2010).
+    The same evidence is taken for pairings that are drawn from the beliefs of the head. Let c be the density of their
+    scores and g that of the given pairs. Then g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s)
+    for any kind of noise, and 1 − ρ is the largest share for which (1 − ρ) c stays below g (mixture proportion
+    estimation: Blanchard et al., JMLR 2010).
 
     Args:
         image: (N, D) unit vectors by the given head
         text: (N, D) likewise
         logit_scale: τ of the given head
         surprise: (N,), nats, of a head that was not fitted on the pair
-        plausible: int64 (N,), whose text that head would give image n
-        plausible_surprise: (N,), its surprise at image n with that text
-        memorised: 0 to 1, how much of a pair's surprise is owed to the model's having seen that very image
-        trusted: bool (N,), pairs known to be right: their probability is all but 0
+        plausible: int64 (N,), the pair whose text that head would give to image n
+        plausible_surprise: (N,), the surprise of the head at image n with that text
+        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
+        trusted: bool (N,), pairs known to be right: their probability is almost 0
 
     Returns:
-        a :class:`Misalignment`; with no evidence to go on (all texts alike, say) the probability is ½
+        a :class:`Misalignment`; without any evidence (all texts alike, say) the probability is ½
     """
     image, text = image.float().cpu(), text.float().cpu()
     near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
     repeated = RepeatedTexts.find(text)
-    learnt = repeated.expected(image) if repeated and memorised >= LEAST_MEMORISED else None
+    expected_texts = repeated.expected(image) if repeated and memorised >= LEAST_MEMORISED else None
 
     def gather(of_head: Tensor, partner: Tensor) -> Tensor:
         by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
         by_classifier = torch.zeros(len(image))
-        if repeated and learnt is not None:
-            by_classifier = repeated.surprise(learnt, text, partner, logit_scale)
-        # Among free captions how unlikely a text is says no more than that it is unlikely, as with the neighbours.
+        if repeated and expected_texts is not None:
+            by_classifier = repeated.surprise(expected_texts, text, partner, logit_scale)
+        # Among free captions it does not matter how unlikely a text is beyond some point, as with the neighbours.
         by_head = of_head.float() if repeated else -torch.log(torch.exp(-of_head.float()) + BACKGROUND)
         return torch.stack([by_head, by_neighbours, by_classifier])
 
@@ -118,9 +119,9 @@ def misalignment(
 
 
 def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, float]:
-    """p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), never falling in s, and ρ."""
+    """p(wrong | s) = 1 − (1 − ρ) c(s) / g(s), which does not fall with s, and ρ."""
     noise_rate = _noise_rate(score, plausible)
-    # Of pairs that surprise nobody, c and g differ by trifles, which a monotone fit would take for evidence.
+    # Where pairs are not surprising, c and g differ by chance only, which a monotone fit would take for evidence.
     least = np.quantile(plausible, LEAST_SHARE)
     values = np.maximum(np.concatenate([plausible, score]), least)
     is_observed = np.concatenate([np.zeros(len(plausible)), np.ones(len(score))])
@@ -132,7 +133,7 @@ def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _noise_rate(score: np.ndarray, plausible: np.ndarray) -> float:
-    """The smallest ρ with (1 − ρ)·(plausible pairings up to t) ≤ (pairs up to t), for all t that enough lie below."""
+    """The smallest ρ with (1 − ρ)·(plausible pairings up to t) ≤ (pairs up to t), for all t with enough below them."""
     thresholds = np.quantile(plausible, np.linspace(LEAST_SHARE, 1.0, 41))
     pairs_below = np.searchsorted(np.sort(score), thresholds, side="right") / len(score)
     plausible_below = np.searchsorted(np.sort(plausible), thresholds, side="right") / len(plausible)

@@ -1,4 +1,4 @@
-"""What a classifier of images into texts says, where the texts repeat: evidence that owes nothing to a model's head."""
+"""Evidence from a classifier of images into repeated texts, which does not depend on the head of a model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from fiftyone_ecif.core.text_kernel import likeness, surprise_at
 FOLDS = 5
 
 MOST_TEXTS = 200
-"""Distinct texts up to which they are taken for classes."""
+"""Largest number of distinct texts that are treated as classes."""
 
 LEAST_COVERED = 0.9
-"""Share of the pairs whose text must occur often enough to be learnt."""
+"""Share of the pairs whose text must occur often enough to be a class."""
 
 
 @dataclass(frozen=True)
 class RepeatedTexts:
-    """The C texts that occur often enough to be learnt as classes.
+    """The C texts that occur often enough to be classes.
 
     Attributes:
         text: (C, D) unit vectors
-        own: int64 (N,), which of them each pair has; −1 where its text is too rare
+        own: int64 (N,), the text of each pair among them; −1 where it is too rare
         share: (C,), how many of those pairs have it, in 0..1
     """
 
@@ -38,7 +38,7 @@ class RepeatedTexts:
     @classmethod
     def find(cls, text: Tensor) -> RepeatedTexts | None:
         """The repeated texts among (N, D) unit vectors, equal rows being one text; None where most texts are rare."""
-        # The same text may differ in its last digits, by the batch that it was projected in.
+        # The embeddings of one text may differ in their last digits, depending on the batch it was projected in.
         rounded = np.round(text.numpy(), 5)
         _, *found = np.unique(rounded, axis=0, return_index=True, return_inverse=True, return_counts=True)
         first, own, counts = (torch.from_numpy(part.reshape(-1)) for part in found)
@@ -53,19 +53,19 @@ class RepeatedTexts:
         return out_of_fold(image, self.own, len(self.text), seed)
 
     def surprise(self, expected: Tensor, text: Tensor, partner: Tensor, logit_scale: float) -> Tensor:
-        """How much less a classifier that has not seen the pair expects its text than texts are expected on the whole.
+        """How much less likely a text is to a classifier that has not seen the pair than it is for any image.
 
-        −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the repeated texts c, with p(c) their shares and
-        K(y, c) = exp(3τ (v·v_c − 1)), so that templates of one class are no rivals.
+        −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the repeated texts c, where p(c) are their shares and
+        K(y, c) = exp(3τ (v·v_c − 1)), so that texts from different templates of one class do not compete.
 
         Args:
             expected: (N, C), p_n(c)
             text: (N, D) unit vectors, all texts
-            partner: int64 (N,), whose text each image is paired with; its own for the pairs as they are
+            partner: int64 (N,), the pair whose text each image is scored with; n itself for the pairs as they are
             logit_scale: τ
 
         Returns:
-            (N,), nats, higher = more suspicious; 0 where the pair's own text is too rare
+            (N,), nats, higher = more suspicious; 0 where the text of the pair itself is too rare
         """
         same = likeness(text[partner], self.text, logit_scale)
         found = surprise_at((expected * same).sum(1) / (self.share * same).sum(1).clamp_min(1e-12))
@@ -75,7 +75,7 @@ class RepeatedTexts:
 def out_of_fold(image: Tensor, label: Tensor, classes: int, seed: int = 0) -> Tensor:
     """Probabilities of the labels by a logistic regression on images that was not trained on the pair.
 
-    As in confident learning (Northcutt et al., JAIR 2021).
+    This is the out-of-sample probability of confident learning (Northcutt et al., JAIR 2021).
 
     Args:
         image: (N, D) unit vectors
@@ -84,7 +84,7 @@ def out_of_fold(image: Tensor, label: Tensor, classes: int, seed: int = 0) -> Te
         seed: of the folds
 
     Returns:
-        (N, C); of pairs whose label is too rare to be learnt, or that have none, the labels' shares
+        (N, C); for pairs whose label is too rare, and for those without a label, the shares of the labels
     """
     counts = torch.bincount(label[label >= 0], minlength=classes)
     share = counts / counts.sum().clamp_min(1)

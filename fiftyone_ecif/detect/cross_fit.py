@@ -1,4 +1,4 @@
-"""How surprising each pair is to a head that was not fitted on it: the evidence that its text is not its image's."""
+"""How surprising each pair is to a head that was not fitted on it: evidence that the text does not fit the image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from fiftyone_ecif.attribution.objectives import FITTED, HELD_OUT, anchored, mean_loss
@@ -17,22 +18,25 @@ from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.text_kernel import LEAST_PROBABILITY, likeness, surprise_at
 
 BELIEVED = 0.5
-"""Share of a half that a head is fitted on: what surprises the given head least. The rest may be wrong."""
+"""Share of a fold that a head is fitted on: the pairs that surprise the given head least. The rest may be wrong."""
 
 LEAST_BELIEVED = 64
-"""Pairs that a head is fitted on where there are so many: with fewer, it errs more by what it never saw."""
+"""Pairs that a head is fitted on at least, where there are so many: with fewer it generalises too poorly."""
 
 FIT_TOLERANCE = 1e-2
-"""Gradient at the end of a fit over the one at its start; surprises no longer change visibly below it."""
+"""Norm of the gradient at which a fit ends, relative to its start. Below it, surprises no longer change visibly."""
 
 FIT_STEPS = 15
 
 CONFIDENCES = tuple(step / 10 for step in range(2, 21, 2))
-"""By how much the logits may be scaled where texts are drawn by a head's beliefs."""
+"""Factors by which the logits may be scaled when texts are drawn according to the beliefs of a head."""
 
 USUAL_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
-"""What it is for most heads, which are a little too sure of pairs that they were not fitted on, and for heads on towers
-that have learnt the pairs by heart (docs/detection.md)."""
+"""The factor for most heads, which are slightly overconfident on pairs that they were not fitted on, and the factor for
+heads on towers that have memorised the pairs (docs/detection.md)."""
+
+LEAST_SPREAD = 1e-6
+"""Standard deviation, in nats, below which surprises differ by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +44,28 @@ class CrossFit:
     """Two heads, and the surprise of each at the pairs that it was not fitted on.
 
     Attributes:
-        heads: two, each fitted on the believed pairs of one half
-        half: int64 (N,), the half that a pair is in; the other half's head was not fitted on it
-        surprise: float32 (N,), nats, by the head that was not fitted on the pair; see :func:`surprise`
-        memorised: 0 to 1, how little the given head's surprise survives a mild change of the image: one less the rank
-            correlation over pairs of the surprise by the image itself and by its views; 0 without views
+        heads: two, each fitted on the believed pairs of one fold
+        fold: int64 (N,), the fold that a pair is in; the head of the other fold was not fitted on the pair
+        surprise: float32 (N,), nats, of the head that was not fitted on the pair; see :func:`surprise`
+        memorised: 0 to 1, how little of the surprise of the given head survives a mild change of the image: 1 minus
+            the rank correlation, over pairs, of the surprise at the images with the surprise at their views; 0 without
+            views
     """
 
     heads: list[Head]
-    half: Tensor
+    fold: Tensor
     surprise: Tensor
     memorised: float
 
-    def judged(self, pairs: Pairs, device: str = "cpu") -> list[tuple[Subset, Head]]:
-        """The pairs of each half, with the head that was not fitted on them."""
-        parts = [Subset(pairs, (self.half == number).nonzero().squeeze(1)) for number in range(FOLDS)]
+    def held_out(self, pairs: Pairs, device: str = "cpu") -> list[tuple[Subset, Head]]:
+        """The pairs of each fold, with the head that was not fitted on them."""
+        parts = [Subset(pairs, (self.fold == number).nonzero().squeeze(1)) for number in range(FOLDS)]
         return [(part, head.to(device)) for part, head in zip(parts, reversed(self.heads), strict=True)]
 
 
 @dataclass(frozen=True)
 class PlausiblePairings:
-    """For each of N images a text that a head which was not fitted on its pair finds plausible.
+    """For each of N images, a text that a head which was not fitted on the pair finds plausible.
 
     Attributes:
         partner: int64 (N,), the pair of the same batch that has the text
@@ -81,55 +86,56 @@ def cross_fit(
     progress: Progress = silent,
     trusted: Tensor | None = None,
 ) -> CrossFit:
-    """Fit a head on each half of the pairs, without those that look wrong, and judge the other half by it.
+    """Fit a head on each fold of the pairs, without those that look wrong, and score the other fold with it.
 
     Args:
         pairs: the features of the N pairs
-        views: the same with each image's mean over mild views; they are judged where they are at hand
+        views: the same pairs, with the mean features over mild views of each image; they take the place of ``pairs``
+            wherever they are given
         head: the given weights θ0
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
         settings: batch size, anchor, rounds and seed are used
         device: where to compute
-        progress: called with each step's name
+        progress: called with the name of each step
         trusted: bool (N,), pairs known to be right, which a head is always fitted on
 
     Returns:
         a :class:`CrossFit`
     """
     given = head.to(device)
-    half = cross_fit_folds(len(pairs), settings.seed)
-    judged = views or pairs
-    members = [Subset(judged, (half == number).nonzero().squeeze(1)) for number in range(FOLDS)]
-    doubt = torch.zeros(len(pairs))
+    fold = cross_fit_folds(len(pairs), settings.seed)
+    scored = views or pairs
+    members = [Subset(scored, (fold == number).nonzero().squeeze(1)) for number in range(FOLDS)]
+    before = torch.zeros(len(pairs))  # the surprise of the given head
     heads: list[Head] = []
     for number, part in enumerate(members):
         progress("Cross-fit", number, FOLDS)
-        doubt[part.index] = mean_surprise(part, given, settings)
-        known = doubt[part.index]
+        before[part.index] = mean_surprise(part, given, settings)
+        suspicion = before[part.index]
         if trusted is not None:
-            known = known.masked_fill(trusted[part.index], -torch.inf)
-        heads.append(_fit_believed(part, known, given, loss, settings))
+            suspicion = suspicion.masked_fill(trusted[part.index], -torch.inf)
+        heads.append(_fit_believed(part, suspicion, given, loss, settings))
     memorised = 0.0
     if views:
         plain = torch.zeros(len(pairs))
         for part in members:
             plain[part.index] = mean_surprise(Subset(pairs, part.index), given, settings)
-        memorised = 1.0 - max(0.0, rank_correlation(plain, doubt))
-    fitted = CrossFit([part.to("cpu") for part in heads], half, torch.zeros(len(pairs)), memorised)
-    for part, other in fitted.judged(judged, device):
+        memorised = 1.0 - max(0.0, rank_correlation(plain, before))
+    fitted = CrossFit([part.to("cpu") for part in heads], fold, torch.zeros(len(pairs)), memorised)
+    for part, other in fitted.held_out(scored, device):
         fitted.surprise[part.index] = mean_surprise(part, other, settings)
     progress("Cross-fit", FOLDS, FOLDS)
     return fitted
 
 
 def plausible_pairings(pairs: Pairs, fitted: CrossFit, settings: Settings, device: str = "cpu") -> PlausiblePairings:
-    """Draw a text for each image by the beliefs of the head that was not fitted on its pair.
+    """Draw a text for each image according to the beliefs of the head that was not fitted on the pair.
 
-    The logits are first scaled as far as such a head may be believed: :data:`MEMORISED_CONFIDENCE` as far as the pairs
-    were learnt by heart, and :func:`_confidence` as far as they were not.
+    The logits are first scaled by how far such a head can be believed: by :data:`MEMORISED_CONFIDENCE` as far as the
+    towers have memorised the pairs, and by :func:`_confidence` as far as they have not.
 
     Args:
-        pairs: the features of the N pairs, as they were judged
+        pairs: the features of the N pairs, as they were scored
         fitted: by :func:`cross_fit`
         settings: batch size, rounds and seed are used
         device: where to compute
@@ -137,12 +143,12 @@ def plausible_pairings(pairs: Pairs, fitted: CrossFit, settings: Settings, devic
     Returns:
         :class:`PlausiblePairings`
     """
-    judges = fitted.judged(pairs, device)
+    held_out = fitted.held_out(pairs, device)
     memorised = fitted.memorised
-    confidence = _confidence(judges, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
+    confidence = _confidence(held_out, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
     generator = torch.Generator().manual_seed(settings.seed)
     partner, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
-    for part, head in judges:
+    for part, head in held_out:
         drawn, found[part.index] = _draw_plausible(part, head, confidence, settings, generator)
         partner[part.index] = part.index[drawn]
     return PlausiblePairings(partner, found)
@@ -152,7 +158,7 @@ def label_beliefs(pairs: Pairs, label: Tensor, fitted: CrossFit) -> Tensor:
     """p_n(c) = softmax over labels c of τ u_n·v_c, by the head that was not fitted on the pair.
 
     Args:
-        pairs: the features of the N pairs, as they were judged; pairs of one label have one text
+        pairs: the features of the N pairs, as they were scored; pairs of one label have one text
         label: int64 (N,), 0 to C − 1, each of some pair
         fitted: by :func:`cross_fit`
 
@@ -162,21 +168,23 @@ def label_beliefs(pairs: Pairs, label: Tensor, fitted: CrossFit) -> Tensor:
     classes = int(label.max()) + 1
     texts = Subset(pairs, torch.zeros(classes, dtype=torch.int64).scatter_(0, label, torch.arange(len(label))))
     result = torch.zeros(len(pairs), classes)
-    for part, head in fitted.judged(pairs):
+    for part, head in fitted.held_out(pairs):
         image, text = embeddings_under(part, head)[0], embeddings_under(texts, head)[1]
         result[part.index] = (head.logit_scale.exp() * image @ text.T).softmax(1)
     return result
 
 
 def surprise(batch: Linearization, partner: Tensor) -> Tensor:
-    """How much less a head expects each image's text than any text of the batch, synonyms counted together.
+    """How much less a head expects the text of each image than texts in general; texts that say the same count as one.
 
-    −log [Σ_j P_ij K_ij / mean_j K_ij], with P_i the softmax over the texts and K_ij = exp(3τ (v_i·v_j − 1)) the
-    likeness of text j to the image's. Captions that say the same in other words would else count as its rivals.
+    −log [Σ_j P_ij K_ij / mean_j K_ij], where P_i is the softmax over the texts of the batch and
+    K_ij = exp(3τ (v_i·v_j − 1)) is the likeness of text j to the text of image i. Without K, captions that say the same
+    in other words would count as its rivals.
 
     Args:
         batch: B pairs under a head
-        partner: int64 (B,), whose text each image is asked about; where that is another's, its own is left out
+        partner: int64 (B,), the pair whose text each image is scored with; where that is another pair, the text of the
+            image's own pair is left out
 
     Returns:
         (B,), nats, about 0 where the head knows nothing
@@ -192,7 +200,7 @@ def surprise(batch: Linearization, partner: Tensor) -> Tensor:
 
 
 def mean_surprise(pairs: Pairs, head: Head, settings: Settings) -> Tensor:
-    """:func:`surprise` at N pairs, mean over rounds, (N,)."""
+    """The mean of :func:`surprise` over rounds, at N pairs, (N,)."""
     total = torch.zeros(len(pairs))
     for batches in held_out_rounds(pairs, settings):
         for index in batches:
@@ -202,30 +210,31 @@ def mean_surprise(pairs: Pairs, head: Head, settings: Settings) -> Tensor:
 
 
 def held_out_rounds(pairs: Pairs, settings: Settings) -> list[list[Tensor]]:
-    """The partitions into batches that pairs are judged in."""
+    """The partitions into batches in which pairs are scored."""
     return partitions(len(pairs), min(settings.batch_size, len(pairs)), settings.rounds, settings.seed + HELD_OUT)
 
 
-def _fit_believed(pairs: Subset, doubt: Tensor, given: Head, loss: str, settings: Settings) -> Head:
-    """The given head fitted on the pairs of least doubt, in one round."""
+def _fit_believed(pairs: Subset, suspicion: Tensor, given: Head, loss: str, settings: Settings) -> Head:
+    """The given head, fitted in one round on the pairs of least suspicion."""
     count = min(len(pairs), max(LEAST_BELIEVED, round(BELIEVED * len(pairs))))
-    believed = Subset(pairs, doubt.topk(count, largest=False).indices.sort().values)
+    believed = Subset(pairs, suspicion.topk(count, largest=False).indices.sort().values)
     once = replace(settings, rounds=1)
     objective = anchored(mean_loss(believed, loss, once, FITTED), given, once)
-    # Kronecker factors would take longer to estimate than they save here.
+    # No preconditioner: Kronecker factors would take longer to estimate than they save here.
     fitted = fit_to_rest(objective, given, torch.clone, FIT_TOLERANCE, FIT_STEPS).scope
     return given.replace(fitted.vector())
 
 
-def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
-    """How sure a head may be of pairs that it was not fitted on: the likeliest a, or half-way to the usual one.
+def _confidence(held_out: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
+    """The factor a that the logits are scaled by, so that a head is as confident as it is right on held-out pairs.
 
-    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, with R_n(a) = exp(−:func:`surprise`) at logits
-    scaled by a: a share r of the texts might as well be any. Texts swapped for their like pass for doubt: it may be
-    more.
+    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, where R_n(a) = exp(−:func:`surprise`) at logits
+    scaled by a, and r is a share of pairs whose text might be any text. Wrong texts that resemble the right ones lower
+    the likeliest a although the head is right. The result is therefore at least the geometric mean of the likeliest a
+    and :data:`USUAL_CONFIDENCE`.
     """
-    ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in judges))
-    for part, head in judges:
+    ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in held_out))
+    for part, head in held_out:
         for index in held_out_rounds(part, settings)[0]:
             batch = head.linearize(*part.gather(index))
             similarity = batch.similarity()
@@ -242,7 +251,7 @@ def _confidence(judges: Sequence[tuple[Subset, Head]], settings: Settings) -> fl
 def _draw_plausible(
     pairs: Subset, head: Head, confidence: float, settings: Settings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """For each image a pair of its batch, drawn by the head's beliefs, and the surprise at the image with its text."""
+    """For each image a pair of its batch, drawn by the beliefs of the head, and the surprise at the image with it."""
     chosen, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
     for index in held_out_rounds(pairs, settings)[0]:
         batch = head.linearize(*pairs.gather(index))
@@ -254,7 +263,10 @@ def _draw_plausible(
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's correlation of two (N,); 1 where either is constant, since nothing then tells them apart."""
-    ranks = torch.stack([first, second]).argsort(1).argsort(1).double()
-    constant = min(first.std(), second.std()) < 1e-6
-    return 1.0 if constant else float(torch.corrcoef(ranks)[0, 1])
+    """Spearman's rank correlation of two (N,), with mean ranks for ties.
+
+    It is 1 where either is constant up to rounding: such surprises show no difference between the pairs.
+    """
+    if min(first.std(), second.std()) < LEAST_SPREAD:
+        return 1.0
+    return float(spearmanr(first.numpy(), second.numpy()).statistic)

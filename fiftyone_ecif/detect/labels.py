@@ -1,4 +1,9 @@
-"""The misalignment probability of labels: Bayes' rule with the noise's own habits, estimated without truth."""
+"""The misalignment probability of labels: Bayes' rule under a noise transition matrix that is estimated without truth.
+
+The estimate is a soft form of Dawid & Skene's. It is written here because libraries for crowdsourced labels
+(crowd-kit, for one) only take hard labels, whereas these annotators give a probability for every label, have a weight
+each, and some pairs are trusted. Where annotators give hard labels both forms agree, which a test shows.
+"""
 
 from __future__ import annotations
 
@@ -15,86 +20,99 @@ STARTING_RATE = 0.2
 """Share of wrong labels that the estimate of the noise starts from."""
 
 STARTING_WEIGHT, MOST_WEIGHT = 0.5, 4.0
-"""Weight of a judge's word that its estimate starts from, and the most that it can become."""
+"""Weight of an annotator that the estimate starts from, and the largest weight that it can find."""
 
 PASSES = 3
-"""Times that all is estimated: from the second on, neighbours vote with what they are believed to be."""
+"""How often everything is estimated. From the second pass on, neighbours vote with their estimated true labels."""
 
 ROUNDS, STEPS = 5, 5
-"""Of an estimate: rounds of the noise's steps and the weights' steps."""
+"""Rounds of an estimate, and steps per round for the transition matrix and for the weights."""
 
 FOLDS, FOLD_BACKGROUND = 5, 0.005
-"""Of the choice between noise with habits and without: parts left out in turn, and the share of a class that goes to
-all other labels alike where habits were seen in the other parts: less than where they are used."""
+"""Folds of the test for class-conditional noise, and the share of a class that goes to all other labels alike when the
+transition matrix is estimated from the other folds: it is smaller there than in use."""
 
 ESTIMATED_FROM, ESTIMATED_PER_CLASS = 5_000, 50
-"""Pairs that it is made from, at least and for each class, drawn at random, the trusted ones among them."""
+"""Pairs that the estimate is made from, in all and for each class, whichever is more. They are drawn at random, trusted
+pairs first."""
 
 CHUNK = 4096
 """Pairs whose neighbours vote together."""
 
 LEAST_BELIEF = 1e-6
-"""Added to each label's probability: nothing is impossible."""
+"""Added to the probability of each label, so that no label is impossible."""
 
 
 def label_misalignment(
     image: Tensor, label: Tensor, beliefs: Tensor, memorised: float, trusted: Tensor, seed: int = 0
 ) -> Misalignment:
-    """Probability that an image's label is wrong.
+    """Probability that the label of an image is wrong.
 
-    Three judges, none of whom has seen the pair's own label, believe in labels: a head that was not fitted on the
-    pair, the labels of the nearest images, and, where the model has learnt pairs by heart, a classifier that is
-    trained from nothing. They are pooled, p_n(c) ∝ Π_k p_nk(c)^{w_k}, and the probability is Bayes' rule under the
-    noise transition matrix T, the rate at which class c is labelled y:
+    Three annotators, none of which has seen the label of the pair itself, give a probability to every label: a head
+    that was not fitted on the pair, the labels of the nearest images, and, where the model has memorised pairs, a
+    classifier that is trained from scratch. They are pooled, p_n(c) ∝ Π_k p_nk(c)^{w_k}, and the probability follows
+    from Bayes' rule under the noise transition matrix T, the rate at which class c is labelled y:
 
         p(wrong) = Σ_{c ≠ y} p_n(c) T(c, y) / Σ_c p_n(c) T(c, y).
 
-    A shirt that may well be a coat is suspicious where coats are often called shirts, and less so where wrong labels
-    are any. w and T make the labels that are given likeliest (:func:`estimate`); unless labels left out show that the
-    noise has habits (:func:`has_habits`), T is the same for all labels (:func:`evenly`). A head on towers that have
-    learnt the pairs by heart has seen them after all: as far as they have, the judges are weighed without it.
-    Neighbours vote anew with what this makes of them.
+    If coats are often labelled as shirts, a shirt that may well be a coat is more suspicious than it is where wrong
+    labels are spread over all classes. The weights w and T are those under which the given labels are most likely
+    (:func:`estimate`). T is the same for all labels (:func:`symmetric_transition`) unless held-out labels show that
+    the noise is class-conditional (:func:`is_class_conditional`). A head on towers that have memorised the pairs has
+    in effect seen their labels: the more they have memorised, the less it counts. From the second pass on, neighbours
+    vote with the posterior of their labels.
 
     Args:
         image: (N, D) unit vectors by the given head
         label: int64 (N,), the given labels, 0 to C − 1
         beliefs: (N, C), probability of each label by a head that was not fitted on the pair
-        memorised: 0 to 1, how much of a pair's surprise is owed to the model's having seen that very image
-        trusted: bool (N,), pairs known to be right: their probability is 0, and the judges are weighed by them, too
+        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
+        trusted: bool (N,), pairs known to be right: their probability is 0, and they help to weigh the annotators
         seed: of what is drawn
 
     Returns:
-        a :class:`~fiftyone_ecif.detect.captions.Misalignment`; with no evidence to go on (one label for all, say)
-        the probability is ½
+        a :class:`~fiftyone_ecif.detect.captions.Misalignment`; without any evidence (one label for all, say) the
+        probability is ½
     """
     image, classes = image.float().cpu(), beliefs.shape[1]
     near = nearest(image, min(NEIGHBOURS, len(image) - 2))
     logarithms = {"head": _logarithm(beliefs.float().cpu())}
     if memorised >= LEAST_MEMORISED:
         logarithms["classifier"] = _logarithm(out_of_fold(image, label, classes, seed))
-    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
-    order = order[(~trusted[order]).int().argsort(stable=True)]
-    sample = order[: max(ESTIMATED_FROM, ESTIMATED_PER_CLASS * classes)]
+    sample = _sample(label, trusted, classes, seed)
     true = torch.nn.functional.one_hot(label, classes).float()
     for _ in range(PASSES):
         logarithms["neighbours"] = _logarithm(neighbour_votes(near, true))
         sampled = {name: part[sample] for name, part in logarithms.items()}
         weights, transition = _weigh(sampled, label[sample], memorised, trusted[sample], seed)
-        true = truth(pool(logarithms, weights), transition, label)
+        true = posterior(pool(logarithms, weights), transition, label)
     wrong = 1.0 - true.gather(1, label[:, None]).squeeze(1)
-    evidence: dict[str, np.ndarray] = {name: np.zeros(len(label), dtype=np.float32) for name in EVIDENCE}
-    for name, logarithm in logarithms.items():
-        right = truth(logarithm.softmax(1), transition, label).gather(1, label[:, None]).squeeze(1)
-        against = -torch.logit(right, eps=1e-9)
-        evidence[name] = ((against - against.mean()) / against.std().clamp_min(1e-6)).float().numpy()
+    evidence = _evidence(logarithms, transition, label)
     if wrong.std() < 1e-9:
         return Misalignment(np.full(len(label), 0.5), 0.5, evidence)
     wrong = torch.where(trusted, 0.0, wrong)
     return Misalignment(wrong.numpy(), float(wrong.mean()), evidence)
 
 
+def _sample(label: Tensor, trusted: Tensor, classes: int, seed: int) -> Tensor:
+    """The pairs that the estimate is made from, int64, trusted ones first."""
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    order = order[(~trusted[order]).int().argsort(stable=True)]
+    return order[: max(ESTIMATED_FROM, ESTIMATED_PER_CLASS * classes)]
+
+
+def _evidence(logarithms: dict[str, Tensor], transition: Tensor, label: Tensor) -> dict[str, np.ndarray]:
+    """Log odds against the given labels by each annotator alone, in standard deviations; 0 for one that is missing."""
+    evidence: dict[str, np.ndarray] = {name: np.zeros(len(label), dtype=np.float32) for name in EVIDENCE}
+    for name, logarithm in logarithms.items():
+        right = posterior(logarithm.softmax(1), transition, label).gather(1, label[:, None]).squeeze(1)
+        against = -torch.logit(right, eps=1e-9)
+        evidence[name] = ((against - against.mean()) / against.std().clamp_min(1e-6)).float().numpy()
+    return evidence
+
+
 def neighbour_votes(near: Tensor, beliefs: Tensor) -> Tensor:
-    """What the nearest images are believed to be, with a little of what all are.
+    """The mean beliefs of the nearest images, with a small share of the mean over all images.
 
     Args:
         near: int64 (N, k), the nearest other images of each
@@ -114,31 +132,34 @@ def _logarithm(beliefs: Tensor) -> Tensor:
 def _weigh(
     logarithms: dict[str, Tensor], label: Tensor, memorised: float, trusted: Tensor, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Weights and transition matrix: as far as pairs were learnt by heart, those of all judges but the head.
+    """Weights and transition matrix; the more was memorised, the closer they are to those without the head.
 
-    Where noise has no habits its rate is the likeliest. The other judges, too, believe some of what was learnt by
-    heart, so that as far as it was the larger rate stays that was found along with the habits.
+    Symmetric noise has the rate under which the labels are most likely. But the other annotators, too, take some of
+    what was memorised for true, which makes that rate too small. The more was memorised, the closer the rate is to the
+    larger one of the class-conditional transition matrix.
     """
     weights, transition = estimate(logarithms, label, trusted)
+    beliefs = pool(logarithms, weights)
     if memorised > 0.0:
         others = {name: part for name, part in logarithms.items() if name != "head"}
         without = {"head": 0.0} | estimate(others, label, trusted)[0]
         weights = {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
-        transition = improved(transition, pool(logarithms, weights), label, trusted, ROUNDS * STEPS)
-    beliefs = pool(logarithms, weights)
-    if not has_habits(beliefs, label, trusted, seed):
-        likeliest = even_rate(beliefs, label, trusted, ROUNDS * STEPS)
-        along = 1.0 - float(transition.diag().mean())
-        transition = evenly((1.0 - memorised) * likeliest + memorised * along, len(transition))
+        beliefs = pool(logarithms, weights)
+        transition = expectation_maximisation(transition, beliefs, label, trusted, ROUNDS * STEPS)
+    if not is_class_conditional(beliefs, label, trusted, seed):
+        likeliest = symmetric_rate(beliefs, label, trusted, ROUNDS * STEPS)
+        class_conditional = 1.0 - float(transition.diag().mean())
+        rate = (1.0 - memorised) * likeliest + memorised * class_conditional
+        transition = symmetric_transition(rate, len(transition))
     return weights, transition
 
 
 def pool(logarithms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """p_n(c) ∝ Π_k p_nk(c)^{w_k}: the judges' beliefs as one.
+    """p_n(c) ∝ Π_k p_nk(c)^{w_k}: the beliefs of all annotators in one (a logarithmic opinion pool).
 
     Args:
-        logarithms: (N, C) by judge, log p_nk(c)
-        weights: by judge, w
+        logarithms: (N, C) by annotator, log p_nk(c)
+        weights: by annotator, w
 
     Returns:
         (N, C), rows sum to 1
@@ -147,21 +168,21 @@ def pool(logarithms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
 
 
 def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> tuple[dict[str, float], Tensor]:
-    """Weights of the judges, and the noise transition matrix, under which the labels are likeliest.
+    """Weights of the annotators and the noise transition matrix under which the given labels are most likely.
 
-    They maximise Σ_n log Σ_c p_n(c) T(c, y_n), in turn; for trusted pairs log p_n(y_n) takes its place.
+    They maximise Σ_n log Σ_c p_n(c) T(c, y_n), in turn; for trusted pairs log p_n(y_n) takes the place of the summand.
 
     Args:
-        logarithms: (N, C) by judge, log p_nk(c)
+        logarithms: (N, C) by annotator, log p_nk(c)
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
 
     Returns:
-        w by judge, and T, float64 (C, C), rows sum to 1
+        w by annotator, and T, float64 (C, C), rows sum to 1
     """
     classes = next(iter(logarithms.values())).shape[1]
     same = torch.eye(classes, dtype=torch.float64)
-    transition = evenly(STARTING_RATE, classes)
+    transition = symmetric_transition(STARTING_RATE, classes)
     # w = MOST_WEIGHT · sigmoid(free) stays within its bounds.
     free = torch.logit(torch.full((len(logarithms),), STARTING_WEIGHT / MOST_WEIGHT)).requires_grad_()
 
@@ -169,48 +190,50 @@ def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> t
         return pool(logarithms, dict(zip(logarithms, MOST_WEIGHT * free.sigmoid())))
 
     for _ in range(ROUNDS):
-        transition = improved(transition, pooled().detach(), label, trusted, STEPS)
+        transition = expectation_maximisation(transition, pooled().detach(), label, trusted, STEPS)
         rates = torch.where(trusted[:, None], same[label], transition[:, label].T).float()
         search = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-        def surprise(rates: Tensor = rates, search: torch.optim.LBFGS = search) -> Tensor:
+        def negative_likelihood(rates: Tensor = rates, search: torch.optim.LBFGS = search) -> Tensor:
             search.zero_grad()
             loss = -((pooled() * rates).sum(1) + LEAST_BELIEF).log().mean()
             loss.backward()
             return loss
 
-        search.step(surprise)
+        search.step(negative_likelihood)
     return dict(zip(logarithms, (MOST_WEIGHT * free.detach().sigmoid()).tolist())), transition
 
 
-def has_habits(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -> bool:
-    """Whether labels that are left out are likelier under habits that the others show than under noise without any.
+def is_class_conditional(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -> bool:
+    """Whether held-out labels are likelier under the transition matrix of the other folds than under symmetric noise.
 
-    Habits are C² numbers and noise without is one: what a hundred wrong labels seem to show may be chance, and taken
-    for a habit it would excuse the wrong labels that have none.
+    The matrix has C² parameters and symmetric noise has one. A pattern in a hundred wrong labels may be chance, and a
+    matrix that took it for real would excuse wrong labels of other kinds.
 
     Args:
         beliefs: (N, C), p_n
         label: int64 (N,), y_n
-        trusted: bool (N,), pairs known to be right; they are not asked
-        seed: of who is left out when
+        trusted: bool (N,), pairs known to be right; their labels are not held out
+        seed: of the folds
     """
     fold = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed)) % FOLDS
-    start, gain = evenly(STARTING_RATE, beliefs.shape[1]), 0.0
+    start, gain = symmetric_transition(STARTING_RATE, beliefs.shape[1]), 0.0
     for part in range(FOLDS):
-        seen, asked = fold != part, (fold == part) & ~trusted
+        seen, held_out = fold != part, (fold == part) & ~trusted
         known = beliefs[seen], label[seen], trusted[seen]
-        habits = improved(start, *known, STEPS, FOLD_BACKGROUND)
-        even = evenly(even_rate(*known, STEPS), len(start))
-        believed = beliefs[asked].double() + LEAST_BELIEF
-        # Σ_n log Σ_c p_n(c) T(c, y_n) with habits, less the same without
-        likely, likely_even = ((believed * rates[:, label[asked]].T).sum(1) for rates in (habits, even))
-        gain += float((likely.log() - likely_even.log()).sum())
+        conditional = expectation_maximisation(start, *known, STEPS, FOLD_BACKGROUND)
+        symmetric = symmetric_transition(symmetric_rate(*known, STEPS), len(start))
+        believed = beliefs[held_out].double() + LEAST_BELIEF
+        # Σ_n log Σ_c p_n(c) T(c, y_n) for each of the two matrices
+        likely, likely_symmetric = (
+            (believed * rates[:, label[held_out]].T).sum(1) for rates in (conditional, symmetric)
+        )
+        gain += float((likely.log() - likely_symmetric.log()).sum())
     return gain > 0.0
 
 
-def evenly(rate: float, classes: int) -> Tensor:
-    """The transition matrix of noise without habits: T(c, y) = ρ / (C − 1) for y ≠ c, and 1 − ρ for y = c.
+def symmetric_transition(rate: float, classes: int) -> Tensor:
+    """The transition matrix of symmetric noise: T(c, y) = ρ / (C − 1) for y ≠ c, and 1 − ρ for y = c.
 
     Args:
         rate: ρ, the share of wrong labels
@@ -223,8 +246,8 @@ def evenly(rate: float, classes: int) -> Tensor:
     return (1.0 - rate) * same + rate * (1.0 - same) / max(classes - 1, 1)
 
 
-def even_rate(beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> float:
-    """The rate ρ of noise without habits under which the labels are likeliest, by expectation and maximisation.
+def symmetric_rate(beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> float:
+    """The rate ρ of symmetric noise under which the labels are most likely, by expectation maximisation.
 
     Args:
         beliefs: (N, C), p_n
@@ -234,12 +257,13 @@ def even_rate(beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> fl
     """
     rate = STARTING_RATE
     for _ in range(steps):
-        right = truth(beliefs, evenly(rate, beliefs.shape[1]), label).gather(1, label[:, None]).squeeze(1)
+        transition = symmetric_transition(rate, beliefs.shape[1])
+        right = posterior(beliefs, transition, label).gather(1, label[:, None]).squeeze(1)
         rate = float(torch.where(trusted, 0.0, 1.0 - right).mean())
     return rate
 
 
-def improved(
+def expectation_maximisation(
     transition: Tensor,
     beliefs: Tensor,
     label: Tensor,
@@ -247,13 +271,13 @@ def improved(
     steps: int,
     background: float = BACKGROUND,
 ) -> Tensor:
-    """The noise transition matrix after some steps of expectation and maximisation (Dawid & Skene, 1979).
+    """The noise transition matrix after some steps of expectation maximisation (Dawid & Skene, 1979).
 
-    q_n(c) is the :func:`truth`, and c = y_n for trusted pairs; then T(c, y) ∝ Σ_{n: y_n = y} q_n(c). Of each class a
-    little goes to all other labels alike, so that noise without habits stays what it is.
+    q_n is the :func:`posterior`, and certain of y_n for trusted pairs; then T(c, y) ∝ Σ_{n: y_n = y} q_n(c). A small
+    share of each class goes to all other labels alike, so that symmetric noise stays symmetric.
 
     Args:
-        transition: float64 (C, C), T
+        transition: float64 (C, C), T to start from
         beliefs: (N, C), p_n
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
@@ -263,17 +287,17 @@ def improved(
     Returns:
         float64 (C, C), rows sum to 1
     """
-    same, others = evenly(0.0, len(transition)), evenly(1.0, len(transition))
+    same, others = symmetric_transition(0.0, len(transition)), symmetric_transition(1.0, len(transition))
     for _ in range(steps):
-        true = torch.where(trusted[:, None], same[label], truth(beliefs, transition, label))
+        true = torch.where(trusted[:, None], same[label], posterior(beliefs, transition, label))
         counts = torch.zeros_like(transition).index_add_(1, label, true.T)
         counts += background * counts.sum(1, keepdim=True) * others + LEAST_BELIEF
         transition = counts / counts.sum(1, keepdim=True)
     return transition
 
 
-def truth(beliefs: Tensor, transition: Tensor, label: Tensor) -> Tensor:
-    """q_n(c) = p_n(c) T(c, y_n) / Σ_c' p_n(c') T(c', y_n): what an image shows, given what it was labelled.
+def posterior(beliefs: Tensor, transition: Tensor, label: Tensor) -> Tensor:
+    """q_n(c) = p_n(c) T(c, y_n) / Σ_c' p_n(c') T(c', y_n): the distribution of the true label, given the label y_n.
 
     Args:
         beliefs: (N, C), p_n

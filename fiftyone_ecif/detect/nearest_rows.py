@@ -1,4 +1,4 @@
-"""The most similar rows: by comparing all with all, or beyond some number of rows by an index."""
+"""The most similar rows, by comparing all with all or, beyond some number of rows, by an index."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     import faiss
 
 MOST_COMPARED = 50_000
-"""Rows up to which all are compared with all: beyond, an index is faster (docs/detection.md)."""
+"""Rows up to which all are compared with all; beyond that, an index is faster (docs/detection.md)."""
 
 SIMILARITIES = 2**24
 """Similarities that are held together."""
 
 TIE_BREAK = 1e-3
-"""Length of the random coordinates that break ties: similarities change by its square at most."""
+"""Length of the random coordinates that break ties; similarities change by its square at most."""
 
 TIE_BREAK_WIDTH = 4
 
 CELL, PROBED = 64, 24
-"""Rows in a cell of the index, on average, and cells that are looked through for a row."""
+"""Mean number of rows in a cell of the index, and cells that are searched for each row."""
 
 MOST_CENTRES = 8192
-"""Centres of cells that are compared one by one: more are looked for by an index of their own."""
+"""Centres of cells up to which they are compared one by one; more of them have an index of their own."""
 
 
 def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
-    """Indices of the k most similar other rows, itself left out by index; ties are broken at random.
+    """Indices of the k most similar other rows; ties are broken at random.
 
     Duplicated images and captions make exact ties common, and the order of the rows must not choose among them. Each
-    row is therefore looked for with a few random coordinates of its own, and found by others.
+    row therefore has a few random coordinates as a query, and other ones as a candidate.
 
     Args:
         embeddings: (N, D) unit vectors
@@ -43,7 +43,7 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
         seed: of the tie-breaking
 
     Returns:
-        int64 (N, k); beyond :data:`MOST_COMPARED` rows and with faiss installed, most of them are the true ones
+        int64 (N, k); beyond :data:`MOST_COMPARED` rows and with faiss installed, most but not all are the true ones
     """
     rows = embeddings.float()
     shape = (2, len(rows), TIE_BREAK_WIDTH)
@@ -62,7 +62,7 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
         return _compared(queries, keys, everyone, k)
     index = _index(keys.numpy(), np.random.default_rng(seed))
     found = torch.from_numpy(index.search(queries.numpy(), k + 1)[1])
-    # Without the row itself; where it was not found, without the last.
+    # Drop the row itself or, where it was not found, the last one.
     found = found.gather(1, (found == everyone[:, None]).int().argsort(dim=1, stable=True)[:, :k])
     unfound = (found < 0).any(1).nonzero().squeeze(1)
     found[unfound] = _compared(queries, keys, unfound, k)
@@ -70,10 +70,10 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
 
 
 def _index(rows: np.ndarray, generator: np.random.Generator) -> faiss.Index:
-    """An inverted file whose cells do not grow with their number, so that N rows are indexed in N log N.
+    """An inverted file with cells of constant mean size, so that N rows are indexed in N log N.
 
-    The centres of cells are rows drawn at random: where many rows are alike, or the same but for their random
-    coordinates, there are many cells. Where the centres are many, they are found as the rows are.
+    The centres of the cells are rows drawn at random, so that there are many cells where many rows are alike, or equal
+    up to their random coordinates. Where there are many centres, they are in turn found by an index.
     """
     import faiss
 
@@ -86,13 +86,13 @@ def _index(rows: np.ndarray, generator: np.random.Generator) -> faiss.Index:
         quantizer.add(centres)
     index = faiss.IndexIVFFlat(quantizer, width, len(centres), faiss.METRIC_INNER_PRODUCT)
     index.nprobe = PROBED
-    index.train(centres)  # which leaves the centres as they are
+    index.train(centres)  # the quantizer already holds the centres, so this does not move them
     index.add(rows)
     return index
 
 
 def _compared(queries: Tensor, keys: Tensor, rows: Tensor, k: int) -> Tensor:
-    """The k most similar other rows of some rows, by comparing them with all; (M, k)."""
+    """The k most similar other rows of M given rows, by comparing these with all rows; (M, k)."""
     found = [torch.empty((0, k), dtype=torch.int64)]
     for some in rows.split(max(1, SIMILARITIES // len(keys))):
         similarity = queries[some] @ keys.T

@@ -1,4 +1,4 @@
-"""How well a pair's text agrees with those of the nearest images."""
+"""How well the text of a pair agrees with the texts of the nearest images."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ DENSITY_SAMPLE = 4096
 """Texts that the density of all texts is estimated from."""
 
 BACKGROUND = 0.05
-"""Share of a text's overall density that it has near any image."""
+"""Share of the overall density of a text that is added to its density near an image."""
 
 LEAST_DENSITY = 1e-30
-"""Added to both densities: where the like of a text is nowhere, the neighbours say nothing."""
+"""Added to both densities, so that a text that resembles no other gets no evidence from the neighbours."""
 
 CHUNK = 1024
 """Pairs whose neighbours are looked at together."""
 
 
 def neighbour_surprise(near: Tensor, text: Tensor, partner: Tensor, logit_scale: float, density: Tensor) -> Tensor:
-    """How much rarer the like of a pair's text is near its image than elsewhere.
+    """How much rarer texts like that of the pair are near its image than elsewhere.
 
     −log [mean over the k nearest images j of K(y, y_j) / mean over all j of K(y, y_j)], K(y, y') = exp(τ (v·v' − 1)):
-    the ratio of two kernel estimates of a text's density, with a little of the second added to the first. Neighbours
-    that belong to either half of the pair are left out.
+    the ratio of two kernel estimates of the density of a text, with a small share of the second added to the first.
+    Neither the pair of the image nor the pair of the text counts as a neighbour.
 
     Args:
         near: int64 (N, k), the nearest other images of each
         text: (N, D) unit vectors
-        partner: int64 (N,), whose text each image is paired with; its own for the pairs as they are
+        partner: int64 (N,), the pair whose text each image is scored with; n itself for the pairs as they are
         logit_scale: τ
         density: (N,), of each text among all, see :func:`text_density`
 
     Returns:
-        (N,), nats, higher = more suspicious, about 0 where the neighbours say nothing
+        (N,), nats, higher = more suspicious, about 0 where the neighbours are no evidence
     """
     result = torch.empty(len(near))
     for rows in torch.arange(len(near)).split(CHUNK):
@@ -46,12 +46,12 @@ def neighbour_surprise(near: Tensor, text: Tensor, partner: Tensor, logit_scale:
 
 
 def text_density(text: Tensor, logit_scale: float, seed: int = 0) -> Tensor:
-    """How common the like of each text is: mean over other texts j of K(y, y_j), as in :func:`neighbour_surprise`.
+    """How common texts like each one are: the mean of K(y, y_j) over other texts j; see :func:`neighbour_surprise`.
 
     Args:
         text: (N, D) unit vectors
         logit_scale: τ
-        seed: of the choice of up to :data:`DENSITY_SAMPLE` of them
+        seed: of the sample of up to :data:`DENSITY_SAMPLE` other texts
 
     Returns:
         (N,), 0 to 1

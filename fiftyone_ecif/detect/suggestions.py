@@ -1,4 +1,4 @@
-"""A better text for an image, out of the texts that the data set has."""
+"""A better text for an image, among the texts of the dataset."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 CANDIDATES = 64
-"""Texts that are weighed against one another for an image."""
+"""Texts that are compared with each other for an image."""
 
 SAME = 0.95
-"""Cosine from which two texts count as saying the same."""
+"""Cosine similarity from which two texts count as saying the same."""
 
 
 @dataclass(frozen=True)
 class Suggestions:
-    """A text for each image asked about.
+    """A suggested text for each image.
 
     Attributes:
         text: (M,) int64, index of the suggested text
@@ -31,7 +31,7 @@ class Suggestions:
 def suggest(image: Tensor, texts: Tensor, counts: Tensor, logit_scale: float) -> Suggestions:
     """The text that an image would most probably be paired with.
 
-    The probability of text c for image n is softmax over c of τ u_n·v_c + log(number of trusted pairs with text c).
+    The probability of text c for image n is the softmax over c of τ u_n·v_c + log(number of trusted pairs with text c).
 
     Args:
         image: (M, D) unit vectors, by a head that was not fitted on these pairs
@@ -50,7 +50,7 @@ def suggest(image: Tensor, texts: Tensor, counts: Tensor, logit_scale: float) ->
         near = texts[index]  # (m, K, D)
         same = (near @ near.mT > SAME).to(probability)
         mass = (same * probability[:, None, :]).sum(-1)
-        # The likeliest meaning first, then the likeliest wording of it.
+        # The likeliest meaning comes first, and then its likeliest wording.
         best = (mass * (probability > 0) + 1e-6 * probability).argmax(1, keepdim=True)
         chosen.append(index.gather(1, best).squeeze(1))
         confidence.append(mass.gather(1, best).squeeze(1))

@@ -1,4 +1,4 @@
-"""Where to draw the line."""
+"""The threshold on a probability that reaches a wanted precision."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def threshold_for(probability: np.ndarray, precision: float) -> float | None:
         one of the probabilities; None if not even the most suspicious pairs reach the precision
 
     Raises:
-        ValueError: if the precision is none
+        ValueError: if the precision is not a share above 0 and up to 1
     """
     if not 0.0 < precision <= 1.0:
-        raise ValueError(f"precision is a share above 0 and up to 1, not {precision}.")
+        raise ValueError(f"precision must be a share above 0 and up to 1, not {precision}.")
     values, counts = (part[::-1] for part in np.unique(probability, return_counts=True))
     expected = (values * counts).cumsum() / counts.cumsum()  # falls with the threshold
     reached = np.flatnonzero(expected >= precision)

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: what every part needs is sent once, a part whose worker died is worked on again."""
+"""Workers on a Ray cluster: what all parts need is sent once, and a part whose worker died is computed again."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fiftyone_ecif.features import ArrayPairs, RawPairs, StoredPairs
 from fiftyone_ecif.models import ContrastiveModel
 
 KEPT = (Objective, StoredPairs, ArrayPairs, RawPairs, ContrastiveModel, nn.Module)
-"""What is large and never changes: workers get it once, and hold on to it."""
+"""Classes of objects that are large and never change: workers receive each once and keep it."""
 
 RETRIES = 3
-"""How often a part is worked on again whose worker died."""
+"""How often a part is computed again if its worker died."""
 
 AHEAD = 2
-"""Parts per worker that may be finished and not asked for yet."""
+"""Parts per worker that may be finished before they are asked for."""
 
 PATIENCE = 120
 """Seconds that workers may take to start."""
 
 HEARTBEAT = 5.0
-"""Seconds between two looks at whether the cluster's head still answers."""
+"""Seconds between two checks that the head of the cluster still answers."""
 
 
 class RayWorkers:
@@ -46,8 +46,8 @@ class RayWorkers:
         device: "cuda" or "cpu"; None for GPUs where the cluster has any
 
     Raises:
-        ValueError: if the cluster has not as many GPUs or cores
-        RuntimeError: if it has, but is busy
+        ValueError: if the cluster does not have that many GPUs or cores
+        RuntimeError: if it has them, but is busy
     """
 
     def __init__(self, count: int | None = None, device: str | None = None) -> None:
@@ -124,7 +124,7 @@ class RayWorkers:
         try:
             return unpack((ray.get(reference), {}), "cpu")
         except RayTaskError as error:
-            raise error.cause from error  # what went wrong in the worker, as it would have here
+            raise error.cause from error  # the error of the worker, as if it had happened here
         except RayActorError as error:
             raise RuntimeError(
                 f"A worker of the Ray cluster died {RETRIES + 1} times over the same part of the work, perhaps for "
@@ -136,7 +136,7 @@ class RayWorkers:
             ) from error
 
     def _check_head(self) -> None:
-        """Raise if the head is lost: Ray itself would wait for it, and end this process after a minute."""
+        """Raise if the head is lost: Ray itself would wait for it and, after a minute, end this process."""
         if time.monotonic() - self.last_answer < HEARTBEAT:
             return
         host, _, port = self.head.rpartition(":")
@@ -151,7 +151,7 @@ class RayWorkers:
         self.last_answer = time.monotonic()
 
     def _pack(self, value: Any) -> Parcel:
-        """A value as it travels: kept objects in it by reference."""
+        """A value in the form that it is sent in, with references in place of the kept objects in it."""
         references: dict[str, Any] = {}
 
         def reference(kept: Any) -> str:

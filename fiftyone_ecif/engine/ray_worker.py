@@ -1,4 +1,4 @@
-"""What runs on a Ray cluster: a worker, and the form in which work reaches it. Imports little: it starts often."""
+"""A worker of a Ray cluster, and the form that work is sent in. It imports little, since it starts often."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from fiftyone_ecif.core import silent
 
 HELD = 32
-"""Kept objects that a worker holds at a time, those used last."""
+"""Kept objects that a worker holds at a time: those that it used last."""
 
 Parcel = tuple[bytes, dict[str, Any]]
-"""A pickled value, and references to the kept objects in it by their names."""
+"""A pickled value, and the references to the kept objects in it by name."""
 
 
 @ray.remote
@@ -31,7 +31,7 @@ class Worker:
         torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
 
     def run(self, task: Parcel, part: Parcel) -> bytes:
-        """A function of a part and what all parts share; the result pickled by :class:`Pickler`."""
+        """Apply a function to a part and to what all parts share; returns the result as :class:`Pickler` writes it."""
         function, shared = unpack(task, self.device)
         file = io.BytesIO()
         result = function(unpack(part, self.device), *shared, silent)
@@ -42,11 +42,11 @@ class Worker:
 class Pickler(CloudPickler):
     """Pickles floating-point tensors as arrays, so that they land on the receiver's device, and kept objects by name.
 
-    Indices stay where they are counted, on the CPU.
+    Integer tensors are indices and stay on the CPU.
 
     Args:
-        file: what to write to
-        whole: what is pickled
+        file: to write to
+        whole: the value that is pickled
         kept: classes whose objects are kept
         reference: the name under which the receiver finds a kept object
     """
@@ -60,7 +60,7 @@ class Pickler(CloudPickler):
     ) -> None:
         super().__init__(file)
         self.whole, self.reference = whole, reference
-        # A module travels with all that is in it.
+        # A module is sent with everything in it.
         self.kept = () if isinstance(whole, nn.Module) else kept
 
     def persistent_id(self, value: Any) -> tuple[str, Any] | None:
@@ -92,7 +92,7 @@ class Unpickler(pickle.Unpickler):
 
 
 _held: OrderedDict[str, Any] = OrderedDict()
-"""A worker's kept objects by the name of their reference."""
+"""The kept objects of a worker, by the names of their references."""
 
 
 def unpack(parcel: Parcel, device: str) -> Any:

@@ -1,11 +1,13 @@
 """Traces from tables against solving for every query."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
-from fiftyone_ecif.attribution.trace_tables import TraceTables, doubt, in_company
+from fiftyone_ecif.attribution.trace_tables import TraceTables, _on_threads, doubt, in_company
 from fiftyone_ecif.core import (
     LOSSES,
     Head,
@@ -14,6 +16,7 @@ from fiftyone_ecif.core import (
     conjugate_gradients,
     influence,
     partitions,
+    silent,
 )
 from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
 
@@ -52,7 +55,7 @@ def test_at_full_rank_values_roles_and_rounds_are_the_solved_ones(problem, remov
     traced = tables.values(gradients)
     expected = influence(objective, head, solved(objective, head, gradients))
     scale = expected.value(removal).abs().max().item()
-    close = dict(rtol=0, atol=3e-3 * scale)  # the tables hold half precision
+    close = dict(rtol=0, atol=3e-3 * scale)  # the tables are float16
     torch.testing.assert_close(traced.value, expected.value(removal).mean(0), **close)
     pairs = torch.tensor([3, 41, 7])
     effects = traced.effects(1, pairs)
@@ -130,3 +133,42 @@ def test_values_do_not_depend_on_which_batches_are_computed_together(problem, tm
     together = tables.values(gradients).value
     monkeypatch.setattr("fiftyone_ecif.attribution.trace_tables.CELLS_TOGETHER", 1)
     torch.testing.assert_close(tables.values(gradients).value, together)
+
+
+@pytest.fixture
+def three_threads():
+    """Torch computes with three threads, whatever the machine and its environment say."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_passes_at_once_compute_on_all_threads_and_leave_their_number_as_it_was(three_threads):
+    first_runs, second_runs, first_ended = (threading.Event() for _ in range(3))
+    first_together, second_together = threading.Barrier(3), threading.Barrier(3)
+    numbers = []
+
+    def first(part):
+        first_together.wait(30)
+        first_runs.set()
+        assert second_runs.wait(30)
+        numbers.append(torch.get_num_threads())
+
+    def second(part):
+        second_runs.set()
+        second_together.wait(30)
+        assert first_ended.wait(30)
+        numbers.append(torch.get_num_threads())
+
+    with ThreadPoolExecutor(2) as jobs:
+        one = jobs.submit(_on_threads, first, 3, silent)
+        assert first_runs.wait(30)
+        two = jobs.submit(_on_threads, second, 3, silent)
+        one.result()
+        first_ended.set()
+        two.result()
+    assert numbers == [1] * 6
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fiftyone_ecif.core import low_rank_inverse
-from tests.core.test_influence import dense_gauss_newton, make_objective
+from tests.support.oracle import dense_gauss_newton, make_objective
 
 
 def anchored(kind="clip", anchor=0.05):

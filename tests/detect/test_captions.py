@@ -42,7 +42,7 @@ def texts_of_the_same_class(rate, pairs=1500, classes=12, seed=0):
 SCALE = 10.0
 
 
-def judge(image, text, memorised=0.0, trusted=None, drawn=None):
+def score(image, text, memorised=0.0, trusted=None, drawn=None):
     """By the surprise of a head that knows the pairs' space, in one batch of everything."""
     head = Head(torch.eye(image.shape[1]), torch.eye(image.shape[1]), torch.tensor(SCALE).log())
     batch = head.linearize(image, text)
@@ -57,7 +57,7 @@ def judge(image, text, memorised=0.0, trusted=None, drawn=None):
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
 def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
     image, text, wrong = make_pairs(rate=rate)
-    found = judge(image, text, drawn=texts_of_the_same_class(rate))
+    found = score(image, text, drawn=texts_of_the_same_class(rate))
     assert roc_auc_score(wrong, found.probability) >= roc_auc_score(wrong, clip_score(image.numpy(), text.numpy()))
     assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.07)
     assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.07)
@@ -68,7 +68,7 @@ def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
 
 def test_the_order_is_strict_so_that_views_do_not_tie():
     image, text, _ = make_pairs()
-    found = judge(image, text)
+    found = score(image, text)
     assert len(np.unique(found.probability)) == len(found.probability)
 
 
@@ -81,7 +81,7 @@ def test_hopeless_data_stay_finite_and_in_range(case):
         image, text = image[:1].expand_as(image).contiguous(), text[:1].expand_as(text).contiguous()
     elif case == "four pairs":
         image, text = image[:4], text[:4]
-    found = judge(image, text)
+    found = score(image, text)
     assert np.isfinite(found.probability).all()
     assert (found.probability >= 0).all() and (found.probability <= 1).all()
     assert 0 <= found.noise_rate <= 1
@@ -90,16 +90,16 @@ def test_hopeless_data_stay_finite_and_in_range(case):
 def test_trusted_pairs_are_not_suspected_and_the_evidence_is_told():
     image, text, wrong = make_pairs()
     trusted = torch.from_numpy(wrong) & (torch.arange(len(wrong)) < 200)
-    found = judge(image, text, trusted=trusted)
+    found = score(image, text, trusted=trusted)
     assert (found.probability[trusted.numpy()] < 0.01).all()
     assert (
         roc_auc_score(wrong, found.evidence["head"]) > 0.8 and roc_auc_score(wrong, found.evidence["neighbours"]) > 0.8
     )
 
 
-def test_the_head_has_no_say_where_everything_was_learnt_by_heart():
+def test_the_head_does_not_count_where_everything_was_memorised():
     image, text, _ = make_pairs()
-    found = judge(image, text, memorised=1.0)
+    found = score(image, text, memorised=1.0)
     assert (found.evidence["classifier"] == 0).all()  # no text repeats
     assert (np.diff(found.probability[found.evidence["neighbours"].argsort()]) >= 0).all()
 
@@ -117,7 +117,7 @@ def test_where_texts_repeat_a_classifier_that_has_not_seen_the_pair_finds_the_wr
     assert roc_auc_score(wrong, found) > 0.95
     right = (said[None, :] == label[:, None]).float().argmax(1)  # with a right text in its place, no pair surprises
     assert repeated.surprise(expected, centres[said], right, SCALE)[wrong].mean() < found[wrong].mean() - 1
-    assert judge(image, centres[said], memorised=0.8).evidence["classifier"].std() > 0.5
+    assert score(image, centres[said], memorised=0.8).evidence["classifier"].std() > 0.5
     rare = unit(torch.randn(600, 16, generator=generator))
     assert RepeatedTexts.find(rare) is None
 

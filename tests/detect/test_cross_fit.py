@@ -7,7 +7,7 @@ from fiftyone_ecif.core import Head, TensorPairs
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.text_kernel import LEAST_PROBABILITY
 from fiftyone_ecif.detect import cross_fit, label_beliefs, plausible_pairings
-from fiftyone_ecif.detect.cross_fit import _confidence, _fit_believed, mean_surprise, surprise
+from fiftyone_ecif.detect.cross_fit import _confidence, _fit_believed, mean_surprise, rank_correlation, surprise
 
 SETTINGS = Settings(rounds=2, batch_size=40, anchor=0.05)
 
@@ -43,27 +43,29 @@ def test_surprise_is_its_definition_with_and_without_the_images_own_text():
         torch.testing.assert_close(found[i], expected)
 
 
-def test_a_pair_is_judged_by_the_head_that_did_not_see_it_and_wrong_ones_surprise_it():
+def test_a_pair_is_scored_by_the_head_that_did_not_see_it_and_wrong_ones_surprise_it():
     pairs, head, wrong = make_pairs()
     fitted = cross_fit(pairs, None, head, "clip", SETTINGS)
     for number in (0, 1):
-        rows = (fitted.half == number).nonzero().squeeze(1)
+        rows = (fitted.fold == number).nonzero().squeeze(1)
         part = TensorPairs(*pairs.gather(rows))
         torch.testing.assert_close(fitted.surprise[rows], mean_surprise(part, fitted.heads[1 - number], SETTINGS))
     assert fitted.surprise[wrong].mean() > fitted.surprise[~wrong].mean() + 1
     plausible = plausible_pairings(pairs, fitted, SETTINGS)
     assert plausible.surprise.mean() < fitted.surprise[wrong].mean()
-    assert torch.equal(fitted.half[plausible.partner], fitted.half)
+    assert torch.equal(fitted.fold[plausible.partner], fitted.fold)
     assert fitted.memorised == 0.0
 
 
-def test_the_least_believed_half_has_no_say_in_a_head():
+def test_the_most_suspicious_half_of_a_fold_has_no_influence_on_a_head():
     pairs, head, _ = make_pairs(160)
-    doubt = torch.randn(160, generator=torch.Generator().manual_seed(1))
-    out = doubt > doubt.median()
+    suspicion = torch.randn(160, generator=torch.Generator().manual_seed(1))
+    out = suspicion > suspicion.median()
     other = TensorPairs(pairs.image, torch.where(out[:, None], -pairs.text, pairs.text))
     everything = torch.arange(160)
-    mine, theirs = (_fit_believed(Subset(part, everything), doubt, head, "clip", SETTINGS) for part in (pairs, other))
+    mine, theirs = (
+        _fit_believed(Subset(part, everything), suspicion, head, "clip", SETTINGS) for part in (pairs, other)
+    )
     assert torch.equal(mine.vector(), theirs.vector())
     assert not torch.equal(mine.vector(), head.vector())
 
@@ -75,15 +77,15 @@ def test_trusted_pairs_are_believed_whatever_they_say():
     assert trusting.surprise[marked].mean() < plain.surprise[marked].mean()
 
 
-@pytest.mark.parametrize("by_heart", [False, True])
-def test_what_mild_changes_destroy_counts_as_learnt_by_heart(by_heart):
+@pytest.mark.parametrize("memorised", [False, True])
+def test_what_mild_changes_destroy_counts_as_memorised(memorised):
     pairs, head, wrong = make_pairs()
     clean, _, _ = make_pairs(wrong_share=0.0)
-    seen = torch.where(wrong[:, None], pairs.text, pairs.image) if by_heart else pairs.image
+    seen = torch.where(wrong[:, None], pairs.text, pairs.image) if memorised else pairs.image
     fitted = cross_fit(TensorPairs(seen, pairs.text), TensorPairs(clean.image, pairs.text), head, "clip", SETTINGS)
-    assert fitted.memorised > 0.3 if by_heart else fitted.memorised < 0.1
+    assert fitted.memorised > 0.3 if memorised else fitted.memorised < 0.1
     rank = fitted.surprise.argsort().argsort().float()
-    assert rank[wrong].mean() > rank[~wrong].mean() + 60  # judged by the views
+    assert rank[wrong].mean() > rank[~wrong].mean() + 60  # scored by the views
 
 
 def test_the_order_of_the_pairs_within_a_batch_and_the_device_do_not_matter():
@@ -103,8 +105,8 @@ def test_a_head_that_is_too_sure_is_believed_less(sure):
     logits = F.normalize(image, dim=1) @ F.normalize(texts, dim=1).T * 10.0
     said = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(3)).squeeze(1)
     part = Subset(TensorPairs(image, texts[said]), torch.arange(320))
-    judge = Head(torch.eye(8), torch.eye(8), torch.tensor(10.0 * tau).log())
-    found = _confidence([(part, judge)], SETTINGS)
+    head = Head(torch.eye(8), torch.eye(8), torch.tensor(10.0 * tau).log())
+    found = _confidence([(part, head)], SETTINGS)
     assert found == pytest.approx((0.8 / tau) ** 0.5 if sure else 1.0, rel=0.2)
 
 
@@ -116,6 +118,25 @@ def test_beliefs_in_labels_are_those_of_the_head_that_did_not_see_the_pair():
     fitted = cross_fit(labelled, None, head, "clip", SETTINGS)
     found = label_beliefs(labelled, label, fitted)
     for row in (0, 17, 79):
-        judge = fitted.heads[1 - int(fitted.half[row])]
-        batch = judge.linearize(pairs.image[row].expand(5, -1), texts)
-        torch.testing.assert_close(found[row], (judge.logit_scale.exp() * batch.text @ batch.image[0]).softmax(0))
+        other = fitted.heads[1 - int(fitted.fold[row])]
+        batch = other.linearize(pairs.image[row].expand(5, -1), texts)
+        torch.testing.assert_close(found[row], (other.logit_scale.exp() * batch.text @ batch.image[0]).softmax(0))
+
+
+def test_rank_correlation_is_that_of_mean_ranks_whatever_ties_there_are():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(5, (2, 40), generator=generator).float()
+    ranks = [
+        torch.tensor([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values]).double()
+        for values in (first, second)
+    ]
+    assert rank_correlation(first, second) == pytest.approx(torch.corrcoef(torch.stack(ranks))[0, 1].item())
+    order = torch.randperm(40, generator=generator)  # ties are not broken by where they stand
+    assert rank_correlation(first[order], second[order]) == pytest.approx(rank_correlation(first, second))
+    assert rank_correlation(first, -first.exp()) == pytest.approx(-1.0)
+
+
+def test_surprises_that_are_all_alike_count_as_unchanged():
+    varied = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    assert rank_correlation(torch.zeros(20), varied) == rank_correlation(varied, torch.full((20,), 3.0)) == 1.0
+    assert rank_correlation(1e-8 * varied.flip(0), varied) == 1.0

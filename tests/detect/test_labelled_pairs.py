@@ -3,7 +3,8 @@ from sklearn.metrics import roc_auc_score
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head, TensorPairs
-from fiftyone_ecif.detect.pipeline import LabelledPairs, find_misaligned
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import find_misaligned
 
 SETTINGS = Settings(rounds=1, batch_size=64, anchor=0.1)
 

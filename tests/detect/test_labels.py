@@ -5,20 +5,20 @@ from sklearn.metrics import average_precision_score
 from fiftyone_ecif.detect.labels import (
     LEAST_BELIEF,
     estimate,
-    even_rate,
-    evenly,
-    has_habits,
-    improved,
+    expectation_maximisation,
+    is_class_conditional,
     label_misalignment,
     neighbour_votes,
-    truth,
+    posterior,
+    symmetric_rate,
+    symmetric_transition,
 )
 
 
-def labelled(pairs=1500, classes=6, habit=None, rate=0.2, noise=0.9, seed=0):
+def labelled(pairs=1500, classes=6, shift=None, rate=0.2, noise=0.9, seed=0):
     """Images around class centres, their beliefs by the true likelihoods, and labels of which a share is wrong.
 
-    Wrong labels are any other label, or that of the class ``habit`` places on.
+    Wrong labels are any other label, or the label of the class ``shift`` places on.
     """
     generator = torch.Generator().manual_seed(seed)
     centres = torch.nn.functional.normalize(torch.randn(classes, 8, generator=generator), dim=1)
@@ -26,8 +26,8 @@ def labelled(pairs=1500, classes=6, habit=None, rate=0.2, noise=0.9, seed=0):
     image = centres[true] + noise * torch.randn(pairs, 8, generator=generator) / 8**0.5 * 2
     beliefs = (-torch.cdist(image, centres).square() / (2 * (noise / 8**0.5 * 2) ** 2)).softmax(1)
     wrong = torch.rand(pairs, generator=generator) < rate
-    shift = torch.randint(1, classes, (pairs,), generator=generator) if habit is None else habit
-    label = torch.where(wrong, (true + shift) % classes, true)
+    places = torch.randint(1, classes, (pairs,), generator=generator) if shift is None else shift
+    label = torch.where(wrong, (true + places) % classes, true)
     return torch.nn.functional.normalize(image, dim=1), beliefs, label, wrong.numpy(), true
 
 
@@ -35,10 +35,10 @@ def nobody(pairs):
     return torch.zeros(pairs, dtype=torch.bool)
 
 
-def test_the_noises_habits_and_the_judges_weights_are_found():
-    _, beliefs, label, _, _ = labelled(6_000, habit=1, noise=0.4)
+def test_the_transition_matrix_and_the_weights_of_the_annotators_are_found():
+    _, beliefs, label, _, _ = labelled(6_000, shift=1, noise=0.4)
     useless = (5 * torch.randn(6_000, 6, generator=torch.Generator().manual_seed(1))).softmax(1)
-    # A judge who is twice too sure is believed half.
+    # An annotator whose log probabilities are twice too large gets half the weight.
     logarithms = {"head": 2 * beliefs.clamp_min(1e-9).log(), "useless": useless.clamp_min(1e-9).log()}
     weights, transition = estimate(logarithms, label, nobody(6_000))
     assert weights["head"] == pytest.approx(0.5, abs=0.2) and weights["useless"] < 0.2
@@ -50,7 +50,7 @@ def test_the_noises_habits_and_the_judges_weights_are_found():
 def test_truth_is_bayes_rule():
     _, beliefs, label, _, _ = labelled(40)
     transition = torch.rand(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
-    found = truth(beliefs, transition, label)
+    found = posterior(beliefs, transition, label)
     for n, given in enumerate(label.tolist()):
         joint = [(float(beliefs[n, c]) + LEAST_BELIEF) * float(transition[c, given]) for c in range(6)]
         assert found[n].tolist() == pytest.approx([part / sum(joint) for part in joint])
@@ -60,7 +60,7 @@ def test_a_step_counts_what_is_believed_and_trusted_pairs_count_as_they_are():
     _, beliefs, label, _, _ = labelled(50)
     start = 0.8 * torch.eye(6, dtype=torch.float64) + 0.2 / 6
     trusted = torch.arange(50) < 25
-    believed = truth(beliefs, start, label)
+    believed = posterior(beliefs, start, label)
     counts = torch.zeros(6, 6, dtype=torch.float64)
     for n, given in enumerate(label.tolist()):
         for c in range(6):
@@ -68,12 +68,12 @@ def test_a_step_counts_what_is_believed_and_trusted_pairs_count_as_they_are():
     for c in range(6):
         counts[c, torch.arange(6) != c] += 0.05 * counts[c].sum() / 5
     expected = (counts + LEAST_BELIEF) / (counts + LEAST_BELIEF).sum(1, keepdim=True)
-    torch.testing.assert_close(improved(start, beliefs, label, trusted, 1), expected)
+    torch.testing.assert_close(expectation_maximisation(start, beliefs, label, trusted, 1), expected)
 
 
-def test_noise_with_habits_is_found_by_them_and_noise_without_as_well_as_before():
-    for habit, gain in ((1, 0.003), (None, -0.003)):
-        image, beliefs, label, wrong, _ = labelled(habit=habit, noise=0.4)
+def test_class_conditional_noise_is_found_better_and_symmetric_noise_as_well_as_by_beliefs_alone():
+    for shift, gain in ((1, 0.003), (None, -0.003)):
+        image, beliefs, label, wrong, _ = labelled(shift=shift, noise=0.4)
         plain = average_precision_score(wrong, -beliefs.gather(1, label[:, None]).squeeze(1))
         found = label_misalignment(image, label, beliefs, 0.0, nobody(1500))
         assert average_precision_score(wrong, found.probability) > plain + gain
@@ -83,32 +83,32 @@ def test_noise_with_habits_is_found_by_them_and_noise_without_as_well_as_before(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_habits_are_told_from_chance_by_labels_left_out(seed):
+def test_class_conditional_noise_is_told_from_chance_by_held_out_labels(seed):
     for rate, pairs in ((0.05, 1500), (0.2, 300)):
-        for habit in (1, None):
-            _, beliefs, label, _, _ = labelled(pairs, habit=habit, rate=rate, noise=0.4, seed=seed)
-            assert has_habits(beliefs, label, nobody(pairs), seed) == (habit == 1)
+        for shift in (1, None):
+            _, beliefs, label, _, _ = labelled(pairs, shift=shift, rate=rate, noise=0.4, seed=seed)
+            assert is_class_conditional(beliefs, label, nobody(pairs), seed) == (shift == 1)
 
 
-def test_pairs_that_are_trusted_say_nothing_of_habits():
-    _, beliefs, label, _, _ = labelled(habit=1, noise=0.4)
-    assert not has_habits(beliefs, label, ~nobody(1500))
+def test_trusted_pairs_say_nothing_about_the_kind_of_noise():
+    _, beliefs, label, _, _ = labelled(shift=1, noise=0.4)
+    assert not is_class_conditional(beliefs, label, ~nobody(1500))
 
 
-def test_the_rate_of_noise_without_habits_is_the_likeliest():
+def test_the_rate_of_symmetric_noise_is_the_likeliest():
     _, beliefs, label, wrong, _ = labelled(4_000, rate=0.05, noise=0.4)
-    found = even_rate(beliefs, label, nobody(4_000), 50)
+    found = symmetric_rate(beliefs, label, nobody(4_000), 50)
     assert found == pytest.approx(wrong.mean(), abs=0.01)
 
     def surprise(rate):
-        return -(((beliefs.double() + LEAST_BELIEF) * evenly(rate, 6)[:, label].T).sum(1).log().sum())
+        return -(((beliefs.double() + LEAST_BELIEF) * symmetric_transition(rate, 6)[:, label].T).sum(1).log().sum())
 
     assert surprise(found) < min(surprise(found - 0.005), surprise(found + 0.005))
     trusted = torch.arange(4_000) < 2_000
-    assert even_rate(beliefs, label, trusted, 50) == pytest.approx(found / 2, rel=0.2)
+    assert symmetric_rate(beliefs, label, trusted, 50) == pytest.approx(found / 2, rel=0.2)
 
 
-def test_few_wrong_labels_of_any_kind_are_not_taken_for_habits():
+def test_few_wrong_labels_of_any_kind_are_not_taken_for_class_conditional_noise():
     image, beliefs, label, wrong, _ = labelled(pairs=600, classes=12, rate=0.05, noise=0.5)
     plain = average_precision_score(wrong, -beliefs.gather(1, label[:, None]).squeeze(1))
     found = label_misalignment(image, label, beliefs, 0.0, nobody(600))
@@ -116,20 +116,58 @@ def test_few_wrong_labels_of_any_kind_are_not_taken_for_habits():
     assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.02)
 
 
-def test_trusted_pairs_are_not_suspected_and_weigh_the_judges():
-    image, beliefs, label, wrong, _ = labelled(habit=1)
+def test_trusted_pairs_are_not_suspected():
+    image, beliefs, label, wrong, _ = labelled(shift=1)
     misled = beliefs.roll(1, dims=1)  # takes every right label for wrong
     trusted = torch.from_numpy(~wrong) & (torch.arange(1500) < 60)
     found = label_misalignment(image, label, misled, 0.0, trusted)
     assert (found.probability[trusted.numpy()] == 0).all()
-    weights = [
-        estimate({"head": (misled + 1e-4).log(), "other": (beliefs + 1e-4).log()}, label, mask)[0]
-        for mask in (nobody(1500), trusted)
-    ]
-    assert weights[1]["head"] < weights[0]["head"] or weights[1]["other"] > weights[0]["other"]
+    assert found.probability[~trusted.numpy()].min() > 0
 
 
-def test_a_head_that_has_seen_the_labels_is_not_asked_where_they_were_learnt_by_heart():
+def test_a_few_trusted_pairs_decide_between_annotators_who_explain_the_labels_equally_well():
+    _, beliefs, label, wrong, _ = labelled(shift=1, rate=0.5, seed=2)
+    annotators = {"right": (beliefs + 1e-4).log(), "misled": (beliefs.roll(1, dims=1) + 1e-4).log()}
+    trusted = torch.from_numpy(~wrong) & (torch.arange(1500) < 60)
+    plain, trusting = (estimate(annotators, label, mask)[0] for mask in (nobody(1500), trusted))
+    assert plain["misled"] > 0.8 * plain["right"]
+    assert trusting["misled"] < 0.3 * trusting["right"]
+
+
+def test_on_hard_labels_the_estimate_is_that_of_dawid_and_skene():
+    """Other annotators' hard labels become beliefs, and the given labels are those of one more annotator."""
+    pandas = pytest.importorskip("pandas")
+    crowdkit = pytest.importorskip("crowdkit.aggregation", reason="the peer of this cross-check is not installed")
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(4, (800,), generator=generator)
+
+    def annotated(rate, shift):
+        wrong = torch.rand(800, generator=generator) < rate
+        return torch.where(wrong, (true + shift) % 4, true)
+
+    labels = {"given": annotated(0.3, 1), "first": annotated(0.2, 2), "second": annotated(0.35, 3)}
+    answers = pandas.concat(
+        pandas.DataFrame({"task": range(800), "worker": name, "label": values.numpy()})
+        for name, values in labels.items()
+    )
+    peer = crowdkit.DawidSkene(n_iter=2_000, tol=1e-14).fit(answers)
+
+    def transition_of(name):
+        errors = peer.errors_.loc[name].reindex(range(4), fill_value=0.0)[list(range(4))]
+        return torch.from_numpy(errors.to_numpy().T.copy())  # rows are true labels here
+
+    beliefs = torch.from_numpy(peer.priors_[list(range(4))].to_numpy().copy()).expand(800, 4)
+    for name in ("first", "second"):
+        beliefs = beliefs * transition_of(name)[:, labels[name]].T
+    beliefs = beliefs / beliefs.sum(1, keepdim=True)
+    start = symmetric_transition(0.2, 4)
+    found = expectation_maximisation(start, beliefs, labels["given"], nobody(800), 1_000, background=0.0)
+    torch.testing.assert_close(found, transition_of("given"), rtol=0, atol=1e-3)
+    expected = torch.from_numpy(peer.probas_.loc[range(800), list(range(4))].to_numpy().copy())
+    torch.testing.assert_close(posterior(beliefs, found, labels["given"]), expected, rtol=0, atol=1e-3)
+
+
+def test_a_head_that_has_seen_the_labels_does_not_count_where_they_were_memorised():
     image, _, label, wrong, _ = labelled(noise=0.4)
     seen = 0.9 * torch.nn.functional.one_hot(label, 6).float() + 0.1 / 6
     fooled, asked_others = (label_misalignment(image, label, seen, m, nobody(1500)) for m in (0.0, 1.0))

@@ -14,8 +14,7 @@ from fiftyone_ecif.attribution import Attributed, Settings, compute
 from fiftyone_ecif.engine import engine_workers
 from fiftyone_ecif.features import PairRow, RawPairs, embed_pairs
 from fiftyone_ecif.models import load_model, parameter_scope
-from tests.conftest import free_port
-from tests.engine.test_workers import SETTINGS, assert_same_scores, attributed
+from tests.support.workers import SETTINGS, assert_same_scores, attributed
 
 ray = pytest.importorskip("ray", reason="engine='ray' needs Ray: pip install 'fiftyone-ecif[ray]'")
 
@@ -139,7 +138,7 @@ def test_what_goes_wrong_is_said_plainly(workers, monkeypatch):
         list(workers.map(refuse, [7]))
 
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "head", f"127.0.0.1:{free_port()}")
+        patch.setattr(workers, "head", "127.0.0.1:1")  # nothing listens there
         patch.setattr(workers, "last_answer", 0.0)
         patch.setattr(ray, "shutdown", lambda: None)
         with pytest.raises(RuntimeError, match=r"head of the Ray cluster .* does not answer .* shards are kept"):

@@ -1,39 +1,19 @@
 """Results do not depend on how many workers share the passes."""
 
-from dataclasses import astuple, replace
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from fiftyone_ecif.attribution import Attributed, Settings, compute
+from fiftyone_ecif.attribution import Attributed, compute
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, mean_loss
 from fiftyone_ecif.attribution.score import cross_fit_folds
-from fiftyone_ecif.core import HERE, Head, TensorPairs
+from fiftyone_ecif.core import HERE
 from fiftyone_ecif.core.pairs import Subset
-from fiftyone_ecif.core.workers import ThisProcess
-
-SETTINGS = Settings(rounds=3, batch_size=16, anchor=1.0)
-
-
-class Several(ThisProcess):
-    """Several parts, one after the other."""
-
-    def __init__(self, count):
-        self.count = count
-
-
-def attributed(pairs=60, dim=4, probes=0):
-    generator = torch.Generator().manual_seed(0)
-    image, text = torch.randn(2, pairs, dim, generator=generator, dtype=torch.float64)
-    head = Head.identity(dim, dim, 1.0, torch.float64)
-    return replace(Attributed.of_head(head, TensorPairs(image, 0.5 * image + text), None), probes=probes)
-
-
-def assert_same_scores(one, other, tolerance=1e-5):
-    """The arithmetic is float64, the scores are stored as float32."""
-    for ours, theirs in zip(astuple(one.scores), astuple(other.scores), strict=True):
-        assert not ours.isnan().any()
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+from fiftyone_ecif.engine import engine_workers
+from tests.support.workers import SETTINGS, Several, assert_same_scores, attributed
 
 
 @pytest.mark.parametrize(("count", "probes"), [(2, 0), (5, 3), (50, 0)])
@@ -42,13 +22,13 @@ def test_scores_are_the_same_whatever_the_number_of_workers(count, probes):
     assert_same_scores(compute(made, "clip", SETTINGS, workers=Several(count)), compute(made, "clip", SETTINGS))
 
 
-def test_scores_in_half_precision_rank_as_in_full():
+def test_scores_in_bfloat16_rank_as_in_float32():
     made = attributed(600, 16)
     made = replace(made, scope=made.scope.to(dtype=torch.float32))
-    full, half = (compute(made, "clip", SETTINGS, half=half).scores for half in (False, True))
-    assert half.value.dtype == torch.float32 and not torch.equal(half.value, full.value)
-    assert torch.equal(half.self_influence, full.self_influence)
-    ranks = torch.stack([found.value.argsort().argsort().double() for found in (full, half)])
+    full, short = (compute(made, "clip", SETTINGS, score_dtype=dtype).scores for dtype in (None, torch.bfloat16))
+    assert short.value.dtype == torch.float32 and not torch.equal(short.value, full.value)
+    assert torch.equal(short.self_influence, full.self_influence)
+    ranks = torch.stack([found.value.argsort().argsort().double() for found in (full, short)])
     assert torch.corrcoef(ranks)[0, 1] > 0.99
 
 
@@ -92,3 +72,35 @@ def test_parts_hold_every_batch_once_and_none_is_idle(count):
         dealt = [index.tolist() for part in parts for index in part.rounds[number]]
         assert sorted(dealt) == sorted(index.tolist() for index in batches)
     assert all(part.workers is HERE for part in parts)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """Ray counts as installed, and nothing may connect to a cluster."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ray")
+    monkeypatch.setitem(sys.modules, "fiftyone_ecif.engine.ray", None)
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5, "2"])
+def test_a_number_of_workers_that_cannot_be_is_refused_before_anything_is_connected_to(no_cluster, number):
+    with pytest.raises(ValueError, match="num_workers must be a whole number of at least 1"):
+        engine_workers("ray", number).__enter__()
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "CPU", "", torch.device("cpu")])
+def test_a_device_that_workers_cannot_have_is_refused_before_anything_is_connected_to(no_cluster, device):
+    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda'"):
+        engine_workers("ray", 2, device).__enter__()
+
+
+@pytest.mark.parametrize("arguments", [(), (1, "cpu"), (np.int64(2), "cuda"), (None, "cuda:1")])
+def test_workers_that_can_be_are_asked_of_the_cluster(no_cluster, arguments):
+    with pytest.raises(ImportError):
+        engine_workers("ray", *arguments).__enter__()
+
+
+def test_this_process_has_no_use_for_a_number_of_workers():
+    with engine_workers("local", 0, "cuda:1") as workers:
+        assert workers is HERE
+    with pytest.raises(ValueError, match="engine must be one of local, ray, not 'spark'"):
+        engine_workers("spark").__enter__()

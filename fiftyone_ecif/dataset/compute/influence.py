@@ -26,7 +26,8 @@ from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.dataset.run.config import EcifConfig
 from fiftyone_ecif.dataset.run.store import score_columns, write_run
 from fiftyone_ecif.detect import CrossFit, Misalignment, threshold_for
-from fiftyone_ecif.detect.pipeline import LabelledPairs, find_misaligned, suggest_texts
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts
 from fiftyone_ecif.engine import check_engine, engine_workers
 from fiftyone_ecif.features import changed_since
 from fiftyone_ecif.models import ContrastiveModel, load_model
@@ -165,7 +166,7 @@ def compute_influence(
     if texts is not None:
         suspected = np.flatnonzero(found.probability >= SUSPECTED)
         suggested = suggest_texts(
-            judged_views or judged, judges.heads, judges.half, found.probability, texts, suspected
+            judged_views or judged, judges.heads, judges.fold, found.probability, texts, suspected
         )
         suggestions = suggestion_labels(suggested, pairs.ids, texts)
     timings["misalignment"] = time.perf_counter() - start

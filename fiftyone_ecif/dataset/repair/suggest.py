@@ -12,7 +12,8 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.dataset.checks import is_classification_field
 from fiftyone_ecif.dataset.repair.fixes import texts_at
-from fiftyone_ecif.detect.pipeline import LabelledPairs, SuggestedTexts, suggest_texts
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
 
 if TYPE_CHECKING:
     from fiftyone_ecif.dataset.results import InfluenceResults

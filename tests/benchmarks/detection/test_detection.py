@@ -156,7 +156,8 @@ def test_trak_is_each_pairs_leverage_times_how_wrong_it_is_twice(cell, monkeypat
 
 def test_the_positive_role_of_a_sigmoid_loss_is_its_own_cell():
     similarity = torch.randn(5, 5, generator=torch.Generator().manual_seed(0))
-    cotangents = self_influence.PositiveRole(LOSSES["siglip"]).deletion_cotangents(similarity, torch.tensor([1, 3]))
+    groups = torch.eye(5, dtype=torch.bool)[[1, 3]]
+    cotangents = self_influence.PositiveRole(LOSSES["siglip"]).deletion_cotangents(similarity, groups)
     expected = torch.zeros(2, 5, 5)
     for row, n in enumerate((1, 3)):
         expected[row, n, n] = -torch.sigmoid(-similarity[n, n])

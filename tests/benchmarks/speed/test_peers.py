@@ -65,7 +65,7 @@ def test_dattri_solves_with_the_hessian_and_the_anchor(task, tmp_path):
     hessian = torch.func.hessian(mean_loss)(theta) + anchor * torch.eye(len(theta))
     expected = gradients(model, train) @ torch.linalg.solve(hessian, gradients(model, target).mean(0))
     found = peer_methods.dattri_conjugate_gradients(*task, tmp_path)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
 
 
 ASKED = peers.Peers(pairs=64, dim=8, feature_dim=8, batch=16, limit=30, refits=0)
