@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -68,9 +69,7 @@ def result_text(content: Mapping[str, Any]) -> str:
         for name, table in content["tables"].items()
     }  # fmt: skip
     text = json.dumps({**content, "tables": tables}, indent=2, ensure_ascii=False)
-    for number, line in enumerate(lines):
-        text = text.replace(f'"row {number} of a table"', line)
-    return text + "\n"
+    return re.sub(r'"row (\d+) of a table"', lambda found: lines[int(found[1])], text) + "\n"
 
 
 def read_table(name: str, table: str, folder: Path = RESULTS) -> Table:
