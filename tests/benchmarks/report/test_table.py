@@ -85,7 +85,7 @@ def test_options_are_the_fields_and_their_help_is_the_docstrings(capsys):
 
 def test_a_result_says_what_was_asked_and_measured_and_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["command", "--seed", "3", "--label", "two words"])
-    table = Table.of({"": None, "LDS": 3}, [["ours, \"best\"", [0.9, 0.01]], ["row 0 of a table", None]])
+    table = Table.of({"": None, "LDS": 3}, [['ours, "best"', [0.9, 0.01]], ["row 0 of a table", None]])
     path = tmp_path / "new" / "result.json"
     write_result(path, "benchmarks.x", {"seed": 3, "file": Path("a.csv")}, {"lds": 0.9, "lds_se": 0.01}, {"all": table})
     written = json.loads(path.read_text())
