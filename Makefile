@@ -7,7 +7,22 @@ DATA ?= fashion-mnist
 # Threads that wait sleep instead of spinning: on a busy machine training is several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: env demo test lint bench-fidelity bench-detection
+# benchmarks/README.md says what each measures. `make bench-NAME ARGS="…" JSON=FILE` passes options on and keeps the result.
+MODULE_fidelity := benchmarks.fidelity
+MODULE_sensitivity := benchmarks.fidelity.sensitivity
+MODULE_detection := benchmarks.detection.grid
+MODULE_repair := benchmarks.detection.repair
+MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_noise.csv
+MODULE_tracing := benchmarks.tracing
+MODULE_throughput := benchmarks.speed.throughput
+MODULE_memory := benchmarks.speed.memory
+MODULE_peers := benchmarks.speed.peers
+MODULE_app := benchmarks.speed.app
+MODULE_cost-model := benchmarks.speed.cost_model
+BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory peers app cost-model
+GRID := benchmarks/results/detection/grid.json
+
+.PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)
 
 env: $(READY)
 
@@ -27,9 +42,15 @@ lint: env
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench-fidelity: env
-	$(VENV)/bin/python -m benchmarks.fidelity $(if $(JSON),--json "$(JSON)") $(ARGS)
+# The tables of README.md and docs/ are generated from benchmarks/results/.
+tables: env
+	$(VENV)/bin/python -m benchmarks.report
 
-# One JSON file per cell in a folder: run it again to go on. `make bench-detection ARGS=--quick` measures a small part.
+$(BENCHMARKS:%=bench-%): bench-%: env
+	$(VENV)/bin/python -m $(MODULE_$*) $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+# One file per cell in a folder of the cache: run it again to go on. The whole grid ends in docs/detection.md; with
+# options, such as ARGS=--quick, it is printed alone.
 bench-detection: env
-	$(VENV)/bin/python -m benchmarks.detection.grid $(ARGS)
+	$(VENV)/bin/python -m $(MODULE_detection) $(if $(JSON),--json "$(JSON)",$(if $(ARGS),,--json $(GRID))) $(ARGS)
+	$(if $(ARGS)$(JSON),,$(VENV)/bin/python -m benchmarks.report)

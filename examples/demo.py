@@ -5,17 +5,16 @@ Run it with ``make demo``, or ``python -m examples.demo --help``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")  # no word about the database's version
 
@@ -30,12 +29,16 @@ from benchmarks.data.pairs import PairTable
 from benchmarks.methods.baselines import batch_loss, clip_score
 from benchmarks.models.sentence_encoder import model_with_sentence_encoder
 from benchmarks.models.training import Recipe, trained_checkpoint
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_json
+from benchmarks.report.table import Cell, Table
 from fiftyone_ecif.models import load_model
 
 DATASET_NAME = "ecif-demo"
 MADE_BY_DEMO = "made_by_fiftyone_ecif_demo"  # in dataset.info: only such a dataset is ever replaced
 RUN_KEY = "ecif"
-DATA: dict[str, Callable[..., PairTable]] = {
+DataName = Literal["fashion-mnist", "digits", "openclipart"]
+DATA: dict[DataName, Callable[..., PairTable]] = {
     "fashion-mnist": partial(fashion_mnist.load, train=10_000, heldout=2_000),
     "digits": digits.load,
     "openclipart": partial(openclipart.load, train=3_000, heldout=600),
@@ -43,17 +46,37 @@ DATA: dict[str, Callable[..., PairTable]] = {
 NOISE_RATE = 0.2
 SEED = 0
 SHOWN = 10  # suspects in the report
+INSPECTED = 100  # suspects whose precision is reported
+SCORES = {
+    "misalignment": f"{RUN_KEY}_misalignment",
+    "positive": "influence, positive role alone",
+    "negative": "influence, negative role alone",
+    "clip_score": "CLIP score",
+    "batch_loss": "batch loss",
+}
+"""What the report calls each score."""
 
 Seconds = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Demo:
+    """Train a small CLIP on noisy captions, find the wrong ones, show them.
+
+    Args:
+        data: data set
+        json: the report's figures are written to this file
+        app: whether the App is opened after the report
+    """
+
+    data: DataName = "fashion-mnist"
+    json: Path | None = None
+    app: bool = True
+
+
 def main() -> None:
     """Run the steps, print the report, open the App."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=list(DATA), default="fashion-mnist")
-    parser.add_argument("--json", type=Path, help="write the report's figures to this file")
-    parser.add_argument("--no-app", action="store_true", help="end after the report")
-    arguments = parser.parse_args()
+    asked = ask(Demo, "examples.demo")
     # The root logger stays silent: FiftyOne's progress bars have handlers of their own and would be shown twice.
     logging.getLogger().addHandler(logging.NullHandler())
     logging.getLogger("benchmarks").addHandler(logging.StreamHandler())
@@ -61,7 +84,7 @@ def main() -> None:
 
     seconds: Seconds = {}
     with timed(seconds, "data"):
-        table, planted = load_pairs(arguments.data)
+        table, planted = load_pairs(asked.data)
     with timed(seconds, "model"):
         model = "ecif-tiny" if table.class_names else model_with_sentence_encoder()
         train_pairs = table.select(table.split == "train")
@@ -94,11 +117,9 @@ def main() -> None:
         "cg_relative_residual": float(results.health["cg_relative_residual"]),
     }
     print_report(figures, seconds | {f"  {step}": value for step, value in results.timings.items()}, suspects)
-    if arguments.json:
-        part = arguments.json.with_name(arguments.json.name + ".part")
-        part.write_text(json.dumps(figures, indent=2) + "\n")
-        os.replace(part, arguments.json)
-    if not arguments.no_app:
+    if asked.json:
+        write_json(asked.json, figures)
+    if asked.app:
         open_app(dataset, suspects)
 
 
@@ -111,7 +132,7 @@ def timed(seconds: Seconds, step: str) -> Iterator[None]:
     seconds[step] = time.monotonic() - started
 
 
-def load_pairs(data: str) -> tuple[PairTable, np.ndarray]:
+def load_pairs(data: DataName) -> tuple[PairTable, np.ndarray]:
     """The pairs with noisy training captions, and (N,) bool, True where the caption was planted."""
     try:
         table = DATA[data](seed=SEED)
@@ -184,28 +205,29 @@ def measure(dataset: fo.Dataset, results: Any, logit_scale: float) -> dict[str, 
 def print_report(figures: dict[str, Any], seconds: Seconds, suspects: fo.DatasetView) -> None:
     """The figures, the time of each step and the most suspicious pairs, as tables."""
     print(f"\n== report: {figures['pairs']} pairs of {figures['dataset']}\n")
-    print(f"{'score':<34}{'AUROC':>8}{'avg. precision':>16}")
-    for name, label in (
-        ("misalignment", f"{RUN_KEY}_misalignment"),
-        ("positive", "influence, positive role alone"),
-        ("negative", "influence, negative role alone"),
-        ("clip_score", "CLIP score"),
-        ("batch_loss", "batch loss"),
-    ):
-        print(f"{label:<34}{figures[f'auroc_{name}']:>8.3f}{figures[f'ap_{name}']:>16.3f}")
-    print(f"\nprecision among the 100 most suspicious: {figures['precision_at_100']:.2f}")
+    scores: list[list[Cell]] = [
+        [label, figures[f"auroc_{name}"], figures[f"ap_{name}"]] for name, label in SCORES.items()
+    ]
+    print(Table.of({"score": None, "AUROC": 3, "average precision": 3}, scores).console())
+    print(f"\nprecision among the {INSPECTED} most suspicious: {figures['precision_at_100']:.2f}")
     print(f"relative residual of the solver: {figures['cg_relative_residual']:.1e}\n")
-    print(f"{'step':<34}{'seconds':>8}{'pairs/s':>16}")
-    for step, value in seconds.items():
-        print(f"{step:<34}{value:>8.1f}{figures['pairs'] / max(value, 1e-9):>16,.0f}")
-    print(f"{'total':<34}{figures['seconds_total']:>8.1f}\n")
-    shown = suspects[:SHOWN]
-    print(f"{'score':>6}  {'wrong?':<7}{'shows':<18}{'caption':<56}suggestion")
+    steps: list[list[Cell]] = [
+        [step, value, f"{figures['pairs'] / max(value, 1e-9):,.0f}"]
+        for step, value in [*seconds.items(), ("total", figures["seconds_total"])]
+    ]
+    print(Table.of({"step": None, "seconds": 1, "pairs per second": None}, steps).console() + "\n")
+    print(suspect_table(suspects[:SHOWN]).console())
+
+
+def suspect_table(shown: fo.DatasetView) -> Table:
+    """A row for each suspect: whether it was planted, what its image shows, its caption and the suggestion."""
     classes = shown.values("ground_truth.label") if shown.has_field("ground_truth") else [""] * len(shown)
     paths = [f"{RUN_KEY}_misalignment", "planted", "caption", f"{RUN_KEY}_suggestion.label"]
+    rows = []
     for label, score, planted, *texts in zip(classes, *shown.values(paths)):
         caption, suggestion = (shorten(text or "", 54, placeholder=" …") for text in texts)
-        print(f"{score:>6.3f}  {'yes' if planted else 'no':<7}{label:<18}{caption:<56}{suggestion}")
+        rows.append([score, "yes" if planted else "no", label, caption, suggestion])
+    return Table.of({"score": 3, "wrong?": None, "shows": None, "caption": None, "suggestion": None}, rows)
 
 
 def open_app(dataset: fo.Dataset, suspects: fo.DatasetView) -> None:

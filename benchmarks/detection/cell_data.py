@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from filelock import FileLock
 
-from benchmarks.data.noise import plant
+from benchmarks.data.noise import Kind, plant
 from benchmarks.data.pairs import PairTable
 from benchmarks.data.pairs_file import pairs_from_csv
 from benchmarks.detection.cell import Cell, Classes, in_memory
@@ -26,20 +27,20 @@ class CellSettings:
     """Which cell.
 
     Args:
-        data: a key of :data:`~benchmarks.models.base_models.DATA`, or the name of a CSV file
-        noise: a kind of noise, see :func:`~benchmarks.data.noise.plant`
-        rate: share of the pairs with a planted caption
-        regime: what the model has seen (:func:`~benchmarks.models.base_models.regime_checkpoint`); "given": a named one
+        data: fashion-mnist, digits or openclipart, or the name of a CSV file without its ending
+        noise: kind of noise that is planted; "natural" plants none
+        rate: share of the pairs that get a planted caption
+        regime: what the model has seen of the pairs; "given" for a named model
         seed: of data, noise, training and partitions
-        trusted: right pairs, drawn at random, that somebody has marked as such
-        model: open_clip's name of the model, if it is given
-        checkpoint: its tag or path
+        trusted: number of right pairs, drawn at random, that count as marked by somebody
+        model: open_clip's name of a model to use in place of the regime's
+        checkpoint: the named model's tag, or the path of its weights
     """
 
     data: str = "fashion-mnist"
-    noise: str = "uniform"
+    noise: Kind = "uniform"
     rate: float = 0.2
-    regime: str = "finetuned"
+    regime: Literal["pretrained", "finetuned", "memorised", "given"] = "finetuned"
     seed: int = 0
     trusted: int = 0
     model: str | None = None

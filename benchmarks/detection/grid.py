@@ -5,26 +5,29 @@ Run it with ``make bench-detection``, or ``python -m benchmarks.detection.grid -
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from tqdm import tqdm
 
-from benchmarks.detection.__main__ import measure
+from benchmarks.data.noise import PlantedKind
 from benchmarks.detection.cell_data import CellSettings, make_base_model, make_cell
-from benchmarks.detection.figures import ALL_METHODS, CLASS_METHODS, OWN_FIGURES
-from benchmarks.detection.tables import write_tables
-from benchmarks.models.base_models import REGIMES
-from benchmarks.report.json_file import write_json
+from benchmarks.detection.command import measure
+from benchmarks.detection.figures import ALL_METHODS, CLASS_METHODS, OWN_FIGURES, MethodName
+from benchmarks.detection.tables import tables
+from benchmarks.models.base_models import REGIMES, DataName, RegimeName
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_json, write_result
 from fiftyone_ecif.features import cache_folder
 
-NOISE = {
+NOISE: dict[str, tuple[PlantedKind, ...]] = {
     "fashion-mnist": ("uniform", "confusable", "caption-swap"),
     "digits": ("uniform", "confusable", "caption-swap"),
     "openclipart": ("caption-swap", "confusable"),
@@ -32,44 +35,60 @@ NOISE = {
 """Kinds of noise by data: among free captions a uniform swap is a caption swap."""
 FREE_CAPTIONS = ("openclipart",)
 """Data without classes."""
-RATES = (0.05, 0.1, 0.2, 0.4)
-SEEDS = (0, 1, 2)
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "detection.md"
+MODULE = "benchmarks.detection.grid"
+
+
+@dataclass(frozen=True)
+class DetectionGrid:
+    """Measure the cells of the detection grid that are not finished, and make its tables.
+
+    Args:
+        data: data sets
+        noise: kinds of noise
+        rates: shares of the pairs that get a planted caption
+        regimes: what the model has seen of the pairs
+        seeds: of data, noise, training and partitions
+        quick: measure only the cells with 20 % noise and seed 0
+        again: methods to measure once more where they have been measured
+        workers: processes of one thread each
+        folder: the figures of each cell lie in a file here; in the cache by default
+        json: the tables are written to this file
+    """
+
+    data: tuple[DataName, ...] = get_args(DataName)
+    noise: tuple[PlantedKind, ...] = get_args(PlantedKind)
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    regimes: tuple[RegimeName, ...] = REGIMES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    quick: bool = False
+    again: tuple[MethodName, ...] = ()
+    workers: int = 2
+    folder: Path | None = None
+    json: Path | None = None
 
 
 def main() -> None:
-    """Measure the cells that are not finished, then write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", choices=sorted(NOISE), default=list(NOISE))
-    parser.add_argument("--noise", nargs="+", default=["uniform", "confusable", "caption-swap"])
-    parser.add_argument("--rates", nargs="+", type=float, default=RATES)
-    parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=REGIMES)
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
-    parser.add_argument("--quick", action="store_true", help="of these cells only those with 20 %% noise and seed 0")
-    parser.add_argument("--again", nargs="+", choices=ALL_METHODS, default=(), help="methods to measure once more")
-    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
-    parser.add_argument("--folder", type=Path, help="one JSON file per cell (default: in the cache)")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="where the tables go, between their markers")
-    options = parser.parse_args()
-    folder = options.folder or cache_folder("detection-results")
+    """Measure the cells that are not finished, print an overview, write the tables."""
+    asked = ask(DetectionGrid, MODULE)
+    folder = asked.folder or cache_folder("detection-results")
     folder.mkdir(parents=True, exist_ok=True)
-    rates, seeds = ((0.2,), (0,)) if options.quick else (options.rates, options.seeds)
-    cells = grid(options.data, options.noise, rates, options.regimes, seeds)
-    run(cells, folder, options.again, options.workers)
+    cells = grid(asked)
+    run(cells, folder, asked.again, asked.workers)
     results = [json.loads(path.read_text()) for path in map(folder.joinpath, map(result_name, cells)) if path.exists()]
-    write_tables(results, options.document)
-    print(f"The tables of {len(results)} cells are in {options.document}; their figures in {folder}.")
+    made = tables(results)
+    print(f"AUROC / average precision of {len(results)} cells, whose figures are in {folder}:\n")
+    print(made["overview"].console())
+    write_result(asked.json, MODULE, vars(asked), {"cells": len(results)}, made)
 
 
-def grid(
-    data: Sequence[str], noise: Sequence[str], rates: Sequence[float], regimes: Sequence[str], seeds: Sequence[int]
-) -> list[CellSettings]:
+def grid(asked: DetectionGrid) -> list[CellSettings]:
     """The cells, the first seed's first, so that an unfinished grid is a whole one of fewer seeds."""
+    rates, seeds = ((0.2,), (0,)) if asked.quick else (asked.rates, asked.seeds)
     return [
         CellSettings(name, kind, rate, regime, seed)
-        for seed, name, rate, regime in itertools.product(seeds, data, rates, regimes)
+        for seed, name, rate, regime in itertools.product(seeds, asked.data, rates, asked.regimes)
         for kind in NOISE[name]
-        if kind in noise
+        if kind in asked.noise
     ]
 
 

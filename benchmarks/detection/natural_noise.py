@@ -8,31 +8,36 @@ about who suspects what, and the list behind them. A person fills in the list's 
 - right: it names what is to be seen, in whatever language;
 - unclear: the person cannot tell.
 
-``python -m benchmarks.detection.natural_noise summary FILE [--picture PNG]`` sums them up by method and shows the first
-suspects. What came out: docs/detection.md.
+``python -m benchmarks.detection.natural_noise summary FILE [--picture PNG] [--json FILE]`` sums them up by method and
+shows the first suspects. What came out: docs/detection.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tyro
 from PIL import Image, ImageDraw, ImageFont
+from tyro.conf import Positional
 
 from benchmarks.data.pairs import PairTable
 from benchmarks.methods.baselines import clip_score
 from benchmarks.models.base_models import benchmark_pairs, regime_checkpoint
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Cell, Table
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core.pairs import embeddings_under
 from fiftyone_ecif.detect.pipeline import find_misaligned
 from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import ViewAveraged, load_model
 
+MODULE = "benchmarks.detection.natural_noise"
 VERDICTS = ("wrong", "empty", "right", "unclear")
 COLUMNS = ("number", "name", "caption", "method", "rank", "verdict")
 DATA = "openclipart"
@@ -40,25 +45,47 @@ SUSPECTS = 100  # of each method
 DRAWN = 60  # pairs drawn at random, to know how many captions are wrong anyway
 SEED = 0
 PER_ROW, PER_SHEET = 6, 30
-CELL = (200, 215)  # pixels
+CELL_SIZE = (200, 215)  # pixels
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Write contact sheets of the suspects, and the list behind them.
+
+    Args:
+        folder: where they are written
+    """
+
+    folder: Positional[Path]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Sum up the verdicts of a list by method.
+
+    Args:
+        file: the list with its column "verdict" filled in
+        picture: the first suspects of each method are written to this PNG file
+        json: the result is written to this file
+    """
+
+    file: Positional[Path]
+    picture: Path | None = None
+    json: Path | None = None
 
 
 def main() -> None:
     """Write the sheets, or sum up what a person saw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("sheets").add_argument("path", type=Path, metavar="FOLDER")
-    summary = commands.add_parser("summary")
-    summary.add_argument("path", type=Path, metavar="FILE")
-    summary.add_argument("--picture", type=Path, metavar="PNG", help="write the first suspects of each method there")
-    arguments = parser.parse_args()
-    if arguments.command == "sheets":
+    asked: Sheets | Summary = tyro.cli(Sheets | Summary, prog=f"python -m {MODULE}")
+    if isinstance(asked, Sheets):
         table = benchmark_pairs(DATA, SEED)
-        write_sheets(table, ranked_suspects(table), arguments.path)
-    else:
-        print_summary(arguments.path)
-        if arguments.picture:
-            first_suspects(arguments.path).save(arguments.picture, optimize=True)
+        write_sheets(table, ranked_suspects(table), asked.folder)
+        return
+    summary = verdict_table(asked.file)
+    print(summary.console())
+    write_result(asked.json, MODULE, {"file": asked.file, "data": DATA, "seed": SEED}, {}, {"verdicts": summary})
+    if asked.picture:
+        first_suspects(asked.file).save(asked.picture, optimize=True)
 
 
 def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
@@ -124,7 +151,7 @@ def contact_sheet(cells: Sequence[tuple[str, str, str]], per_row: int) -> Image.
     Returns:
         the sheet, RGB
     """
-    width, height = CELL
+    width, height = CELL_SIZE
     sheet = Image.new("RGB", (per_row * width, -(-len(cells) // per_row) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for place, (heading, filepath, caption) in enumerate(cells):
@@ -138,26 +165,26 @@ def contact_sheet(cells: Sequence[tuple[str, str, str]], per_row: int) -> Image.
     return sheet
 
 
-def print_summary(path: Path) -> None:
-    """Print the share of each verdict by method, with its standard error.
+def verdict_table(path: Path) -> Table:
+    """Each verdict's share of a method's suspects, with its standard error.
 
     Args:
         path: the list with its verdicts filled in
+
+    Raises:
+        SystemExit: if a verdict is none of :data:`VERDICTS`
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     if unknown := {row["verdict"] for row in rows} - set(VERDICTS):
         raise SystemExit(f"{path}: a verdict is one of {', '.join(VERDICTS)}, not {', '.join(map(repr, unknown))}.")
-    print(f"{'method':<16}{'pairs':>6}" + "".join(f"{verdict:>16}" for verdict in VERDICTS))
+    summed: list[list[Cell]] = []
     for method in dict.fromkeys(row["method"] for row in rows):
         verdicts = Counter(row["verdict"] for row in rows if row["method"] == method)
         total = verdicts.total()
-        shares = {verdict: verdicts[verdict] / total for verdict in VERDICTS}
-        errors = {verdict: (share * (1 - share) / total) ** 0.5 for verdict, share in shares.items()}
-        print(
-            f"{method:<16}{total:>6}"
-            + "".join(f"{f'{shares[verdict]:.2f} ± {errors[verdict]:.2f}':>16}" for verdict in VERDICTS)
-        )
+        shares = [verdicts[verdict] / total for verdict in VERDICTS]
+        summed.append([method, total, *([share, (share * (1 - share) / total) ** 0.5] for share in shares)])
+    return Table.of({"method": None, "pairs": 0, **dict.fromkeys(VERDICTS, 2)}, summed)
 
 
 def first_suspects(path: Path) -> Image.Image:

@@ -5,59 +5,103 @@ Run it with ``python -m benchmarks.detection.repair --help``. What it measured: 
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.data.noise import KINDS
+from benchmarks.data.noise import PlantedKind
 from benchmarks.data.pairs import PairTable
 from benchmarks.detection.cell_data import CellSettings, classes_of, features_of, make_cell, noisy_pairs
-from benchmarks.detection.figures import ALL_METHODS, evidence
-from benchmarks.models.base_models import DATA, REGIMES, regime_checkpoint
-from benchmarks.report.json_file import write_json
+from benchmarks.detection.figures import MethodName, evidence
+from benchmarks.models.base_models import DataName, regime_checkpoint
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
 from benchmarks.report.statistics import mean_with_error
+from benchmarks.report.table import Table, figure_cell
 from fiftyone_ecif.attribution import Settings, recall
 from fiftyone_ecif.core import embeddings_under
 from fiftyone_ecif.models import load_model
 
-METHODS = ("ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "confident_learning")
+MODULE = "benchmarks.detection.repair"
+METHODS: tuple[MethodName, ...] = ("ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "confident_learning")
 RETRIEVED = 10
 """Texts among which an image's own is looked for, where there are no classes."""
+LABELS = {
+    "random": "as many pairs at random",
+    "wrong": "all the wrong ones (nobody could)",
+    "ecif_corrected": "ecif, corrected where it suggests another caption",
+}
+"""Repairs that a table names in more words."""
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Train again without what each method suspects, and measure the model on held-out pairs.
+
+    Args:
+        data: data set
+        noise: kind of noise that is planted
+        rate: share of the pairs that get a planted caption
+        regime: the training that is repeated
+        seeds: how many seeds, from 0 on
+        methods: whose suspects are removed
+        json: the result is written to this file
+    """
+
+    data: DataName = "fashion-mnist"
+    noise: PlantedKind = "uniform"
+    rate: float = 0.2
+    regime: Literal["finetuned", "memorised"] = "memorised"
+    seeds: int = 3
+    methods: tuple[MethodName, ...] = METHODS
+    json: Path | None = None
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = CellSettings()
-    parser.add_argument("--data", choices=sorted(DATA), default=default.data)
-    parser.add_argument("--noise", choices=KINDS[:-1], default=default.noise)
-    parser.add_argument("--rate", type=float, default=default.rate)
-    parser.add_argument("--regime", choices=REGIMES[1:], default="memorised", help="the training that is repeated")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", choices=ALL_METHODS, default=METHODS)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
-    per_seed = []
-    for seed in range(options.seeds):
-        cell = CellSettings(options.data, options.noise, options.rate, options.regime, seed)
-        per_seed.append(repaired(cell, options.methods))
-    print(f"{'repair':<24}{'held out, %':>15}{'over random':>23}")
-    figures: dict[str, Any] = {name: getattr(options, name) for name in ("data", "noise", "rate", "regime", "seeds")}
+    asked = ask(Repair, MODULE)
+    figures = measure(asked)
+    table = repair_table(figures)
+    print(table.console())
+    write_result(asked.json, MODULE, vars(asked), figures, {"repairs": table})
+
+
+def measure(asked: Repair) -> dict[str, float]:
+    """The mean over seeds of :func:`repaired`, and of the gain over as many pairs removed at random.
+
+    Returns:
+        ``heldout.<repair>`` and ``gain.<repair>`` with standard errors over seeds, percent; the gain is taken within
+        each seed, so that what all methods of a seed share is gone
+    """
+    cells = [CellSettings(asked.data, asked.noise, asked.rate, asked.regime, seed) for seed in range(asked.seeds)]
+    per_seed = [repaired(cell, asked.methods) for cell in cells]
+    figures: dict[str, float] = {}
     for name in per_seed[0]:
-        gain = name.replace("heldout", "gain")  # over as many pairs removed at random: what all methods share is gone
+        gain = name.replace("heldout", "gain")
         figures |= mean_with_error(name, np.array([found[name] for found in per_seed]))
         figures |= mean_with_error(gain, np.array([found[name] - found["heldout.random"] for found in per_seed]))
-        print(
-            f"{name.removeprefix('heldout.'):<24}{figures[name]:>8.2f} ± {figures[f'{name}_se']:.2f}"
-            f"{figures[gain]:>+16.2f} ± {figures[f'{gain}_se']:.2f}"
-        )
-    if options.json:
-        write_json(options.json, figures)
+    return figures
+
+
+def repair_table(figures: Mapping[str, float]) -> Table:
+    """A row for each repair."""
+    repairs = [name.removeprefix("heldout.") for name in figures if name.startswith("heldout.") and "_se" not in name]
+    return Table.of(
+        {"removed": None, "held out (%)": 1, "over random": 1},
+        [
+            [
+                LABELS.get(name, name),
+                figure_cell(figures, f"heldout.{name}"),
+                None if name == "random" else figure_cell(figures, f"gain.{name}"),
+            ]
+            for name in repairs
+        ],
+    )
 
 
 def repaired(settings: CellSettings, methods: Sequence[str] = METHODS) -> dict[str, float]:

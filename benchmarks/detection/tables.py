@@ -1,81 +1,53 @@
-"""The detection grid's figures as tables of a document."""
+"""The detection grid's figures as tables: mean ± standard error over seeds."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.detection.figures import ALL_METHODS
-
-BEGIN, END = "<!-- detection grid: begin -->", "<!-- detection grid: end -->"
+from benchmarks.report.table import Cell, Table, figure_of
 
 Result = dict[str, Any]
 """One cell's settings and figures."""
 
 Figure = Callable[[Result], float | None]
+BY_SETTING = ("data", "regime", "noise")
+BY_RATE = (*BY_SETTING, "rate")
+RATIO_DIGITS = 1
 
 
-def write_tables(results: Sequence[Result], document: Path) -> None:
-    """Put the tables between the document's markers, all or nothing.
+def tables(results: Sequence[Result]) -> dict[str, Table]:
+    """All tables by name: AUROC and average precision over rates and at every rate, the package's own, an overview.
 
-    Args:
-        results: of the cells
-        document: a Markdown file with both markers
-
-    Raises:
-        ValueError: if a marker is missing
+    Methods for class labels have empty cells on free captions.
     """
-    text = document.read_text()
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{document} lacks the lines {BEGIN} and {END}, between which the tables go.")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    part = document.with_name(document.name + ".part")
-    part.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
-    os.replace(part, document)
-
-
-def tables(results: Sequence[Result]) -> str:
-    """All tables in Markdown: AUROC and average precision over rates, what is the package's own, and every rate."""
-    if not results:
-        return "Nothing has been measured yet."
-    seeds = ", ".join(map(str, sorted({result["seed"] for result in results})))
     methods = [name for name in ALL_METHODS if any(f"auroc.{name}" in result for result in results)]
-    by_setting = ("data", "regime", "noise")
-    sections = [
-        f"{len(results)} cells; seeds {seeds}. Mean ± standard error over seeds; the best of a row is bold. Methods "
-        "for class labels have no figures on free captions.",
-        "AUROC, mean over noise rates:",
-        method_table(results, by_setting, "auroc", methods),
-        "Average precision, mean over noise rates:",
-        method_table(results, by_setting, "ap", methods),
-        "`ecif` itself: expected calibration error, estimated minus planted noise rate, share of suspected swaps whose "
-        "suggestion names the right class, and its seconds over LEMoN's, both from the tower features on:",
-        own_table(results, by_setting),
-        "<details><summary>Every noise rate</summary>\n\nAUROC:",
-        method_table(results, (*by_setting, "rate"), "auroc", methods),
-        "Average precision:",
-        method_table(results, (*by_setting, "rate"), "ap", methods) + "\n\n</details>",
-    ]
-    return "\n\n".join(sections)
+    found = {
+        "auroc": method_table(results, BY_SETTING, "auroc", methods),
+        "ap": method_table(results, BY_SETTING, "ap", methods),
+        "own": own_table(results, BY_SETTING),
+        "auroc_by_rate": method_table(results, BY_RATE, "auroc", methods),
+        "ap_by_rate": method_table(results, BY_RATE, "ap", methods),
+    }
+    return found | {"overview": overview(found["auroc"], found["ap"], len(BY_SETTING))}
 
 
-def method_table(results: Sequence[Result], keys: Sequence[str], figure: str, methods: Sequence[str]) -> str:
-    """A row per combination of settings and a column per method, with averages over the rows of each data set."""
-    rows = []
+def method_table(results: Sequence[Result], keys: Sequence[str], figure: str, methods: Sequence[str]) -> Table:
+    """A row for each combination of settings and for the mean of each data set, a column for each method."""
+    rows: list[list[Cell]] = []
     for group, members in grouped(results, keys):
-        rows.append([*map(_setting, group), *marked([over_seeds(members, figure, name) for name in methods])])
-    for data in [*dict.fromkeys(result["data"] for result in results)]:
+        rows.append([*map(_setting, group), *(over_seeds(members, figure, name) for name in methods)])
+    for data in dict.fromkeys(result["data"] for result in results):
         members = [result for result in results if result["data"] == data]
-        cells = marked([over_seeds(members, figure, name) for name in methods])
-        rows.append([f"**{data}, all**", *[""] * (len(keys) - 1), *cells])
-    return markdown([*keys, *methods], rows)
+        cells = [over_seeds(members, figure, name) for name in methods]
+        rows.append([f"{data}, all", *[None] * (len(keys) - 1), *cells])
+    return Table.of({**dict.fromkeys(keys), **dict.fromkeys(methods, 3)}, rows, best_in_row=True)
 
 
-def own_table(results: Sequence[Result], keys: Sequence[str]) -> str:
+def own_table(results: Sequence[Result], keys: Sequence[str]) -> Table:
     """What only the package's run states, and what it costs."""
     columns: dict[str, Figure] = {
         "ECE": lambda result: result.get("ece"),
@@ -83,12 +55,43 @@ def own_table(results: Sequence[Result], keys: Sequence[str]) -> str:
         "right suggestions": lambda result: result.get("suggestion_accuracy"),
         "cost / LEMoN": lambda result: _ratio(result, "seconds.ecif", "seconds.lemon"),
     }
-    rows = [
-        [*map(_setting, group), *(_cell(mean_over_seeds(members, figure)) for figure in columns.values())]
+    rows: list[list[Cell]] = [
+        [*map(_setting, group), *(mean_over_seeds(members, figure) for figure in columns.values())]
         for group, members in grouped(results, keys)
     ]
-    everything = [_cell(mean_over_seeds(results, figure)) for figure in columns.values()]
-    return markdown([*keys, *columns], [*rows, ["**all**", *[""] * (len(keys) - 1), *everything]])
+    everything = [mean_over_seeds(results, figure) for figure in columns.values()]
+    digits = {**dict.fromkeys(columns, 3), "cost / LEMoN": RATIO_DIGITS}
+    return Table.of({**dict.fromkeys(keys), **digits}, [*rows, ["all", *[None] * (len(keys) - 1), *everything]])
+
+
+def overview(auroc: Table, precision: Table, keys: int) -> Table:
+    """AUROC and average precision of the package, the best baseline and the CLIP score, in the mean of each data set.
+
+    Args:
+        auroc: of :func:`method_table`
+        precision: likewise, the same rows
+        keys: how many columns of theirs are settings
+    """
+    methods = list(auroc.columns[keys:])
+    data, by_method = [], []
+    for first, second in zip(auroc.rows, precision.rows):
+        if str(first[0]).endswith(", all"):
+            data.append(str(first[0]).removesuffix(", all"))
+            pairs = zip(methods, map(figure_of, first[keys:]), map(figure_of, second[keys:]))
+            by_method.append({name: (area, mean) for name, area, mean in pairs if area is not None})
+    baselines = [max((name for name in found if name != "ecif"), key=found.__getitem__) for found in by_method]
+
+    def cell(found: dict[str, tuple], name: str) -> str:
+        return " / ".join(f"{value:.3f}" for value in found[name]) if name in found else ""
+
+    return Table.of(
+        dict.fromkeys(["", *data]),
+        [
+            ["ecif", *(cell(found, "ecif") for found in by_method)],
+            ["best baseline by AUROC", *(f"{cell(found, best)} ({best})" for found, best in zip(by_method, baselines))],
+            ["clip_score", *(cell(found, "clip_score") for found in by_method)],
+        ],
+    )
 
 
 def grouped(results: Sequence[Result], keys: Sequence[str]) -> Iterable[tuple[tuple, list[Result]]]:
@@ -99,13 +102,13 @@ def grouped(results: Sequence[Result], keys: Sequence[str]) -> Iterable[tuple[tu
     return groups.items()
 
 
-def over_seeds(results: Sequence[Result], figure: str, method: str) -> tuple[float, float] | None:
+def over_seeds(results: Sequence[Result], figure: str, method: str) -> list[float | None] | None:
     """Mean and standard error of a method's figure over seeds; None where it has none."""
     return mean_over_seeds(results, lambda result: result.get(f"{figure}.{method}"))
 
 
-def mean_over_seeds(results: Sequence[Result], figure: Figure) -> tuple[float, float] | None:
-    """Mean over seeds of a figure's mean in each seed, and the standard error over seeds (nan with one seed)."""
+def mean_over_seeds(results: Sequence[Result], figure: Figure) -> list[float | None] | None:
+    """Mean over seeds of a figure's mean in each seed, and the standard error over seeds (None with one seed)."""
     values: dict[int, list[float]] = {}
     for result in results:
         value = figure(result)
@@ -114,27 +117,7 @@ def mean_over_seeds(results: Sequence[Result], figure: Figure) -> tuple[float, f
     means = np.array([np.mean(of_seed) for of_seed in values.values()])
     if not len(means):
         return None
-    return float(means.mean()), float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else float("nan")
-
-
-def marked(figures: Sequence[tuple[float, float] | None]) -> list[str]:
-    """Cells of a row, the largest mean in bold."""
-    best = max((figure[0] for figure in figures if figure), default=0.0)
-    cells = [_cell(figure) for figure in figures]
-    return [f"**{cell}**" if figure and figure[0] == best else cell for figure, cell in zip(figures, cells)]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(figure: tuple[float, float] | None) -> str:
-    if figure is None:
-        return ""
-    mean, error = (f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}" for value in figure)
-    return mean if error == "nan" else f"{mean} ± {error}"
+    return [float(means.mean()), float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else None]
 
 
 def _setting(value: Any) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,8 @@ from fiftyone_ecif.core import (
 from fiftyone_ecif.features import PairRow, RawPairs, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, load_model, lora_scope, parameter_scope
 
-DATA: dict[str, Callable[..., PairTable]] = {
+DataName = Literal["fashion-mnist", "digits", "openclipart"]
+DATA: dict[DataName, Callable[..., PairTable]] = {
     "fashion-mnist": fashion_mnist.load,
     "digits": digits.load,
     "openclipart": openclipart.load,
@@ -44,7 +45,7 @@ DATA: dict[str, Callable[..., PairTable]] = {
 HELDOUT_SHARE = 0.5
 """Held-out pairs over training pairs."""
 TRAINING_SAMPLES = 20_000
-"""Pairs that the model's training sees in all, repetitions counted."""
+"""Pairs that the model's training sees in total, repetitions included."""
 ADAPTER_STEPS = 20
 """Steps of Adam that fresh adapters get before θ0."""
 RETRIEVED = 5
@@ -65,7 +66,7 @@ class Regime:
     """What a run of the benchmark varies.
 
     Args:
-        data: a key of :data:`DATA`
+        data: data set
         model: open_clip's name of the architecture, trained here
         base_pairs: clean pairs that the model is trained on and that nothing is attributed to; 0 to train it on the
             attributed pairs themselves
@@ -84,7 +85,7 @@ class Regime:
         seed: of data, noise, training, partitions and groups
     """
 
-    data: str = "fashion-mnist"
+    data: DataName = "fashion-mnist"
     model: str = "ecif-tiny"
     base_pairs: int = 0
     pairs: int = 2_000
@@ -107,12 +108,13 @@ DEEP = Regime(
 )
 """Small, since a pass through the towers costs a hundred of the head; smooth, since at a kink no fit comes to rest."""
 
-REGIMES = {"head": Regime(), "lora": DEEP, "full": DEEP}
+ScopeName = Literal["head", "lora", "full"]
+REGIMES: dict[ScopeName, Regime] = {"head": Regime(), "lora": DEEP, "full": DEEP}
 """The default regime of each scope."""
 
 
 class Candidates(NamedTuple):
-    """Texts among which each held-out image should find its own.
+    """The texts among which each held-out image should find its own.
 
     Attributes:
         texts: (C, ...) text inputs
@@ -223,7 +225,7 @@ def full_problem(regime: Regime, progress: bool = True) -> Problem:
     return _towers_problem(regime, lambda model, pairs: parameter_scope(model), progress)
 
 
-PROBLEMS: dict[str, Callable[..., Problem]] = {"head": head_problem, "lora": lora_problem, "full": full_problem}
+PROBLEMS: dict[ScopeName, Callable[..., Problem]] = {"head": head_problem, "lora": lora_problem, "full": full_problem}
 """Scopes that the benchmark can attribute: a :class:`Regime` and ``progress`` to a :class:`Problem`."""
 
 

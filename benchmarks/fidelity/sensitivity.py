@@ -1,28 +1,39 @@
 """The fidelity benchmark over a grid of regimes, one setting varied at a time: the tables of docs/fidelity.md.
 
-``python -m benchmarks.fidelity.sensitivity --help`` lists the tables; each line of ``--json-lines`` is one run.
+``python -m benchmarks.fidelity.sensitivity --help`` lists the settings that can be varied.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
+from tyro.conf import Positional
 
-from benchmarks.fidelity.__main__ import Figures, measure
-from benchmarks.fidelity.removal_problem import PROBLEMS, REGIMES, NotAtRest
+from benchmarks.fidelity.measure import measure
+from benchmarks.fidelity.removal_problem import PROBLEMS, REGIMES, NotAtRest, Regime, ScopeName
+from benchmarks.fidelity.retraining import Figures
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Table, figure_cell
 
-BASES = {
+MODULE = "benchmarks.fidelity.sensitivity"
+TableName = Literal[
+    "seed", "data", "anchor", "weak-anchor", "damping", "rounds", "batch-size", "logit-scale",
+    "rank", "lora-anchor", "lora-logit-scale",
+]  # fmt: skip
+
+BASES: dict[ScopeName, Regime] = {
     "head": replace(REGIMES["head"], pairs=1_000, subsets=20),
     "lora": replace(REGIMES["lora"], subsets=12, singles=4, edits=2),
 }
 """The regime of each scope that its tables vary."""
 
-TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
+TABLES: dict[ScopeName, dict[TableName, list[dict[str, Any]]]] = {
     "head": {
         "seed": [{"seed": seed} for seed in range(3)],
         "data": [{"data": data} for data in ("fashion-mnist", "digits")],
@@ -48,61 +59,83 @@ TABLES: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
 }
 """What each table varies, by scope."""
-SCOPES = {name: scope for scope, tables in TABLES.items() for name in tables}
+SCOPES: dict[TableName, ScopeName] = {name: scope for scope, tables in TABLES.items() for name in tables}
+SHORT = {
+    "exact": "exact", "first order": "first_order", "positive only": "positive_only", "K-FAC": "kfac",
+    "TracIn": "tracin", "TRAK": "trak",
+}  # fmt: skip
+"""Methods that the table shows, as it calls them."""
 
 COLUMNS = {
-    "LDS exact": "lds_exact",
-    "first order": "lds_first_order",
-    "positive only": "lds_positive_only",
-    "K-FAC": "lds_kfac",
-    "TracIn": "lds_tracin",
-    "random groups: exact": "lds_random_groups_exact",
-    "first order ": "lds_random_groups_first_order",
-    "positive only ": "lds_random_groups_positive_only",
-    "K-FAC ": "lds_random_groups_kfac",
-    "TracIn ": "lds_random_groups_tracin",
+    **{f"LDS {title}": f"lds_{name}" for title, name in SHORT.items()},
+    **{f"random groups {title}": f"lds_random_groups_{name}" for title, name in SHORT.items()},
     "slope exact": "slope_exact",
+    "slope K-FAC": "slope_kfac",
     "leave-one-out": "loo_pearson",
-    "cosine exact": "cosine_exact",
-    "first order  ": "cosine_first_order",
-    "positive only  ": "cosine_positive_only",
+    **{f"cosine {title}": f"cosine_{SHORT[title]}" for title in ("exact", "first order", "positive only")},
+    "edit over refit": "speedup_edit",
     "fitted τ": "fitted_logit_scale",
 }
+DIGITS = {"edit over refit": 0, "fitted τ": 0}
+"""Decimal places of columns that have other than three."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Run the fidelity benchmark over a grid of regimes, one setting varied at a time.
+
+    Args:
+        tables: which settings are varied; all of them when none is named
+        json: the result is written to this file
+        json_lines: the figures of every run are appended to this file, a line each, as they come
+    """
+
+    tables: Positional[tuple[TableName, ...]] = ()
+    json: Path | None = None
+    json_lines: Path | None = None
 
 
 def main() -> None:
-    """Run the chosen tables and print each as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", choices=[[], *SCOPES], help=f"of {', '.join(SCOPES)}; all when left out")
-    parser.add_argument("--json-lines", type=Path, help="append every run's figures to this file")
-    arguments = parser.parse_args()
-    for name in arguments.tables or SCOPES:
-        scope, rows = SCOPES[name], []
+    """Run the chosen tables, print them as one, write it."""
+    asked = ask(Sensitivity, MODULE)
+    runs = measure_tables(asked)
+    table = regime_table(runs)
+    print(f"\n{table.console()}")
+    figures = dict(runs)
+    bases = {str(SCOPES[name]): asdict(BASES[SCOPES[name]]) for name in asked.tables or SCOPES}
+    write_result(asked.json, MODULE, {"tables": asked.tables, **bases}, figures, {"regimes": table})
+
+
+def measure_tables(asked: Sensitivity) -> list[tuple[str, Figures]]:
+    """Run every regime of the chosen tables; one that does not come to rest is reported and left out.
+
+    Returns:
+        what is varied, in words, and the figures, of each run
+    """
+    runs = []
+    for name in asked.tables or SCOPES:
+        scope = SCOPES[name]
         for varied in tqdm(TABLES[scope][name], desc=name, unit="run"):
             regime = replace(BASES[scope], **varied)
+            label = ", ".join(f"{setting} {value}" for setting, value in varied.items())
             try:
                 figures = measure(PROBLEMS[scope](regime, progress=False), regime, progress=False)
             except NotAtRest as error:
-                print(f"{varied}: {error}")
+                print(f"{label}: {error}")
                 continue
-            rows.append((varied, figures))
-            if arguments.json_lines:
-                with arguments.json_lines.open("a") as file:
+            runs.append((label, figures))
+            if asked.json_lines:
+                with asked.json_lines.open("a") as file:
                     file.write(json.dumps({"table": name, "scope": scope, **asdict(regime), **figures}) + "\n")
-        print(f"\n{markdown(rows)}\n", flush=True)
+    return runs
 
 
-def markdown(rows: list[tuple[dict[str, Any], Figures]]) -> str:
-    """A table with a row per regime, what varies first, and ± the standard error where there is one."""
-    varied = list(rows[0][0]) if rows else []
-    lines = [varied + [head.strip() for head in COLUMNS], ["---"] * (len(varied) + len(COLUMNS))]
-    for setting, figures in rows:
-        cells = [str(value) for value in setting.values()]
-        for key in COLUMNS.values():
-            error = figures.get(f"{key}_se")
-            cells.append(f"{figures[key]:.3g}" if error is None else f"{figures[key]:.3f} ± {error:.3f}")
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def regime_table(runs: Sequence[tuple[str, Figures]]) -> Table:
+    """A row for each run, what it varies first."""
+    return Table.of(
+        {"varied": None, **{title: DIGITS.get(title, 3) for title in COLUMNS}},
+        [[label, *(figure_cell(figures, name) for name in COLUMNS.values())] for label, figures in runs],
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from benchmarks.data.pairs import PairTable
 from benchmarks.models.sentence_encoder import model_with_sentence_encoder
 from benchmarks.models.training import Recipe, trained_checkpoint
 
-REGIMES = ("pretrained", "finetuned", "memorised")
+DataName = Literal["fashion-mnist", "digits", "openclipart"]
+RegimeName = Literal["pretrained", "finetuned", "memorised"]
+REGIMES: tuple[RegimeName, ...] = get_args(RegimeName)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class BenchmarkData:
     memorising: Recipe
 
 
-DATA = {
+DATA: dict[str, BenchmarkData] = {
     "fashion-mnist": BenchmarkData(
         fashion_mnist.load,
         lambda: "ecif-tiny",

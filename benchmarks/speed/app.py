@@ -6,10 +6,10 @@ panel that draws forty bars and nothing else, and for a view that is set from Py
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,26 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.report.json_file import write_json
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Table
 from tests.conftest import own_fiftyone
 from tests.support.app import chromium, find_chromium, open_grid, served_app
 from tests.support.panel import PanelPage
 
+MODULE = "benchmarks.speed.app"
+EVENTS = {
+    "open": "the panel opens",
+    "open_plain": "a Python panel that draws forty bars and nothing else",
+    "select": "a selection on the histogram changes the grid",
+    "set_view": "the same view set from Python, with the bare panel open",
+}
+"""What a table calls each event."""
 RUN_KEY = "made_up"
 WRONG = 0.1
 """Share of the made-up pairs with a high probability of being misaligned."""
 CALM_MILLISECONDS = 3000
-"""For which a page is left alone before it is used, as by somebody who looks first."""
+"""How long a page is left alone before it is used, as a person would who looks first."""
 
 PLAIN_PANEL = """import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -45,7 +55,7 @@ class PlainPanel(foo.Panel):
 def register(plugin):
     plugin.register(PlainPanel)
 """
-"""The least that a Python panel with a histogram does."""
+"""A Python panel that does nothing but draw a histogram."""
 MARK = """() => {
     window.began = performance.now()
     window.addEventListener('pointerup', () => { window.began = performance.now() }, true)
@@ -99,7 +109,7 @@ def made_up_dataset(samples: int, picture: Path) -> Any:
 
 
 def processor_seconds() -> float:
-    """Of all processes that this one has started: browser, App's server and database."""
+    """Processor seconds of all processes that this one has started: browser, App's server and database."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
     return sum(each.user + each.system for each in times)
 
@@ -131,7 +141,7 @@ def drag_over_bars(page: Any) -> None:
 
 
 def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str, list[float]]:
-    """Use both panels in fresh pages, in turn.
+    """Time both panels in fresh pages, in turn.
 
     Args:
         browser: Chromium
@@ -160,16 +170,27 @@ def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str,
     return found
 
 
+@dataclass(frozen=True)
+class AppSpeed:
+    """Measure the seconds of the panel in the App, in headless Chromium.
+
+    Args:
+        samples: sizes of the made-up datasets
+        repeats: repetitions of every timing; the median is reported
+        json: the result is written to this file
+    """
+
+    samples: tuple[int, ...] = (10_000, 100_000)
+    repeats: int = 5
+    json: Path | None = None
+
+
 def main() -> None:
-    """Print the table, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    asked = parser.parse_args()
+    """Measure, print the table, write the figures."""
+    asked = ask(AppSpeed, MODULE)
     executable = find_chromium()
     if executable is None:
-        parser.error("no Chromium found; on Debian: apt-get install chromium fonts-dejavu-core")
+        raise SystemExit("No Chromium was found; on Debian: apt-get install chromium fonts-dejavu-core")
     root = own_fiftyone()
     plain = root / "plugins" / "plain"
     plain.mkdir()
@@ -183,13 +204,24 @@ def main() -> None:
             for name, seconds in measure(browser, session, dataset, asked.repeats).items():
                 median, low, high = float(np.median(seconds)), min(seconds), max(seconds)
                 figures |= {f"{name}_{samples}": median, f"{name}_{samples}_low": low, f"{name}_{samples}_high": high}
-                print(f"{samples:>9,} {name:<16} {median:6.2f} s ({low:.2f} to {high:.2f})", flush=True)
             session.dataset = None
             dataset.delete()
     figures["load"] = os.getloadavg()[1]
-    print(f"load over five minutes: {figures['load']:.1f} on {os.cpu_count()} cores")
-    if asked.json:
-        write_json(asked.json, figures)
+    table = panel_table(figures, asked.samples)
+    print(f"{table.console()}\nload over five minutes: {figures['load']:.1f} on {os.cpu_count()} cores")
+    write_result(asked.json, MODULE, vars(asked), figures, {"panel": table})
+
+
+def panel_table(figures: dict[str, float], samples: Sequence[int]) -> Table:
+    """Median seconds by the clock with the least and the most, a column for each size of the dataset."""
+
+    def text(name: str) -> str:
+        return f"{figures[name]:.1f} ({figures[f'{name}_low']:.1f} to {figures[f'{name}_high']:.1f})"
+
+    return Table.of(
+        dict.fromkeys(["", *(f"{count:,} samples" for count in samples)]),
+        [[label, *(text(f"{event}_{count}") for count in samples)] for event, label in EVENTS.items()],
+    )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ Run it with ``python -m benchmarks.speed.cost_model --help``.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Table
 from fiftyone_ecif.dataset.compute.cost import (
     EFFICIENCY,
     EPOCH_EFFICIENCY,
@@ -19,6 +22,8 @@ from fiftyone_ecif.dataset.compute.cost import (
     epochs,
     product_speed,
 )
+
+MODULE = "benchmarks.speed.cost_model"
 
 
 @dataclass(frozen=True)
@@ -87,23 +92,43 @@ def run_cost(pairs: int, model: str, dims: tuple[int, int, int], batch: int, mac
     )
 
 
+@dataclass(frozen=True)
+class CostModel:
+    """Estimate what a run costs: seconds, memory, disk and dollars.
+
+    Args:
+        pairs: N
+        model: open_clip's name
+        dims: D, F_image and F_text
+        batch: B
+        devices: how many
+        tower_flop: of one device, per second, in the towers' precision, as a plain product reaches it
+        product_flop: of one device, per second, in the precision of the head's products
+        read_bytes: of one device, per second, from where features lie
+        dollars: of one device, per hour
+        json: the result is written to this file
+    """
+
+    pairs: float = 1e9
+    model: str = "ViT-B-32"
+    dims: tuple[int, int, int] = (512, 768, 512)
+    batch: int = 256
+    devices: int = 8
+    tower_flop: float = 400e12
+    product_flop: float = 40e12
+    read_bytes: float = 2e9
+    dollars: float = 2.5
+    json: Path | None = None
+
+
 def main() -> None:
-    """Print one machine's estimate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=float, default=1e9)
-    parser.add_argument("--model", default="ViT-B-32")
-    parser.add_argument("--dims", type=int, nargs=3, default=(512, 768, 512), help="D, F_image, F_text")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--devices", type=int, default=8)
-    parser.add_argument("--tower-flop", type=float, default=400e12, help="per second and device")
-    parser.add_argument("--product-flop", type=float, default=40e12, help="per second and device")
-    parser.add_argument("--read-bytes", type=float, default=2e9, help="per second and device")
-    parser.add_argument("--dollars", type=float, default=2.5, help="per hour and device")
-    asked = parser.parse_args()
+    """Print one machine's estimate, and write it."""
+    asked = ask(CostModel, MODULE)
     machine = Machine(asked.devices, asked.tower_flop, asked.product_flop, asked.read_bytes, asked.dollars)
-    cost = run_cost(int(asked.pairs), asked.model, tuple(asked.dims), asked.batch, machine)
-    for name, value in vars(cost).items():
-        print(f"{name:<20}{value:.4g}")
+    figures = vars(run_cost(int(asked.pairs), asked.model, asked.dims, asked.batch, machine))
+    table = Table.of({"": None, f"{asked.devices} devices": None}, [[name, f"{figures[name]:.4g}"] for name in figures])
+    print(table.console())
+    write_result(asked.json, MODULE, vars(asked), figures, {"clusters": table})
 
 
 if __name__ == "__main__":

@@ -6,14 +6,25 @@ Run it with ``python -m benchmarks.speed.memory --help`` for as many pairs as th
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
+
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Table
+from benchmarks.speed.made_up_store import fitting_head, open_made_up_store, write_made_up_store
+from fiftyone_ecif.core import LOSSES, Objective, influence, partitions
+
+MODULE = "benchmarks.speed.memory"
+GIB = 2**30
 
 EVERY = 0.02
 """Seconds between two looks at the anonymous memory: the kernel keeps a peak of the resident memory alone."""
@@ -59,34 +70,51 @@ def peak_memory(folder: Path, pairs: int, dim: int, feature_dim: int, batch: int
         child.join()
 
 
-def main() -> None:
-    """Write a store of so many pairs, score them all once, and print the memory that it took."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--pairs", type=int, default=1_000_000, help="N")
-    parser.add_argument("--dim", type=int, default=512, help="of the shared space")
-    parser.add_argument("--feature-dim", type=int, default=512, help="of the features of either tower")
-    parser.add_argument("--batch", type=int, default=256, help="B")
-    asked = parser.parse_args()
-    from benchmarks.speed.made_up_store import write_made_up_store
+@dataclass(frozen=True)
+class MemoryOfScores:
+    """Write a store of made-up pairs, score them all once, and measure the memory that it takes.
 
+    Args:
+        pairs: N; a pair takes 4 KB of disk at 512 numbers
+        dim: dimension of the shared space
+        feature_dim: dimension of the features of either tower
+        batch: B
+        json: the result is written to this file
+    """
+
+    pairs: int = 1_000_000
+    dim: int = 512
+    feature_dim: int = 512
+    batch: int = 256
+    json: Path | None = None
+
+
+def main() -> None:
+    """Measure, print, write."""
+    asked = ask(MemoryOfScores, MODULE)
     with tempfile.TemporaryDirectory() as name:
         write_made_up_store(Path(name), asked.pairs, asked.feature_dim)
         started = time.perf_counter()
         memory = peak_memory(Path(name), asked.pairs, asked.dim, asked.feature_dim, asked.batch)
-    print(f"seconds of opening the store and scoring {time.perf_counter() - started:.1f}")
-    for kind, low, high in (
-        ("resident", memory.interpreter, memory.peak),
-        ("anonymous", memory.interpreter_anonymous, memory.anonymous),
-    ):
-        print(f"{kind} GiB: {low / 2**30:.3f} before, {high / 2**30:.3f} at most, {(high - low) / 2**30:.3f} above")
+        seconds = time.perf_counter() - started
+    table = memory_table(memory)
+    print(f"seconds of opening the store and scoring: {seconds:.1f}\n{table.console()}")
+    write_result(asked.json, MODULE, vars(asked), {"seconds": seconds, **memory._asdict()}, {"memory": table})
+
+
+def memory_table(memory: Memory) -> Table:
+    """GiB before the store is opened, at most, and the difference."""
+    kinds = {
+        "resident": (memory.interpreter, memory.peak),
+        "anonymous": (memory.interpreter_anonymous, memory.anonymous),
+    }
+    return Table.of(
+        {"GiB": None, "before": 3, "at most": 3, "above": 3},
+        [[kind, low / GIB, high / GIB, (high - low) / GIB] for kind, (low, high) in kinds.items()],
+    )
 
 
 def _score(sender: Connection, folder: Path, pairs: int, dim: int, feature_dim: int, batch: int) -> None:
-    import torch
-
-    from benchmarks.speed.made_up_store import fitting_head, open_made_up_store
-    from fiftyone_ecif.core import LOSSES, Objective, influence, partitions
-
     torch.ones(64, 64) @ torch.ones(64, 64)  # the libraries' own buffers
     interpreter, interpreter_anonymous = _status("VmRSS"), _status("RssAnon")
     largest, done = [interpreter_anonymous], threading.Event()
@@ -107,7 +135,7 @@ def _score(sender: Connection, folder: Path, pairs: int, dim: int, feature_dim: 
 
 
 def _status(name: str) -> int:
-    """A size of this process, in bytes."""
+    """One of the sizes in this process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024
 

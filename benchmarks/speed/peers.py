@@ -1,18 +1,11 @@
 """Seconds that other attribution libraries take for the same head, pairs and target, and that refits take.
 
-Run it with ``python -m benchmarks.speed.peers --help``. What it measured: docs/scale.md.
-
-None of the peers can express the task. They take a loss to be a sum over samples, each with a gradient of its own, and
-a contrastive loss is none: a pair is in the loss of every other of its batch. What they are given is the nearest that
-they can express, and the cheapest for them: a pair's positive role, ½ [−log P_nn − log Q_nn], among B − 1 others whose
-embeddings are constants (as in TRAK's own tutorial on CLIP). So ∇pos_n through the others, and the negative role, are
-missing from their scores, and their seconds are for less than ours.
+Run it with ``python -m benchmarks.speed.peers --help``. What it measured: docs/scale.md. The peers are given less than
+the whole task, since none can express it (:mod:`benchmarks.speed.peer_methods`): their seconds are for less than ours.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
 import multiprocessing
 import os
@@ -22,20 +15,30 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from benchmarks.fidelity.prepared_removals import RemovalForecast
-from benchmarks.report.json_file import write_asked
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
 from benchmarks.report.statistics import rank_correlation
+from benchmarks.report.table import Cell, Table
 from benchmarks.speed.made_up_store import fitting_head, open_made_up_store, write_made_up_store
+from benchmarks.speed.peer_methods import (
+    ALL_PEERS,
+    PEERS,
+    TARGETS,
+    WITHOUT_CURVATURE,
+    Peer,
+    PeerName,
+    PositiveRole,
+)
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.attribution.objectives import TARGET, anchored, mean_loss
 from fiftyone_ecif.core import (
@@ -49,190 +52,79 @@ from fiftyone_ecif.core import (
     partitions,
 )
 
-TARGETS = 32
-"""Target pairs: the peers' seconds grow with them, ours do not."""
+MODULE = "benchmarks.speed.peers"
 REMOVED = 0.02
+"""Share of the pairs that a group removes."""
 GROUPS = 10
-PROJECTION = 512
-CHUNK = 64
-"""Pairs whose gradients a peer holds together."""
+LABELS: dict[PeerName, str] = {
+    "captum_tracin": "captum, TracIn (one checkpoint)",
+    "kronfluence_ekfac": "kronfluence, EK-FAC",
+    "dattri_cg": "dattri, conjugate gradients",
+    "trak": "TRAK (one model, 512 projections)",
+}
+EXPRESSED: dict[PeerName, str] = {
+    "captum_tracin": "positive role, no curvature",
+    "kronfluence_ekfac": "positive role, empirical Fisher",
+    "dattri_cg": "positive role, ten steps on the Hessian",
+    "trak": "log odds of being matched, positive role",
+}
+"""What part of the task a peer is given."""
 
 Figures = dict[str, float]
 Result = TypeVar("Result")
 
 
-class PositiveRole(nn.Module):
-    """Logits of pairs among constant others: forward gives (b, 2, B), the pair's own first, rows are directions."""
+@dataclass(frozen=True)
+class Peers:
+    """Time this package beside other attribution libraries, and forecasts of removals beside refits.
 
-    def __init__(self, head: Head, others: TensorPairs) -> None:
-        super().__init__()
-        self.image, self.text = (
-            nn.Linear(weight.shape[1], weight.shape[0], bias=False) for weight in (head.image_weight, head.text_weight)
-        )
-        self.image.weight.data, self.text.weight.data = head.image_weight.clone(), head.text_weight.clone()
-        batch = head.linearize(others.image, others.text)
-        self.register_buffer("other_images", batch.image)
-        self.register_buffer("other_texts", batch.text)
-        self.register_buffer("scale", head.logit_scale.exp())
+    Args:
+        pairs: N
+        dim: dimension of the shared space
+        feature_dim: dimension of the features of either tower
+        batch: B
+        peers: which libraries are run
+        limit: processor seconds after which a peer is stopped; none by default
+        refits: refits of the head, each without another group of pairs
+        seed: of features and partitions
+        json: the result is written to this file
+    """
 
-    def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """Of image features (b, F) and text features (b, F)."""
-        u, v = normalize(self.image(image), dim=-1), normalize(self.text(text), dim=-1)
-        own = (u * v).sum(-1, keepdim=True)
-        rows = torch.cat([own, u @ self.other_texts.T], -1)
-        columns = torch.cat([own, v @ self.other_images.T], -1)
-        return self.scale * torch.stack([rows, columns], -2)
-
-
-class PositiveLoss(nn.Module):
-    """½ Σ_n [−log P_nn − log Q_nn] of such logits; the targets say nothing."""
-
-    reduction = "sum"
-
-    def forward(self, logits: Tensor, targets: Tensor | None = None) -> Tensor:
-        """A scalar."""
-        flat = logits.reshape(-1, logits.shape[-1])
-        return 0.5 * cross_entropy(flat, torch.zeros(len(flat), dtype=torch.int64), reduction="sum")
-
-
-Peer = Callable[[PositiveRole, TensorDataset, TensorDataset, float, Path], Tensor]
-"""(N,) scores of the first data set's pairs for the second's mean loss, up to sign and scale."""
-
-
-def captum_tracin(
-    model: PositiveRole, train: TensorDataset, target: TensorDataset, anchor: float, folder: Path
-) -> Tensor:
-    """TracIn at one checkpoint (Pruthi et al. 2020): products of gradients, no curvature."""
-    from captum.influence import TracInCP
-
-    checkpoint = folder / "checkpoint.pt"
-    torch.save(model.state_dict(), checkpoint)
-    tracin = TracInCP(
-        model,
-        train,
-        [str(checkpoint)],
-        checkpoints_load_func=lambda module, path: module.load_state_dict(torch.load(path)) and 1.0,
-        layers=["image", "text"],
-        loss_fn=PositiveLoss(),
-        batch_size=CHUNK,
-        sample_wise_grads_per_batch=True,
-    )
-    return tracin.influence(target.tensors).mean(0)
-
-
-def kronfluence_ekfac(
-    model: PositiveRole, train: TensorDataset, target: TensorDataset, anchor: float, folder: Path
-) -> Tensor:
-    """Influence by EK-FAC (Grosse et al. 2023), empirical Fisher."""
-    from kronfluence.analyzer import Analyzer, prepare_model
-    from kronfluence.arguments import FactorArguments
-    from kronfluence.task import Task
-
-    class Pairs(Task):
-        def compute_train_loss(self, batch, model, sample=False):
-            return PositiveLoss()(model(*batch[:2]))
-
-        def compute_measurement(self, batch, model):
-            return PositiveLoss()(model(*batch[:2]))
-
-    task = Pairs()
-    analyzer = Analyzer("peer", prepare_model(model, task), task, cpu=True, disable_tqdm=True, output_dir=str(folder))
-    arguments = FactorArguments(strategy="ekfac", use_empirical_fisher=True)
-    analyzer.fit_all_factors("factors", train, per_device_batch_size=CHUNK, factor_args=arguments)
-    analyzer.compute_pairwise_scores(
-        "scores", "factors", target, train, per_device_query_batch_size=TARGETS, per_device_train_batch_size=CHUNK
-    )
-    return analyzer.load_pairwise_scores("scores")["all_modules"].mean(0)
-
-
-def dattri_conjugate_gradients(
-    model: PositiveRole, train: TensorDataset, target: TensorDataset, anchor: float, folder: Path
-) -> Tensor:
-    """Influence by ten conjugate-gradient steps on the Hessian plus the anchor."""
-    from dattri.algorithm.influence_function import IFAttributorCG
-    from dattri.task import AttributionTask
-
-    def loss(parameters: dict[str, Tensor], data: tuple[Tensor, ...]) -> Tensor:
-        width = data[0].shape[-1]
-        logits = torch.func.functional_call(model, parameters, tuple(half.reshape(-1, width) for half in data[:2]))
-        return PositiveLoss()(logits) / logits.shape[0]
-
-    task = AttributionTask(loss_func=loss, model=model, checkpoints=[model.state_dict()])
-    attributor = IFAttributorCG(task=task, device="cpu", regularization=anchor)
-    attributor.cache(DataLoader(train, batch_size=len(train)))
-    with torch.no_grad():
-        return attributor.attribute(DataLoader(train, batch_size=CHUNK), DataLoader(target, batch_size=TARGETS)).mean(1)
-
-
-def trak(model: PositiveRole, train: TensorDataset, target: TensorDataset, anchor: float, folder: Path) -> Tensor:
-    """TRAK (Park et al. 2023) with one model."""
-    from trak import TRAKer
-    from trak.modelout_functions import AbstractModelOutput
-    from trak.projectors import BasicProjector, ProjectionType
-
-    class Output(AbstractModelOutput):
-        def __init__(self):
-            pass
-
-        @staticmethod
-        def get_output(model, weights, buffers, image, text, label):
-            logits = torch.func.functional_call(model, (weights, buffers), (image[None], text[None]))
-            own = (-PositiveLoss()(logits)).clamp_max(-1e-6)
-            return own - torch.log(-torch.expm1(own))  # the log odds of being matched
-
-        @staticmethod
-        def get_out_to_loss_grad(model, weights, buffers, batch):
-            logits = torch.func.functional_call(model, (weights, buffers), tuple(batch[:2]))
-            probability = logits.log_softmax(-1)[..., 0].mean(-1).exp()
-            return (1.0 - probability).clone().detach().unsqueeze(-1)
-
-    parameters = sum(value.numel() for value in model.parameters())
-    projector = BasicProjector(
-        parameters, PROJECTION, seed=0, proj_type=ProjectionType.normal, device=torch.device("cpu"), block_size=128
-    )
-    traker = TRAKer(
-        model, Output(), train_set_size=len(train), save_dir=str(folder / "trak"), device="cpu", projector=projector,
-        proj_dim=PROJECTION, use_half_precision=False, logging_level=logging.ERROR,
-    )  # fmt: skip
-    traker.load_checkpoint(model.state_dict(), model_id=0)
-    for batch in DataLoader(train, batch_size=CHUNK):
-        traker.featurize(batch=batch, num_samples=len(batch[0]))
-    traker.finalize_features()
-    traker.start_scoring_checkpoint("target", model.state_dict(), model_id=0, num_targets=TARGETS)
-    for batch in DataLoader(target, batch_size=TARGETS):
-        traker.score(batch=batch, num_samples=len(batch[0]))
-    return torch.as_tensor(traker.finalize_scores(exp_name="target")).float().mean(1)
-
-
-PEERS: dict[str, Peer] = {
-    "captum_tracin": captum_tracin,
-    "kronfluence_ekfac": kronfluence_ekfac,
-    "dattri_cg": dattri_conjugate_gradients,
-    "trak": trak,
-}
-
-WITHOUT_CURVATURE = {"captum_tracin"}
-"""Peers that solve nothing: they are timed beside one round of our scores along the target's own gradient, too."""
+    pairs: int = 2_048
+    dim: int = 128
+    feature_dim: int = 128
+    batch: int = 256
+    peers: tuple[PeerName, ...] = ALL_PEERS
+    limit: int | None = None
+    refits: int = 3
+    seed: int = 0
+    json: Path | None = None
 
 
 def main() -> None:
     """Measure, print the figures as they come, write them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=2_048, help="N")
-    parser.add_argument("--dim", type=int, default=128, help="of the shared space")
-    parser.add_argument("--feature-dim", type=int, default=128, help="of the features of either tower")
-    parser.add_argument("--batch", type=int, default=256, help="B")
-    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="which of them to run")
-    parser.add_argument("--limit", type=int, help="processor seconds after which a peer is stopped; none by default")
-    parser.add_argument("--refits", type=int, default=3, help="of the head, each without another group of pairs")
-    parser.add_argument("--seed", type=int, default=0, help="of features and partitions")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    asked = parser.parse_args()
-    write_asked(asked, measure(asked))
+    asked = ask(Peers, MODULE)
+    figures = measure(asked)
+    table = peer_table(figures, asked.limit)
+    print(f"\n{table.console()}")
+    write_result(asked.json, MODULE, vars(asked), figures, {"peers": table})
 
 
-def measure(asked: argparse.Namespace) -> Figures:
-    """Seconds of ours, of every peer (at the given weights) and of refits, one after the other, by name."""
+def peer_table(figures: Figures, limit: int | None) -> Table:
+    """Seconds of this package and of each peer, and what the peer can express."""
+    own = figures["seconds_ours_cpu"]
+    rows: list[list[Cell]] = [["this package: target gradient, solve, scores of four rounds", own, None, "all"]]
+    for name in ALL_PEERS:
+        if f"times_faster_{name}_cpu" in figures:
+            times = figures[f"times_faster_{name}_cpu"]
+            rows.append([LABELS[name], times * own, times, EXPRESSED[name]])
+        elif (least := figures.get(f"times_faster_{name}_cpu_at_least")) is not None:
+            rows.append([LABELS[name], f"not finished after {limit}", f"more than {least:.0f}", EXPRESSED[name]])
+    return Table.of({"": None, "CPU seconds": 1, "over ours": 1, "what it can express": None}, rows)
+
+
+def measure(asked: Peers) -> Figures:
+    """Seconds of this package, of every peer at the given weights, and of refits, by name."""
     count = asked.pairs
     with tempfile.TemporaryDirectory() as name:
         write_made_up_store(Path(name), count + TARGETS, asked.feature_dim, asked.seed)
@@ -253,10 +145,11 @@ def measure(asked: argparse.Namespace) -> Figures:
     figures["seconds_ours_without_curvature_cpu"] = plain_seconds.processor
     print_figures(figures)
     model = PositiveRole(head, TensorPairs(image[: asked.batch - 1], text[: asked.batch - 1]))
-    pairs, queries = (TensorDataset(half.image, half.text, torch.zeros(len(half))) for half in (train, target))
+    pairs, queries = (TensorDataset(part.image, part.text, torch.zeros(len(part))) for part in (train, target))
     for name in asked.peers:
         found = within(asked.limit, PEERS[name], model, pairs, queries, objective.anchor)
-        if found is None:  # not finished
+        if found is None:  # it was stopped at the limit
+            assert asked.limit is not None
             taken = {f"times_faster_{name}_cpu_at_least": asked.limit / our_seconds.processor}
         else:
             seconds, scores = found
@@ -274,7 +167,7 @@ def measure(asked: argparse.Namespace) -> Figures:
 
 
 def print_figures(figures: Figures) -> None:
-    """For people, as they come."""
+    """Print figures as soon as they are measured."""
     for name, value in figures.items():
         print(f"{name:<40}{value:.4g}", flush=True)
 
@@ -348,7 +241,7 @@ def refit_figures(objective: Objective, target: Objective, head: Head, settings:
 
 
 class Seconds(NamedTuple):
-    """By the clock, and of the processor: what a busy machine disturbs less."""
+    """Seconds by the clock, and of the processor, which a busy machine disturbs less."""
 
     clock: float
     processor: float
@@ -363,7 +256,7 @@ class Seconds(NamedTuple):
 
 
 def timed(work: Callable[[], Result]) -> tuple[Seconds, Result]:
-    """What some work took, and what came of it."""
+    """The seconds that some work took, and its result."""
     clock, processor = time.perf_counter(), time.process_time()
     result = work()
     return Seconds(time.perf_counter() - clock, time.process_time() - processor), result

@@ -6,26 +6,28 @@ ratio is taken within one run, its two sides in turn.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from benchmarks.report.json_file import write_asked
+from benchmarks.report.command import ask
 from benchmarks.report.measured import Measured
+from benchmarks.report.results import write_result
 from benchmarks.report.statistics import rank_correlation
 from benchmarks.speed.embedding import embedding_figures
 from benchmarks.speed.made_up_store import fitting_head, open_made_up_store, write_made_up_store
 from benchmarks.speed.memory import peak_memory
+from benchmarks.speed.throughput_tables import tables
 from benchmarks.speed.towers import tower_figures
 from fiftyone_ecif.attribution import Attributed, Settings, compute
 from fiftyone_ecif.core import (
@@ -41,45 +43,67 @@ from fiftyone_ecif.core import (
 )
 from fiftyone_ecif.core.pairs import Subset
 
+MODULE = "benchmarks.speed.throughput"
 ROUNDS = 4
 """Partitions of the fit and the solve: the engine's default."""
 TARGET_SHARE = 8
 """Training pairs per target pair."""
-REPEATS = 3
 GROWTH = 0.25, 0.5, 1.0
 """Shares of the pairs over which memory and seconds are compared."""
 
 Figures = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """Measure how fast and in how much memory pairs are embedded, fitted, scored and written.
+
+    Args:
+        pairs: N; growth is measured from a quarter of them on
+        dim: dimension of the shared space
+        feature_dim: dimension of the features of either tower
+        batch: B
+        device: where to compute
+        engine: "ray" times two workers of a Ray cluster as well
+        scope: head; or lora, full or a regular expression of parameters' names, for the passes of that scope
+        scope_model: open_clip's name of the model of a scope inside the towers; its weights are random
+        tolerance: relative residual at which the solver ends
+        repeats: repetitions of every timing; the median is reported
+        embed_pairs: images of the towers' timing; 0 leaves it out
+        embed_model: open_clip's name of the towers that are timed; their weights are random
+        seed: of features and partitions
+        json: the result is written to this file
+    """
+
+    pairs: int = 16_384
+    dim: int = 512
+    feature_dim: int = 512
+    batch: int = 256
+    device: str = "cpu"
+    engine: Literal["local", "ray"] = "local"
+    scope: str = "head"
+    scope_model: str = "ecif-tiny-vit"
+    tolerance: float = Settings.tolerance
+    repeats: int = 3
+    embed_pairs: int = 32
+    embed_model: str = "ViT-B-32"
+    seed: int = 0
+    json: Path | None = None
+
+
 def main() -> None:
-    """Measure, print the table, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=16_384, help="N; growth is measured from a quarter of them on")
-    parser.add_argument("--dim", type=int, default=512, help="of the shared space")
-    parser.add_argument("--feature-dim", type=int, default=512, help="of the features of either tower")
-    parser.add_argument("--batch", type=int, default=256, help="B")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: two workers are timed, too")
-    parser.add_argument(
-        "--scope", default="head", help="head, or lora, full or a regular expression of parameters' names: its passes"
-    )
-    parser.add_argument("--scope-model", default="ecif-tiny-vit", help="of scopes inside the towers; random weights")
-    parser.add_argument("--tolerance", type=float, default=Settings.tolerance, help="of the solver")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="of every timing; the median is reported")
-    parser.add_argument("--embed-pairs", type=int, default=32, help="images of the towers' timing; 0: none")
-    parser.add_argument("--embed-model", default="ViT-B-32", help="open_clip's name; its weights are random")
-    parser.add_argument("--seed", type=int, default=0, help="of features and partitions")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    asked = parser.parse_args()
+    """Measure, print the tables, write the figures."""
+    asked = ask(Throughput, MODULE)
     with tempfile.TemporaryDirectory() as name:
         figures = measure(asked, Path(name))
-    print_table(figures)
-    write_asked(asked, figures)
+    made = tables(figures, asked.scope)
+    for name, table in made.items():
+        print(f"\n{name}\n{table.console()}")
+    write_result(asked.json, MODULE, vars(asked), figures, made)
 
 
-def measure(asked: argparse.Namespace, folder: Path) -> Figures:
-    """All figures of one run, by name; of a scope inside the towers those of its own passes."""
+def measure(asked: Throughput, folder: Path) -> Figures:
+    """All figures of one run, by name; a scope inside the towers has figures of its own passes alone."""
     figures: Figures = {"threads": float(torch.get_num_threads()), "load": os.getloadavg()[0]}
     if asked.scope != "head":
         settings = run_settings(asked)
@@ -110,12 +134,12 @@ def measure(asked: argparse.Namespace, folder: Path) -> Figures:
     return figures
 
 
-def run_settings(asked: argparse.Namespace) -> Settings:
-    """A run of the engine as it was asked for."""
+def run_settings(asked: Throughput) -> Settings:
+    """The settings of a run with the options of the command."""
     return Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed, tolerance=asked.tolerance)
 
 
-def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figures:
+def score_figures(pairs: Pairs, head: Head, asked: Throughput) -> Figures:
     """The score pass beside an epoch by autograd, and beside its matrix products alone."""
     objective = Objective(pairs, partitions(len(pairs), asked.batch, 1, asked.seed), LOSSES["clip"])
     direction = torch.randn(1, head.size, generator=torch.Generator().manual_seed(asked.seed)).to(asked.device)
@@ -126,15 +150,15 @@ def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figure
             "scores": lambda: influence(objective, head, direction),
             "epoch": lambda: clip_epoch(pairs, batches, head),
             "products": score_products(sides, head, asked.device),
-            "half": lambda: half_scores(objective, head, direction),
+            "bfloat16": lambda: bfloat16_scores(objective, head, direction),
         },
         asked.repeats,
         asked.device,
     )
     flop = sum(score_flop(side, head) for side in sides)
-    full, half = (
+    full, coarse = (
         scored.value("exact")[0, 0].numpy()
-        for scored in (influence(objective, head, direction), half_scores(objective, head, direction))
+        for scored in (influence(objective, head, direction), bfloat16_scores(objective, head, direction))
     )
     return {
         "pairs_per_second_scores": len(pairs) / timed.seconds("scores"),
@@ -142,12 +166,12 @@ def score_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figure
         **timed.ratio("epoch_ratio", "scores", "epoch"),
         **timed.ratio("gemm_fraction", "products", "scores"),
         "product_gflop_per_second": flop / timed.seconds("products") / 1e9,
-        **timed.ratio("half_ratio", "half", "scores"),
-        "half_rank_correlation": float(rank_correlation(half, full)),
+        **timed.ratio("half_ratio", "bfloat16", "scores"),
+        "half_rank_correlation": float(rank_correlation(coarse, full)),
     }
 
 
-def half_scores(objective: Objective, head: Head, direction: Tensor) -> Roles:
+def bfloat16_scores(objective: Objective, head: Head, direction: Tensor) -> Roles:
     """A score pass that multiplies in bfloat16."""
     with torch.autocast(direction.device.type, torch.bfloat16):
         return influence(objective, head, direction)
@@ -162,7 +186,7 @@ def clip_epoch(pairs: Pairs, batches: list[Tensor], head: Head) -> None:
         part.clone().requires_grad_() for part in (head.image_weight, head.text_weight, head.logit_scale)
     )
     for index in batches:
-        image, text = (half.to(image_weight) for half in pairs.gather(index))
+        image, text = (part.to(image_weight) for part in pairs.gather(index))
         u, v = normalize(linear(image, image_weight), dim=1), normalize(linear(text, text_weight), dim=1)
         loss(u, v, logit_scale.exp()).backward()
 
@@ -204,7 +228,7 @@ def score_flop(side: int, head: Head) -> int:
     return 2 * side * (2 * weights + 3 * side * len(head.image_weight))
 
 
-def solve_figures(pairs: Pairs, held_out: int, head: Head, asked: argparse.Namespace, epoch_seconds: float) -> Figures:
+def solve_figures(pairs: Pairs, held_out: int, head: Head, asked: Throughput, epoch_seconds: float) -> Figures:
     """A run of the engine with trusted pairs as its target, its steps in epochs of one pass over the pairs."""
     count = len(pairs) - held_out
     training, target = Subset(pairs, torch.arange(count)), Subset(pairs, torch.arange(count, len(pairs)))
@@ -233,7 +257,7 @@ def solve_figures(pairs: Pairs, held_out: int, head: Head, asked: argparse.Names
     }
 
 
-def growth_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figures:
+def growth_figures(pairs: Pairs, head: Head, asked: Throughput) -> Figures:
     """How the score pass's seconds grow with N: the exponent of the power law through N/4, N/2 and N."""
     direction = torch.randn(1, head.size, generator=torch.Generator().manual_seed(asked.seed)).to(asked.device)
 
@@ -248,7 +272,7 @@ def growth_figures(pairs: Pairs, head: Head, asked: argparse.Namespace) -> Figur
     }
 
 
-def memory_figures(folder: Path, asked: argparse.Namespace) -> Figures:
+def memory_figures(folder: Path, asked: Throughput) -> Figures:
     """Peak memory of child processes that open the store and score N/4 and N pairs; see :func:`peak_memory`."""
     few, many = int(GROWTH[0] * asked.pairs), asked.pairs
     small, large = (peak_memory(folder, count, asked.dim, asked.feature_dim, asked.batch) for count in (few, many))
@@ -262,12 +286,6 @@ def memory_figures(folder: Path, asked: argparse.Namespace) -> Figures:
         "memory_bytes_per_pair": (large.peak - small.peak) / (many - few),
         "bytes_per_pair": on_disk / (many + many // TARGET_SHARE),
     }
-
-
-def print_table(figures: Figures) -> None:
-    """The figures for people."""
-    for name, value in figures.items():
-        print(f"{name:<40}{value:.4g}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.data.noise import CONFUSABLE_DIGITS, CONFUSABLE_FASHION
 from benchmarks.data.pairs import PairTable
-from benchmarks.fidelity.removal_problem import DATA, TRAINING_SAMPLES
+from benchmarks.fidelity.removal_problem import DATA, TRAINING_SAMPLES, DataName
 from benchmarks.models.training import Recipe, trained_checkpoint
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.attribution.question import Question, nearest
@@ -56,7 +56,7 @@ class TraceProblem:
         objective: J
         head: at θ̂
         curvature: Kronecker-factored at θ̂
-        doubt: (N,), d_n, by heads that were fitted on the other half of the pairs each (ECIF.md §6)
+        doubt: (N,), d_n, by heads that were fitted on the other fold of the pairs each (ECIF.md §6)
         causes: bool (G, N), the planted groups
         kinds: the kind of each group
         heldout: (M, F_image) features of held-out images
@@ -118,11 +118,11 @@ def _lead(scores: Tensor, right: Tensor) -> Tensor:
     return scores.masked_fill(~right, -torch.inf).amax(1) - scores.masked_fill(right, -torch.inf).amax(1)
 
 
-def planted_problem(data: str, pairs: int, anchor: float, seed: int, progress: bool = True) -> TraceProblem:
+def planted_problem(data: DataName, pairs: int, anchor: float, seed: int, progress: bool = True) -> TraceProblem:
     """Plant causes among clean pairs and fit the head of a model that was trained on the clean ones.
 
     Args:
-        data: a key of ``benchmarks.fidelity.removal_problem.DATA``
+        data: data set
         pairs: training pairs N; fewer where the data ends
         anchor: δ, as a share of the largest curvature
         seed: of data, training, planting and partitions

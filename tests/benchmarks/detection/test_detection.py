@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.data.pairs import PairTable
-from benchmarks.detection import __main__ as detection
-from benchmarks.detection import cell_data as detection_data
-from benchmarks.detection import grid as detection_grid
-from benchmarks.detection import repair
-from benchmarks.detection import tables as detection_table
+from benchmarks.detection import cell_data, command
 from benchmarks.detection.cell import Cell, Classes, in_memory
 from benchmarks.detection.cell_data import CellSettings, cell_of_file, make_cell
 from benchmarks.detection.figures import (
@@ -26,7 +21,6 @@ from benchmarks.detection.figures import (
     suggestion_accuracy,
 )
 from benchmarks.methods import attribution, self_influence
-from benchmarks.models.base_models import REGIMES
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import LOSSES, Head, partitions
 from fiftyone_ecif.detect.pipeline import SuggestedTexts
@@ -200,42 +194,16 @@ def test_the_command_measures_a_saved_cell(cell, tmp_path, monkeypatch, capsys):
     arguments = ["--cell", tmp_path / "cell.safetensors", "--json", tmp_path / "figures.json"]
     arguments += ["--methods", "clip_score", "lemon"]
     monkeypatch.setattr(sys, "argv", ["detection", *map(str, arguments)])
-    detection.main()
+    command.main()
     measured = json.loads((tmp_path / "figures.json").read_text())
-    assert measured["data"] == "tiny" and measured["planted_rate"] == pytest.approx(0.2)
-    assert {"auroc.clip_score", "auroc.lemon"} <= set(measured)
+    assert measured["settings"]["data"] == "tiny"
+    figures = measured["figures"]
+    assert figures["planted_rate"] == pytest.approx(0.2)
+    assert {"auroc.clip_score", "auroc.lemon"} <= set(figures)
+    assert [row[:2] for row in measured["tables"]["methods"]["rows"]] == [
+        [name, figures[f"auroc.{name}"]] for name in ("clip_score", "lemon")
+    ]
     assert "lemon" in capsys.readouterr().out
-
-
-@pytest.fixture
-def tiny_data(tmp_path, monkeypatch, pair_rows):
-    """The generated pairs in place of a benchmark's data, and an untrained model in place of a regime's."""
-    import open_clip
-
-    names = sorted({shape for *_, shape in pair_rows})
-    labels = np.array([names.index(shape) for *_, shape in pair_rows])
-    table = PairTable(
-        [filepath for filepath, *_ in pair_rows],
-        [f"a {names[label]}" for label in labels],
-        labels,
-        names,
-        np.array(["train"] * 40 + ["base"] * 8 + ["heldout"] * 12),
-        ("a {}",),
-        "generated pairs",
-    )
-    torch.manual_seed(0)
-    torch.save(open_clip.create_model("ecif-tiny").state_dict(), tmp_path / "model.pt")
-    trained_on = []
-
-    def checkpoint(data, table, regime, seed, progress):
-        trained_on.append(table.select(table.split == "train"))
-        return "ecif-tiny", tmp_path / "model.pt"
-
-    monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path))
-    for module in (detection_data, repair):
-        monkeypatch.setattr(module, "regime_checkpoint", checkpoint)
-    monkeypatch.setattr(detection_data, "benchmark_pairs", lambda *_: table)
-    return trained_on
 
 
 def test_a_cell_is_made_of_noisy_pairs_and_a_model_once(tiny_data, monkeypatch):
@@ -246,7 +214,7 @@ def test_a_cell_is_made_of_noisy_pairs_and_a_model_once(tiny_data, monkeypatch):
     np.testing.assert_array_equal(cell.planted, cell.classes.given != cell.classes.true)
     assert [f"a {cell.classes.names[label]}" for label in cell.classes.given] == cell.captions
     assert tiny_data[0].captions == cell.captions, "the model has seen the noisy captions"
-    monkeypatch.setattr(detection_data, "embedded", None)
+    monkeypatch.setattr(cell_data, "embedded", None)
     assert make_cell(settings, progress=False).captions == cell.captions, "the second time it is loaded"
 
 
@@ -276,73 +244,3 @@ def test_trusted_pairs_are_left_out_of_the_figures(cell, found):
     trusted = np.arange(PAIRS) == missed
     assert figures(cell, blind)["auroc.clip_score"] < 1
     assert figures(Cell(**{**vars(cell), "trusted": trusted}), blind)["auroc.clip_score"] == 1
-
-
-def test_the_grid_measures_what_is_missing_and_keeps_the_rest(tiny_data, tmp_path):
-    settings = CellSettings("tiny", "uniform", 0.25)
-    path = tmp_path / detection_grid.result_name(settings)
-    complete = {f"seconds.{name}": 1.0 for name in ALL_METHODS if name not in ("clip_score", "lemon")}
-    path.write_text(json.dumps(complete))
-    assert detection_grid.missing_methods(settings, tmp_path) == ["clip_score", "lemon"]
-    detection_grid.run_cell(settings, tmp_path)
-    measured = json.loads(path.read_text())
-    assert {"auroc.clip_score", "auroc.lemon", "noise"} <= set(measured)
-    assert complete.items() <= measured.items()
-    assert detection_grid.missing_methods(settings, tmp_path) == []
-    assert detection_grid.missing_methods(settings, tmp_path, again=["lemon"]) == ["lemon"]
-
-
-def test_the_grid_asks_free_captions_for_no_classes(tmp_path):
-    missing = detection_grid.missing_methods(CellSettings("openclipart", "caption-swap"), tmp_path)
-    assert set(missing) == set(ALL_METHODS) - set(CLASS_METHODS)
-
-
-def test_the_quick_grid_is_a_part_of_the_whole():
-    every = list(detection_grid.NOISE), ["uniform", "confusable", "caption-swap"], detection_grid.RATES
-    whole = detection_grid.grid(*every, REGIMES, detection_grid.SEEDS)
-    quick = detection_grid.grid(*every[:2], (0.2,), REGIMES, (0,))
-    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 2) * 4 * 3 * 3
-
-
-def result(seed, rate, **auroc):
-    settings = {"data": "tiny", "regime": "finetuned", "noise": "uniform", "rate": rate, "seed": seed}
-    return settings | {f"auroc.{name}": value for name, value in auroc.items()}
-
-
-def test_tables_show_mean_and_error_over_seeds_and_mark_the_best():
-    results = [result(seed, rate, ecif=0.8 + 0.1 * seed, lemon=0.7) for seed in (0, 1, 2) for rate in (0.1, 0.2)]
-    table = detection_table.method_table(results, ("data", "rate"), "auroc", ["ecif", "lemon", "clip_logits"])
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
-    assert rows[0] == ["data", "rate", "ecif", "lemon", "clip_logits"]
-    assert rows[2] == ["tiny", "10%", "**0.900 ± 0.058**", "0.700 ± 0.000", ""]
-    assert rows[-1] == ["**tiny, all**", "", "**0.900 ± 0.058**", "0.700 ± 0.000", ""]
-
-
-def test_the_error_is_over_seeds_not_over_cells():
-    results = [result(seed, rate, ecif=rate) for seed in (0, 1) for rate in (0.1, 0.3)]
-    assert detection_table.over_seeds(results, "auroc", "ecif") == pytest.approx((0.2, 0.0))
-
-
-def test_tables_go_between_the_markers_and_nothing_else_changes(tmp_path):
-    document = tmp_path / "detection.md"
-    document.write_text(f"Before.\n{detection_table.BEGIN}\nformer\n{detection_table.END}\nAfter.\n")
-    detection_table.write_tables([result(0, 0.1, ecif=0.9)], document)
-    text = document.read_text()
-    assert text.startswith("Before.\n") and text.endswith("\nAfter.\n")
-    assert "former" not in text and "**0.900**" in text
-    (tmp_path / "bare.md").write_text("Nothing.")
-    with pytest.raises(ValueError, match="lacks the lines"):
-        detection_table.write_tables([], tmp_path / "bare.md")
-
-
-def test_repairs_train_without_as_many_pairs_as_are_wrong(tiny_data):
-    settings = CellSettings("tiny", "uniform", 0.25)
-    found = repair.repaired(settings, ("ecif", "clip_score"))
-    names = ["nothing", "random", "wrong", "ecif", "clip_score", "ecif_corrected"]
-    assert list(found) == [f"heldout.{name}" for name in names]
-    assert all(0 <= value <= 100 for value in found.values())
-    trained = dict(zip(names, tiny_data[1:], strict=True))  # the first is the cell's own model
-    assert [len(trained[name]) for name in names[:-1]] == [40, 30, 30, 30, 30]
-    assert len(trained["ecif_corrected"]) >= 30
-    clean = [f"a {trained['wrong'].class_names[label]}" for label in trained["wrong"].labels]
-    assert trained["wrong"].captions == clean

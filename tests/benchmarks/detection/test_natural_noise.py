@@ -43,18 +43,20 @@ def test_a_sheet_shows_the_picture_under_its_number(sheets):
     sheet = np.asarray(natural_noise.contact_sheet([("0", table.filepaths[3], "a caption")], per_row=2))
     with Image.open(table.filepaths[3]) as image:
         picture = np.asarray(image.convert("RGB"))
-    left = (natural_noise.CELL[0] - picture.shape[1]) // 2
+    left = (natural_noise.CELL_SIZE[0] - picture.shape[1]) // 2
     assert (sheet[20 : 20 + len(picture), left : left + picture.shape[1]] == picture).all()
 
 
-def test_the_summary_gives_each_verdicts_share_by_method(tmp_path, capsys):
+def test_the_summary_gives_each_verdicts_share_by_method(tmp_path):
     path = tmp_path / "list.csv"
     verdicts = ["wrong", "wrong", "right", "unclear"]
     path.write_text("method,verdict\n" + "".join(f"clip_score,{verdict}\n" for verdict in verdicts))
-    natural_noise.print_summary(path)
-    assert capsys.readouterr().out.splitlines()[1].split() == [
-        *("clip_score", "4", "0.50", "±", "0.25", "0.00", "±", "0.00", "0.25", "±", "0.22", "0.25", "±", "0.22"),
-    ]  # fmt: skip
+    table = natural_noise.verdict_table(path)
+    assert list(table.columns) == ["method", "pairs", *natural_noise.VERDICTS]
+    ((method, pairs, *shares),) = table.rows
+    assert (method, pairs) == ("clip_score", 4)
+    error = (0.25 * 0.75 / 4) ** 0.5
+    assert shares == [[0.5, 0.25], [0.0, 0.0], [0.25, pytest.approx(error)], [0.25, pytest.approx(error)]]
     path.write_text("method,verdict\nclip_score,maybe\n")
     with pytest.raises(SystemExit, match="not 'maybe'"):
-        natural_noise.print_summary(path)
+        natural_noise.verdict_table(path)

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from benchmarks.data.pairs import PairTable
-from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity import removal_problem
-from benchmarks.fidelity.__main__ import agreement, choose_groups, measure
+from benchmarks.fidelity import command, removal_problem, sensitivity
+from benchmarks.fidelity import measure as fidelity
+from benchmarks.fidelity.groups import choose_groups
+from benchmarks.fidelity.measure import agreement, measure
 from benchmarks.fidelity.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.methods import attribution
 from benchmarks.report.statistics import rank_correlation, with_error
+from benchmarks.report.table import Table
 from fiftyone_ecif.core import Head, TensorPairs, influence
 from fiftyone_ecif.models import load_model
 
@@ -79,7 +81,8 @@ def test_perfect_predictions_score_one_and_a_wrong_sign_fails(figures):
 
 def test_the_readings_of_a_single_pair_are_its_roles(problem):
     groups = torch.eye(PAIRS, dtype=torch.bool)[:5]
-    solution = torch.randn(1, len(problem.scope.vector()), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    solution = torch.randn(1, len(problem.scope.vector()), generator=generator, dtype=torch.float64)
     gradients = attribution.group_gradients(problem.objective, problem.scope, groups)
     roles = influence(problem.objective, problem.scope, solution)
     expected = {
@@ -145,25 +148,53 @@ def test_a_fit_that_does_not_come_to_rest_is_refused(monkeypatch):
 
 
 def test_the_command_writes_its_settings_and_figures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(fidelity.PROBLEMS, "head", tiny_problem)
-    monkeypatch.setitem(fidelity.REGIMES, "head", Regime(singles=4, edits=2))
+    monkeypatch.setitem(command.PROBLEMS, "head", tiny_problem)
+    monkeypatch.setitem(command.REGIMES, "head", Regime(singles=4, edits=2))
     path = tmp_path / "figures.json"
     arguments = ["--batch-size", "16", "--logit-scale", "8", "--anchor", "0.3", "--subsets", "8", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["fidelity", *arguments])
-    fidelity.main()
+    command.main()
     written = json.loads(path.read_text())
-    assert not PROMISED - set(written)
-    assert (written["scope"], written["batch_size"], written["anchor"]) == ("head", 16, 0.3)
+    assert not PROMISED - set(written["figures"])
+    settings = written["settings"]
+    assert (settings["scope"], settings["batch_size"], settings["anchor"], settings["edits"]) == ("head", 16, 0.3, 2)
+    assert written["command"].endswith("benchmarks.fidelity --batch-size 16 --logit-scale 8 --anchor 0.3 --subsets 8 "
+                                       f"--json {path}")  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["figures.json"]
+    table = Table.from_json(written["tables"]["methods"])
+    assert table.rows[0][:2] == ["ECIF exact", [written["figures"]["lds_exact"], written["figures"]["lds_exact_se"]]]
     assert "ECIF exact" in capsys.readouterr().out
 
 
+def test_options_that_are_left_out_are_those_of_the_chosen_scope():
+    asked = command.read_options(["--scope", "lora", "--pairs", "32", "--noise", "0.1"])
+    assert asked.regime == replace(removal_problem.REGIMES["lora"], pairs=32, noise=0.1)
+    assert command.read_options([]).regime == removal_problem.REGIMES["head"]
+
+
+def test_a_table_of_regimes_says_what_is_varied(monkeypatch, capsys, tmp_path):
+    def measured(problem, regime, progress):
+        if regime.rounds == 2:
+            raise NotAtRest("It kept moving.")
+        return {"lds_exact": regime.rounds / 10, "lds_exact_se": 0.01}
+
+    monkeypatch.setattr(sensitivity, "measure", measured)
+    monkeypatch.setitem(sensitivity.PROBLEMS, "head", lambda regime, progress: None)
+    lines = tmp_path / "lines"
+    runs = sensitivity.measure_tables(sensitivity.Sensitivity(("rounds",), json_lines=lines))
+    table = sensitivity.regime_table(runs).select(columns=["LDS exact"])
+    assert table.rows == [["rounds 1", [0.1, 0.01]], ["rounds 4", [0.4, 0.01]]]
+    assert "rounds 2: It kept moving." in capsys.readouterr().out
+    assert [json.loads(line)["rounds"] for line in lines.read_text().splitlines()] == [1, 4]
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeypatch):
-    """12 generated pairs and a random model: predicted and refitted changes agree there, too; captions are matched."""
+    """8 generated pairs and a random model: predicted and refitted changes agree there, too; captions are matched."""
     filepaths, captions, _ = zip(*pair_rows)
     table = PairTable(list(filepaths), list(captions), np.zeros(60, int), [], np.repeat("train", 60), (), "generated")
-    train, heldout = table.select(np.arange(0, 24, 2)), table.select(np.arange(1, 13, 2))
+    train, heldout = table.select(np.arange(0, 16, 2)), table.select(np.arange(1, 13, 2))
 
     def untrained(regime, progress):
         torch.manual_seed(0)
@@ -171,8 +202,9 @@ def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeyp
 
     monkeypatch.setattr(removal_problem, "trained_model", untrained)
     monkeypatch.setattr(removal_problem, "MAX_RANK", 8)
+    monkeypatch.setattr(removal_problem, "DRIFT_STEPS", 1)
     monkeypatch.setattr(fidelity, "MIXED_PRECISION_ITERATIONS", 5)
-    small = dict(pairs=12, batch_size=6, anchor=1.0, rank=1, rest=1e-3, subsets=4, singles=2, edits=2)
+    small = dict(pairs=8, batch_size=4, anchor=3.0, rank=1, rest=1e-2, subsets=4, singles=2, edits=2)
     regime = replace(removal_problem.REGIMES["lora"], **small)
     problem = removal_problem.PROBLEMS["lora"](regime, progress=False)
     figures = measure(problem, regime, progress=False)

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from benchmarks.data.pairs import PairTable
-from benchmarks.tracing import __main__ as trace
+from benchmarks.tracing import measure as trace
+from benchmarks.tracing import timing
+from benchmarks.tracing.queries import failing_queries
 from benchmarks.tracing.trace_problem import SIZES, TraceProblem, plant
 from fiftyone_ecif.attribution.trace_tables import Effects
 from fiftyone_ecif.core import LOSSES, Head, Objective, TensorPairs, partitions
@@ -69,9 +71,9 @@ def test_signs_agree_where_the_prediction_is_above_its_error():
 
 
 def test_timings_are_taken_on_features_in_files(monkeypatch):
-    monkeypatch.setattr(trace, "TIMED_DIMS", (8, 16, 12))
+    monkeypatch.setattr(timing, "TIMED_DIMS", (8, 16, 12))
     monkeypatch.setattr("fiftyone_ecif.attribution.trace_tables.CURVATURE_PAIRS", 300)
-    figures = trace.timings(600, rounds=2, seed=0)
+    figures = timing.timings(600, rounds=2, seed=0)
     for name in ("seconds_first_query", "seconds_per_query", "seconds_64_queries"):
         assert figures[name] > 0
     assert figures["seconds_64_queries"] < 64 * figures["seconds_first_query"]
@@ -96,17 +98,17 @@ class Margins:
 
 def test_the_causes_of_a_query_are_the_groups_without_which_it_is_right():
     problem = Margins([[2.0, 0.0, 0.5], [3.0, 0.0, 0.0], [0.5, 0.0, 0.9]])
-    failing = trace.failing_queries(problem, None, 3, 0, progress=False)
+    failing = failing_queries(problem, None, 3, 0, progress=False)
     assert failing.rows.tolist() == [0]
     assert failing.causes.tolist() == [[True, True, False]]
     assert failing.largest.tolist() == [1]
     with pytest.raises(SystemExit, match="anchor"):
-        trace.failing_queries(Margins([[0.5, 9.0, 0.5]]), None, 3, 0, progress=False)
+        failing_queries(Margins([[0.5, 9.0, 0.5]]), None, 3, 0, progress=False)
 
 
 def test_any_cause_counts_and_the_largest_is_counted_beside_it():
     problem = Margins([[2.0, 0.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    failing = trace.failing_queries(problem, None, 3, 0, progress=False)
+    failing = failing_queries(problem, None, 3, 0, progress=False)
     problem.causes = torch.arange(60)[None] // 20 == torch.arange(3)[:, None]  # groups of 20 pairs
     order = torch.cat([torch.arange(15, 23), torch.arange(40, 60), torch.arange(15), torch.arange(23, 40)])[None]
     to_blame = failing.causes.float() @ problem.causes.float() > 0
