@@ -51,14 +51,14 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     expect(panel.content.get_by_text("What if")).to_be_visible()
     panel.button("Predict").click()
     form = OperatorForm(page, None)
-    expect(form.dialog.get_by_text("of these pairs harm")).to_be_visible()
+    expect(form.dialog.get_by_text("of these pairs are harmful")).to_be_visible()
     form.button("Predict").click()
     done(page)
     expect(panel.content.get_by_text("The target loss is predicted to go from")).to_be_visible()
     panel.picture(pictures, f"panel-influence-{theme}")
     panel.tab("Health")
     expect(panel.content.get_by_text("cg_relative_residual")).to_be_visible()
-    expect(panel.content.get_by_text("standard errors or more away from 0")).to_be_visible()
+    expect(panel.content.get_by_text("two standard errors away from 0")).to_be_visible()
     panel.picture(pictures, f"panel-health-{theme}")
 
 
@@ -85,7 +85,7 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     panel.button("Verify by refitting").click()
     OperatorForm(page, None).button("Refit").click()
     done(page)
-    expect(panel.content.get_by_text("refitted, it goes to")).to_be_visible()
+    expect(panel.content.get_by_text("after refitting, it is")).to_be_visible()
     panel.picture(pictures, f"panel-trace-{theme}")
 
 
@@ -94,10 +94,10 @@ def test_selected_samples_are_repaired_from_the_form(open_page, scored_dataset, 
     form = OperatorForm(page, "ECIF: review and apply suggestions")
     expect(form.dialog.get_by_text("samples will change")).to_be_visible()
     page.screenshot(path=pictures / "apply-dark.png")
-    form.fill("Least confidence", "2")
+    form.fill("Minimum confidence", "2")
     expect(form.dialog.get_by_text("A confidence lies between 0 and 1.")).to_be_visible()
     expect(form.button("Apply")).to_be_disabled()
-    form.fill("Least confidence", "0")
+    form.fill("Minimum confidence", "0")
     form.button("Apply").click()
     expect(page.get_by_text("Suggestions:")).to_be_visible()
     scored_dataset.reload()
@@ -170,5 +170,5 @@ def test_two_pages_show_the_same_selection_and_the_second_hears_of_a_deleted_sam
     worst = ecif.to_review(scored_dataset, "first").first().id
     scored_dataset.delete_samples([worst])
     second.button("Caption is fine").click()
-    expect(other.get_by_text("This sample was deleted meanwhile.")).to_be_visible()
+    expect(other.get_by_text("This sample was deleted in the meantime.")).to_be_visible()
     expect(second.content.get_by_text("of 59 pairs to review")).to_be_visible()
