@@ -36,7 +36,7 @@ class CancelJob(EcifOperator):
         return self.execute_on(sample_collection, delegate, job=job)
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which of the running jobs to stop."""
+        """Ask which of the running jobs to stop."""
         jobs = {job.id: f"{job.title} ({job.label})" for job in running_jobs(ctx)}
         if jobs:
             inputs.enum("job", list(jobs), default=next(iter(jobs)), label="Job", view=dropdown(jobs))

@@ -103,7 +103,7 @@ class ComputeInfluence(EcifOperator):
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Everything the user may choose, guessed from the data and checked while the user types."""
+        """Ask for everything that can be chosen, guessed from the data and checked while the user types."""
         compute_form(ctx, inputs)
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:

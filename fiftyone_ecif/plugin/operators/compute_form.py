@@ -18,7 +18,7 @@ DEFAULT_ROUNDS = 4
 
 
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    """Everything the user may choose, guessed from the data, with the reason below whatever cannot work."""
+    """Ask for everything that can be chosen, guessed from the data, and say below a field why it cannot work."""
     inputs.view_target(ctx, action_description="Compute influence for")
     samples = ctx.target_view()
     fields = checks.text_fields(ctx.dataset)

@@ -66,7 +66,7 @@ class ExportCleaned(EcifOperator):
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Samples, what to leave out, format and folder, and how many samples are left."""
+        """Ask for samples, what to leave out, format and folder, and say how many samples are left."""
         samples = choose_samples(ctx, inputs, "Export")
         _choose_suspects(ctx, inputs, samples)
         format = ctx.params.get("format", DEFAULT_FORMAT)

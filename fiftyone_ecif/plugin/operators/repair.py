@@ -57,7 +57,7 @@ class TagMisaligned(RunOperator):
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Samples and threshold, and how many pairs these give."""
+        """Ask for samples and threshold, and say how many pairs these give."""
         samples = choose_samples(ctx, inputs, "Tag among")
         threshold = ctx.params.get("threshold", review.SUSPECTED)
         field = inputs.float(
@@ -112,7 +112,7 @@ class ApplySuggestions(RunOperator):
         return self.execute_on(sample_collection, delegate, run_key=run_key, min_confidence=min_confidence)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Samples and confidence, and what would change."""
+        """Ask for samples and confidence, and show what would change."""
         samples = choose_samples(ctx, inputs, "Repair")
         confidence = ctx.params.get("min_confidence", 0.0) or 0.0
         field = inputs.float(
@@ -194,7 +194,7 @@ class MarkAsFine(SampleOperator):
     place = MODAL
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which samples."""
+        """Ask for samples."""
         samples = choose_samples(ctx, inputs, "Mark")
         text = f"{len(samples):,} pairs will get the tag “{review.TRUSTED_TAG}”"
         notice(inputs, "count", types.Notice, text, "Remove the tag to undo this.")
@@ -217,7 +217,7 @@ class UndoFixes(SampleOperator):
     place = MODAL
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which samples, and how many of them have a fix."""
+        """Ask for samples, and say how many of them have a fix."""
         count = len(ecif.fixed(choose_samples(ctx, inputs, "Restore")))
         if count:
             text = "A caption that was edited by hand after its fix stays as it is."

@@ -52,7 +52,7 @@ class ManageRuns(RunOperator):
         return ACTIONS.get(ctx.params.get("action", "show"), self.submit)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """The action, and below it what is known of the run."""
+        """Ask for the action, and show below it what is known of the run."""
         action = ctx.params.get("action", "show")
         choices = types.RadioGroup(orientation="horizontal")
         for value, label in ACTIONS.items():

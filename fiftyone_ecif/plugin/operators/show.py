@@ -54,7 +54,7 @@ class ShowPairs(RunOperator):
         """Add what else the subclass lets the user choose."""
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """The limit and what the subclass adds, and how many pairs these give."""
+        """Ask for the limit and what the subclass adds, and say how many pairs these give."""
         self.choose_more(ctx, inputs)
         inputs.int("limit", min=1, label="Maximum number of pairs", description="Leave empty to show all")
         pairs = len(self.pairs(ctx, run_key))
@@ -106,7 +106,7 @@ class ShowMisaligned(ShowPairs):
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold, limit=limit)
 
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """The threshold."""
+        """Add the threshold."""
         inputs.float(
             "threshold",
             min=0,

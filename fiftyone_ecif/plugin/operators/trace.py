@@ -67,7 +67,7 @@ class FindFailures(RunJob):
         return self.execute_on(sample_collection, delegate, run_key=run_key, direction=direction)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Samples and direction."""
+        """Ask for samples and direction."""
         choose_samples(ctx, inputs, "Ask about")
         _choose_direction(inputs)
 
@@ -126,7 +126,7 @@ class TraceQuery(RunJob):
         return self.execute_on(sample_collection, delegate, run_key=run_key, text=text, direction=direction, k=k)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Query, direction and number of pairs."""
+        """Ask for query, direction and number of pairs."""
         samples = choose_samples(ctx, inputs, "Trace")
         text = inputs.str(
             "text",
@@ -202,7 +202,7 @@ class VerifyTrace(RunJob):
         return self.execute_on(sample_collection, delegate, run_key=run_key, trace=trace, n=n)
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Trace and number of pairs."""
+        """Ask for trace and number of pairs."""
         keys = kept_traces(ctx.dataset, run_key)[::-1]
         if not keys:
             refuse(inputs, "no_traces", "This run has no trace yet.", "Use “ECIF: trace a failing query” first.")

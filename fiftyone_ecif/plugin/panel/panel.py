@@ -50,7 +50,7 @@ def _first(*begun: str) -> dict[str, Any]:
 
 
 class EcifPanel(foo.Panel):
-    """See, trust and repair what a run found."""
+    """The panel, in which a run is seen, trusted and repaired."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,7 +64,7 @@ class EcifPanel(foo.Panel):
 
     @property
     def config(self) -> foo.PanelConfig:
-        """Beside the samples grid, once."""
+        """The panel's settings: it opens beside the samples grid, once."""
         shown = "\n".join(f"*{tab.label}*: {tab.help}  " for tab in TABS)
         return foo.PanelConfig(
             name=PANEL,
@@ -216,7 +216,7 @@ class EcifPanel(foo.Panel):
     # The layout around the tabs
 
     def _lay_out_jobs(self, root: types.Object, state: Any) -> None:
-        """What is running, with a way to stop it."""
+        """Show what is running, with a way to stop it."""
         for number, job in enumerate(state.jobs or []):
             running = row(root, f"job_{number}")
             running.md(f"**Running:** {escaped(job['title'])}: {escaped(job['label'])}", name="text")
@@ -227,7 +227,7 @@ class EcifPanel(foo.Panel):
             root.view("timer", timer)
 
     def _lay_out_beginning(self, root: types.Object, state: Any) -> None:
-        """No run: why, or how to begin."""
+        """Say why there is no run, or how to begin."""
         if state.problem:
             notice(root, "problem_words", types.Warning, state.problem)
             return
@@ -239,7 +239,7 @@ class EcifPanel(foo.Panel):
         root.btn("compute", label="Compute influence", on_click=self.compute, variant="contained")
 
     def _lay_out_menu(self, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
-        """The choice of run and tab, and what concerns all tabs."""
+        """Show the choice of run and tab, and what concerns all tabs."""
         menu = row(root, "menu", pad=1)
         state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
         menu.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=self.choose_run)

@@ -158,7 +158,7 @@ class InfluenceTab(Tab):
 
 
 def _forecast_at(forecast: dict[str, Any] | None, removed: int) -> dict[str, list[float]] | None:
-    """Each figure before, and predicted at a number of removed pairs; None where there is no prediction."""
+    """Each figure before, and predicted at a number of removed pairs; None if there is no prediction."""
     if forecast is None or removed > forecast["removed"][-1]:
         return None
     return {
@@ -222,7 +222,7 @@ def removal_figure(counts: np.ndarray, changes: np.ndarray, chosen: int, forecas
         counts: numbers of removed pairs, (P,)
         changes: of the target's loss, to first order, in nats, (P,)
         chosen: the number that is marked
-        forecast: ``removed`` and ``predicted`` of a RemovalCurve; None where there is none
+        forecast: ``removed`` and ``predicted`` of a RemovalCurve; None if there is none
     """
     layout = axes("Most harmful pairs removed", "Loss change (nats)").update(
         shapes=[mark(chosen)], yaxis={"exponentformat": "power"}

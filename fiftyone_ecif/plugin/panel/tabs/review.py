@@ -20,7 +20,7 @@ CARDS = 4
 
 
 class Card(TypedDict):
-    """A pair to review: its image's address, its caption, how likely that is wrong, and what is suggested instead."""
+    """A pair to review: its image's address, its caption, how likely that is wrong, and a better one."""
 
     id: str
     image: str
@@ -68,7 +68,7 @@ class ReviewTab(Tab):
             self._lay_out_card(root, f"card_{number}", card)
 
     def _lay_out_card(self, root: types.Object, name: str, card: Card) -> None:
-        """Picture, caption, suggestion, and the answers."""
+        """Show picture, caption and suggestion, and the answers that can be given."""
         frame = root.h_stack(name, gap=2, align_y="center", variant="outline", pad=1)
         params = {"id": card["id"]}
         picture(frame, card["image"], "the pair's image", self.panel.open_sample, params)
@@ -104,7 +104,7 @@ class ReviewTab(Tab):
 
     @event
     def previous_page(self, ctx: foo.ExecutionContext) -> None:
-        """Show the cards before."""
+        """Show the previous cards."""
         ctx.panel.state.page = max(0, ctx.panel.state.page - 1)
         self.panel.show(ctx)
 

@@ -123,7 +123,7 @@ class TraceTab(Tab):
         )
 
     def _lay_out_query(self, root: types.Object, blame: dict[str, Any]) -> None:
-        """The query, and what removing the pairs to blame would do to it."""
+        """Show the query, and what removing the pairs to blame would do to it."""
         frame = root.h_stack("query", gap=2, align_y="center", variant="outline", pad=1)
         asking = blame["asking"]
         if asking:
@@ -241,7 +241,7 @@ def blame_figure(pairs: list[dict[str, Any]], removed: int) -> Figure:
 
 
 def _lines(pairs: list[dict[str, Any]], removed: int, middle: float) -> list[go.Scatter]:
-    """From the query to each pair, as wide as its blame."""
+    """Lines from the query to each pair, as wide as the pair's blame."""
     largest = max(abs(pair["value"]) for pair in pairs)
     return [
         go.Scatter(
