@@ -67,7 +67,7 @@ def _table(inputs: types.Object, name: str, label: str, values: Mapping[str, Any
         table.add_column("value", label="")
         for number, row in enumerate(rows):
             if row["name"] in EXPLAINED:
-                table.add_tooltip(number, "name", EXPLAINED[row["name"]])
+                table.add_tooltip(number, 0, EXPLAINED[row["name"]])  # in the first column
         inputs.list(name, types.Object(), default=rows, view=table)
 
 

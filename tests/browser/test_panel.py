@@ -60,6 +60,8 @@ def test_from_the_histogram_to_a_repaired_caption_and_back(open_page, scored_dat
     expect(panel.content.get_by_text("cg_relative_residual")).to_be_visible()
     expect(panel.content.get_by_text("two standard errors away from 0")).to_be_visible()
     panel.picture(pictures, f"panel-health-{theme}")
+    panel.content.get_by_text("anchor", exact=True).hover()
+    expect(page.get_by_text("The strength of the proximal term")).to_be_visible()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
@@ -111,7 +113,8 @@ def test_a_run_is_cancelled_from_the_panel_of_another_page(open_page, scored_dat
     form.fill("Run key", "long")
     form.dialog.locator(".MuiSwitch-root").first.click()
     form.settle()
-    form.fill("Rounds", "2000")
+    form.fill("Rounds", "1000")
+    form.fill("Batch size", "2")
     form.button("Compute").click()
     output = page.get_by_test_id("operators-prompt-view-modal")
     expect(output.get_by_text(" of ")).to_be_visible()

@@ -143,7 +143,7 @@ def test_runs_form_shows_settings_health_and_timings(resolve_form, scored_datase
     assert settings["text_field"] == "caption"
     assert inputs["health"].default
     assert inputs["timings"].default
-    assert any("proximal term" in tooltip.value for tooltip in inputs["settings"].view.tooltips)  # of "anchor"
+    assert "proximal term" in str(inputs["health"].view.to_json()["tooltips"])  # explains "anchor"
 
 
 def test_runs_form_checks_the_new_name(resolve_form, scored_dataset):

@@ -209,9 +209,9 @@ def _effect(blame: dict[str, Any]) -> str:
         f"{blame['before']:.3g} to **{blame['predicted']:.3g}**{error} nats"
     )
     if blame["measured"] is not None:
-        words += f"; after refitting, it is **{blame['measured']:.3g}** nats"
+        words += f"; after refitting, it is **{blame['measured']:.3g}**"
     if blame["kind"] == "margin":
-        words += ". The query is answered correctly if its margin is above 0"
+        words += ". A margin above 0 is a correct answer"
     return words + "."
 
 
