@@ -211,7 +211,7 @@ def _effect(blame: dict[str, Any]) -> str:
     if blame["measured"] is not None:
         words += f"; after refitting, it is **{blame['measured']:.3g}**"
     if blame["kind"] == "margin":
-        words += ". A margin above 0 is a correct answer"
+        words += ". A margin above 0 means a correct answer"
     return words + "."
 
 
