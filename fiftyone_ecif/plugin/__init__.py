@@ -1,6 +1,6 @@
-"""The package's operators in the FiftyOne App: forms, messages, placements. All work is one SDK call each.
+"""The package in the FiftyOne App: operators with their forms, and the panel. Each operator makes one SDK call.
 
-Kept free of torch and open_clip, since the App loads it anew with every process it starts.
+Importing it brings in neither torch nor open_clip, since every process of the App loads it.
 """
 
 from __future__ import annotations

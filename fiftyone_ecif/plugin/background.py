@@ -1,4 +1,4 @@
-"""Work in a thread of its own, whose progress a generator operator hands on to the App meanwhile."""
+"""Work that is done in a thread of its own, while a generator operator passes its progress on to the App."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Progress = Callable[[str, int, int], None]
 
 
 class Cancelled(Exception):
-    """Raised inside the work when nobody wants it any more."""
+    """Raised inside the work when it was cancelled."""
 
 
 class BackgroundJob(Generic[Result]):
     """A function that runs in a thread and reports its progress.
 
     Args:
-        work: takes ``progress(step, done, total)`` as its only argument; a call of it raises :class:`Cancelled` once
+        work: takes ``progress(step, done, total)`` as its only argument; calling it raises :class:`Cancelled` once
             the job is cancelled
-        is_cancelled: looked at with every update
+        is_cancelled: asked with every update
     """
 
     def __init__(self, work: Callable[[Progress], Result], is_cancelled: Callable[[], bool] = lambda: False) -> None:
@@ -49,12 +49,12 @@ class BackgroundJob(Generic[Result]):
         self._latest = (step, done, total)
 
     def updates(self, interval: float) -> Iterator[tuple[str, int, int]]:
-        """The latest progress, every ``interval`` seconds where it changed, until the work ends.
+        """The latest progress whenever it changed, until the work ends.
 
         Leaving the loop early, as the App does when its page is closed, cancels the work.
 
         Args:
-            interval: seconds between two looks
+            interval: seconds between two looks at the progress
 
         Yields:
             (step, done, total)
@@ -79,7 +79,7 @@ class BackgroundJob(Generic[Result]):
 def in_background(
     ctx: foo.ExecutionContext, title: str, work: Callable[[Progress], Result]
 ) -> Generator[Any, None, Result | None]:
-    """Work on it in a thread, telling the App how far it is; the panel and an operator can cancel it.
+    """Do the work in a thread, and tell the App how far it is; the panel and an operator can cancel it.
 
     Args:
         ctx: of the operator
@@ -90,8 +90,8 @@ def in_background(
         messages to the App
 
     Returns:
-        what ``work`` returned; None where it failed or was cancelled and the App says so. Without an App to say it,
-        the error itself is raised.
+        what ``work`` returned; None if it failed or was cancelled, which the App then says. If no App is there to say
+        it, the error itself is raised.
     """
     record = JobRecord(ctx.store, title)
     job = BackgroundJob(work, record.is_cancelled)
@@ -106,7 +106,7 @@ def in_background(
                 yield ctx.ops.set_progress(progress=fraction, label=label)
         return job.result()
     except Exception as error:
-        if ctx.delegated or ctx.spaces is None:  # nobody looks at an App: the caller gets the error itself
+        if ctx.delegated or ctx.spaces is None:  # no App is there to show it: the caller gets the error itself
             raise
         yield from _say_why(ctx, title, error)
         return None
@@ -115,7 +115,7 @@ def in_background(
 
 
 def _say_why(ctx: foo.ExecutionContext, title: str, error: Exception) -> Iterator[Any]:
-    """Show an error's own words in place of the progress; a stream that breaks off would show none."""
+    """Show an error's own words in place of the progress. A stream that breaks off would show nothing."""
     outputs = types.Object()
     if isinstance(error, Cancelled):
         notice(outputs, "reason", types.Notice, "Cancelled.", "Nothing was changed.")

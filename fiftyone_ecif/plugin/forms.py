@@ -1,7 +1,7 @@
 """The pieces that several forms are made of.
 
-The App renders the words of notices as Markdown; values, errors, choices and table cells as plain text. What comes
-from the data (names, captions, reasons) is no markup, so :func:`notice` escapes it.
+The App renders the words of notices as Markdown, and values, errors, choices and table cells as plain text. What comes
+from the data (names, captions, reasons) is not markup, so :func:`notice` escapes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fiftyone_ecif.dataset.run.config import stored_results
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
-    """A dropdown of values with their labels; a value without a label is its own."""
+    """A dropdown of values with their labels, or of values that are their own labels."""
     view = types.DropdownView(**options)
     labels = choices if isinstance(choices, Mapping) else {value: value for value in choices}
     for value, label in labels.items():
@@ -41,7 +41,7 @@ def escaped(text: str) -> str:
 
 
 def refuse(inputs: types.Object, name: str, label: str, description: str = "") -> None:
-    """Show why the form cannot be executed, and block it, in the App and in scripts."""
+    """Say why the form cannot be executed, and block it, in the App and in scripts."""
     invalidate(notice(inputs, name, types.Warning, label, description), f"{label} {description}".strip())
 
 
@@ -52,7 +52,7 @@ def invalidate(field: types.Property, reason: str) -> None:
 
 
 def passes(field: types.Property, check: Callable[..., object], *args: Any) -> bool:
-    """Whether ``check(*args)`` raises no ValueError; otherwise its words stand below the field."""
+    """Whether ``check(*args)`` raises no ValueError; if it raises one, its words are shown below the field."""
     try:
         check(*args)
     except ValueError as error:
@@ -62,11 +62,11 @@ def passes(field: types.Property, check: Callable[..., object], *args: Any) -> b
 
 
 def compare_cost(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str, step: str) -> None:
-    """Say how long the like took when the run was computed: one of its named steps."""
+    """Say how long a step of the run took that does about the same work."""
     seconds = stored_results(ctx.dataset, run_key).timings.get(step)
     if seconds:
-        words = f"The run's own {step} took {duration(seconds)}: expect the like."
-        notice(inputs, "cost", types.Notice, words, "It takes no more memory than the run did.")
+        words = f"This takes about as long as the run's step “{step}”, which took {duration(seconds)}."
+        notice(inputs, "cost", types.Notice, words, "It needs no more memory than the run did.")
 
 
 def duration(seconds: float) -> str:
@@ -78,31 +78,31 @@ def duration(seconds: float) -> str:
 
 
 def chosen_run(ctx: foo.ExecutionContext) -> str:
-    """The run that the form names; the newest where it names none."""
+    """The run that the form names; the newest if it names none."""
     return ctx.params.get("run_key") or ecif.list_runs(ctx.dataset)[-1]
 
 
 def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
-    """Add the choice among the dataset's runs, newest first; refuses where there is none.
+    """Add the choice among the dataset's runs, newest first; refuse the form if there is none.
 
     Returns:
-        the run chosen at the moment, or None
+        the run that is chosen at the moment; None if none is
     """
     runs = ecif.list_runs(ctx.dataset)[::-1]
     if not runs:
-        refuse(inputs, "no_runs", "This dataset has no run yet.", "Start with “ECIF: compute influence”.")
+        refuse(inputs, "no_runs", "This dataset has no run yet.", "Use “ECIF: compute influence” first.")
         return None
     labels = {key: f"{key} ({ctx.dataset.get_run_info(key).timestamp:%Y-%m-%d %H:%M})" for key in runs}
     field = inputs.enum("run_key", runs, default=runs[0], label="Run", view=dropdown(labels))
     chosen = chosen_run(ctx)
     if chosen not in runs:
-        invalidate(field, f"There is no run {chosen!r}; choose among {', '.join(runs)}.")
+        invalidate(field, f"There is no run {chosen!r}. The runs are {', '.join(runs)}.")
         return None
     return chosen
 
 
 def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str) -> SampleCollection:
-    """Add the choice between selection, view and dataset, or say that it is the open sample.
+    """Add the choice between selection, view and dataset, or say that the open sample is meant.
 
     Args:
         ctx: of the operator
@@ -110,17 +110,17 @@ def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str)
         action: the verb before "the current view"
 
     Returns:
-        the samples chosen at the moment
+        the samples that are chosen at the moment
     """
     if ctx.current_sample:
-        notice(inputs, "open_sample", types.Notice, "The sample that is open.")
+        notice(inputs, "open_sample", types.Notice, "This applies to the open sample.")
     else:
         inputs.view_target(ctx, action_description=action)
     return chosen_samples(ctx)
 
 
 def chosen_samples(ctx: foo.ExecutionContext) -> SampleCollection:
-    """The samples that an operator acts on: the open one, else what the form says, else the most selective choice."""
+    """The samples that an operator acts on: the open one, else the form's choice, else the smallest there is."""
     if ctx.current_sample:
         return ctx.dataset.select(ctx.current_sample)
     unsaid = not (ctx.params.get("view_target") or ctx.request_params.get("view_target"))
@@ -128,7 +128,7 @@ def chosen_samples(ctx: foo.ExecutionContext) -> SampleCollection:
 
 
 def show_fields(ctx: foo.ExecutionContext, run_key: str, score: str = "misalignment") -> Any:
-    """Show a run's captions, a score and suggestions on the thumbnails; returns the message to the App."""
+    """Show a run's captions, a score and suggestions on the thumbnails, and return the message to the App."""
     text_field = ctx.dataset.get_run_info(run_key).config.text_field
     shown = [text_field, FIELDS[score].name(run_key), FIELDS["suggestion"].name(run_key)]
     return ctx.ops.set_active_fields([name for name in shown if name])

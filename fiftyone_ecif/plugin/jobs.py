@@ -1,6 +1,7 @@
-"""The jobs that are running on a dataset, as every page, panel and worker sees them: a note in FiftyOne's store.
+"""The jobs that are running on a dataset, each a note in FiftyOne's store, which every page, panel and worker sees.
 
-FiftyOne's operators have no way of being told to stop; a job looks at its note with every update instead.
+FiftyOne's operators cannot be told to stop. A job therefore checks with every update whether somebody left a note that
+cancels it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from fiftyone.operators.store import ExecutionStore
 
 STORE = "ecif_jobs"
 SECONDS_TO_LIVE = 600
-"""After which the note of a job that was killed vanishes."""
+"""The time after which the note of a job that was killed vanishes."""
 
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job as it last said.
+    """A running job as it last reported.
 
     Attributes:
-        id: to cancel it by
+        id: what to cancel it by
         title: what it does
-        label: the step it is at
-        progress: of that step, 0 to 1
+        label: the step that it is at
+        progress: the share of that step that is done, 0 to 1
     """
 
     id: str
@@ -56,13 +57,13 @@ class JobRecord:
         return self._store.has(f"cancel:{self.id}")
 
     def end(self) -> None:
-        """Take the note away."""
+        """Remove the note."""
         self._store.delete(f"job:{self.id}")
         self._store.delete(f"cancel:{self.id}")
 
 
 def running_jobs(ctx: foo.ExecutionContext) -> list[RunningJob]:
-    """The jobs that run on the dataset at the moment, here or in a worker."""
+    """The jobs that are running on the dataset at the moment, here or in a worker."""
     store = ctx.store(STORE)
     ids = [key.partition(":")[2] for key in store.list_keys() if key.startswith("job:")]
     notes = {id: store.get(f"job:{id}") for id in ids}
@@ -70,5 +71,5 @@ def running_jobs(ctx: foo.ExecutionContext) -> list[RunningJob]:
 
 
 def cancel_job(ctx: foo.ExecutionContext, id: str) -> None:
-    """Ask a job to stop; it does so at its next step, and leaves the dataset as it was."""
+    """Ask a job to stop. It does so at its next step, and leaves the dataset as it was."""
     ctx.store(STORE).set(f"cancel:{id}", True, ttl=SECONDS_TO_LIVE)

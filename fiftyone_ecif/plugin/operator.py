@@ -20,9 +20,9 @@ class EcifOperator(foo.Operator):
         name: after ``@ecif/ecif/``
         label: in the operator browser, after "ECIF:"
         description: one sentence
-        icon: file name in ``assets/``
+        icon: its file's name in ``assets/``
         submit: the text of the form's button
-        place: where its button stands: ``GRID``, above the grid; ``MODAL``, beside the open sample, and above the grid
+        place: where its button stands. ``GRID``: above the grid; ``MODAL``: beside the open sample, and above the grid
             while samples are selected there; None: nowhere
         streams: whether it reports progress, and so executes as a generator
         delegable: whether it can be left to a worker
@@ -52,7 +52,7 @@ class EcifOperator(foo.Operator):
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Add what one may choose, what that will do, and why it cannot where it cannot."""
+        """Add what the user may choose, what that will do and, if it cannot be done, why."""
         raise NotImplementedError
 
     def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
@@ -63,7 +63,7 @@ class EcifOperator(foo.Operator):
         return types.Property(inputs, view=view)
 
     def submit_label(self, ctx: foo.ExecutionContext) -> str:
-        """The text of the form's button, where it depends on what was chosen."""
+        """The text of the form's button, which may depend on what was chosen."""
         return self.submit
 
     def resolve_placement(self, ctx: foo.ExecutionContext) -> types.Placement | None:
@@ -80,11 +80,22 @@ class EcifOperator(foo.Operator):
         Args:
             samples: a dataset, or the view that the App would show
             delegate: whether to queue the operation for a worker instead of running it here
-            **params: the form's values; None stands for a value left out
+            **params: the form's values; None stands for a value that is left out
 
         Returns:
-            the result, or a task where an event loop is running, as in a notebook
+            the result; a task if an event loop is running, as in a notebook
         """
         kind = "view" if isinstance(samples, fo.DatasetView) else "dataset"
         given = {name: value for name, value in params.items() if value is not None}
         return foo.execute_operator(self.uri, {kind: samples}, params=given, request_delegation=delegate)
+
+    def announce_change(self, ctx: foo.ExecutionContext, message: str, variant: str = "success") -> None:
+        """Let the App show a change of the data, and say what was changed.
+
+        Args:
+            ctx: of the operator
+            message: what was changed
+            variant: "success", "info", "warning" or "error"
+        """
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(message, variant=variant)

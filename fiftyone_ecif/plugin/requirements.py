@@ -1,4 +1,4 @@
-"""What the App shows where packages that this one depends on are missing, as after a download without an install."""
+"""What the App shows if packages are missing that this one needs, as after a download without an install."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ REQUIRED = {
     "filelock": "filelock",
     "tqdm": "tqdm",
 }
-"""The package to install, by the module that it brings."""
+"""The package to install, by the name of its module."""
 
-HOW_TO_INSTALL = "Run “fiftyone plugins requirements @ecif/ecif --install” and start the App again."
+HOW_TO_INSTALL = "Run “fiftyone plugins requirements @ecif/ecif --install” and restart the App."
 
 
 def missing_packages() -> list[str]:
@@ -34,7 +34,7 @@ def missing_words(packages: list[str]) -> str:
 
 
 def unusable(operator: type[EcifOperator], packages: list[str]) -> type[EcifOperator]:
-    """The operator as it is listed where packages are missing: its form says which, and how to install them."""
+    """The operator as it is listed if packages are missing: its form says which, and how to install them."""
 
     class Unusable(operator):  # type: ignore[valid-type, misc]
         label = f"{operator.label} (cannot run: {', '.join(packages)} missing)"

@@ -7,19 +7,12 @@ import pytest
 from tests.support.planted import plant_errors
 from tests.support.scored import scored_dataset, scored_once  # noqa: F401
 
-COMPUTE = "@ecif/ecif/compute_influence"
-SHOW = "@ecif/ecif/show_misaligned"
-RUNS = "@ecif/ecif/manage_runs"
-
 
 @pytest.fixture
 def embedded_dataset(pair_dataset):
     """The generated pairs with planted errors and stored embeddings."""
     plant_errors(pair_dataset)
     return pair_dataset
-
-
-STORED = {"features": "embeddings", "image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
 
 
 @pytest.fixture
@@ -41,19 +34,3 @@ def resolve_form():
         return form.type.properties
 
     return resolve_form
-
-
-def requests_of(result):
-    """The App's operators that an execution triggered, with their parameters, progress left out."""
-    return {
-        request["operator_uri"]: request["params"]
-        for request in result.executor.to_json()["requests"]
-        if request["operator_uri"] != "set_progress"
-    }
-
-
-def shown_ids(dataset, requests):
-    """The samples of the view that the App was told to show, in its order."""
-    import fiftyone as fo
-
-    return fo.DatasetView._build(dataset, requests["set_view"]["view"]).values("id")

@@ -7,11 +7,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 
-from tests.plugin.conftest import COMPUTE, RUNS, SHOW, STORED
-
-
-def refusals(inputs):
-    return {name: field.error_message for name, field in inputs.items() if field.invalid}
+from tests.support.operators import COMPUTE, RUNS, SHOW, STORED, refusals
 
 
 def test_compute_form_guesses_the_captions_and_offers_what_the_dataset_has(resolve_form, pair_dataset):
@@ -147,6 +143,7 @@ def test_runs_form_shows_settings_health_and_timings(resolve_form, scored_datase
     assert settings["text_field"] == "caption"
     assert inputs["health"].default
     assert inputs["timings"].default
+    assert "proximal term" in str(inputs["health"].view.to_json()["tooltips"])  # explains "anchor"
 
 
 def test_runs_form_checks_the_new_name(resolve_form, scored_dataset):
@@ -159,7 +156,7 @@ def test_runs_form_checks_the_new_name(resolve_form, scored_dataset):
 def test_words_from_the_data_are_never_markup(resolve_form, scored_dataset, monkeypatch):
     reason = "**bold** <b>x</b> [a](b)"
     results = SimpleNamespace(skipped={"a": reason, "b": reason}, warnings=[reason], health={}, timings={})
-    monkeypatch.setattr("fiftyone_ecif.plugin.operators.runs.stored_results", lambda dataset, run_key: results)
+    monkeypatch.setattr("fiftyone_ecif.plugin.descriptions.stored_results", lambda dataset, run_key: results)
     inputs = resolve_form(RUNS, scored_dataset)
     escaped = r"\*\*bold\*\* \<b\>x\<\/b\> \[a\]\(b\)"
     assert inputs["warning_0"].view.label == escaped

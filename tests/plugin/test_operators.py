@@ -1,29 +1,30 @@
 """Executing the operators: what changes in the dataset, and what the App is told to do."""
 
 import json
-import threading
 
 import fiftyone.operators as foo
 import fiftyone.operators.delegated as food
 import pytest
-from fiftyone.operators import OperatorRegistry
-from fiftyone.operators.executor import ExecutionContext, ExecutionError, Executor
+from fiftyone.operators.executor import ExecutionError
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.plugin.background import BackgroundJob, Cancelled
 from fiftyone_ecif.plugin.forms import notice
-from fiftyone_ecif.plugin.jobs import running_jobs
-from tests.plugin.conftest import COMPUTE, RUNS, SHOW, STORED, requests_of, shown_ids
-
-STORED_FIELDS = {name: value for name, value in STORED.items() if name != "features"}
+from tests.support.operators import (
+    COMPUTE,
+    RUNS,
+    SHOW,
+    STORED,
+    STORED_FIELDS,
+    app_context,
+    requests_of,
+    shown_ids,
+    stream_to_app,
+)
 
 
 def execute_in_app(operator, dataset, **params):
     """The messages that the App's stream would carry."""
-    request = {"dataset_name": dataset.name, "view": [], "params": params, "spaces": {"_cls": "Space"}}
-    ctx = ExecutionContext(request, executor=Executor(), operator_uri=operator)
-    generator = OperatorRegistry().get_operator(operator).execute(ctx)
-    return [json.loads(message.to_json_line())["body"] for message in generator]
+    return list(stream_to_app(operator, app_context(operator, dataset, **params)))
 
 
 def test_compute_scores_the_pairs_and_shows_the_most_suspicious_first(embedded_dataset):
@@ -135,48 +136,6 @@ def test_a_delegated_run_is_computed_by_the_worker(embedded_dataset):
     assert operation.status.label
     embedded_dataset.reload()
     assert ecif.list_runs(embedded_dataset) == ["later"]
-
-
-def test_work_nobody_waits_for_is_cancelled():
-    reported, ended = threading.Event(), threading.Event()
-
-    def work(progress):
-        try:
-            while True:
-                progress("step", 1, 2)
-                reported.set()
-        finally:
-            ended.set()
-
-    job = BackgroundJob(work)
-    assert reported.wait(10)
-    updates = job.updates(interval=0.01)
-    assert next(updates) == ("step", 1, 2)
-    updates.close()  # as the App's server does when its page is gone
-    assert ended.wait(10)
-    with pytest.raises(Cancelled):
-        job.result()
-
-
-def test_a_running_job_is_listed_and_stops_when_it_is_cancelled(embedded_dataset, monkeypatch):
-    """As from another page: the job's stream is read while the cancelling operator runs."""
-
-    def never_ending(samples, progress, **arguments):
-        while True:
-            progress("Fit", 1, 2)
-
-    monkeypatch.setattr(ecif, "compute_influence", never_ending)
-    request = {"dataset_name": embedded_dataset.name, "view": [], "params": STORED, "spaces": {"_cls": "Space"}}
-    ctx = ExecutionContext(request, executor=Executor(), operator_uri=COMPUTE)
-    messages = OperatorRegistry().get_operator(COMPUTE).execute(ctx)
-    next(messages)
-    (job,) = running_jobs(ctx)
-    assert "ecif" in job.title
-    foo.get_operator("@ecif/ecif/cancel_job")(embedded_dataset)
-    *_, output, notification = [json.loads(message.to_json_line())["body"] for message in messages]
-    assert "Nothing was changed" in json.dumps(output)
-    assert "was cancelled" in notification["params"]["message"]
-    assert running_jobs(ctx) == []
 
 
 def test_show_sets_the_view_and_the_fields(scored_dataset):

@@ -11,8 +11,7 @@ from fiftyone.operators.executor import ExecutionError
 import fiftyone_ecif as ecif
 from fiftyone_ecif.plugin import NAME, OPERATORS
 from fiftyone_ecif.plugin.forms import duration, escaped
-from tests.plugin.conftest import requests_of, shown_ids
-from tests.plugin.test_forms import refusals
+from tests.support.operators import refusals, requests_of, shown_ids
 
 
 def operator(name):
@@ -105,7 +104,7 @@ def test_the_effect_of_removing_pairs_is_shown(scored_dataset, suspects, name):
 
 def test_a_refit_is_compared_with_the_runs_own(resolve_form, suspects):
     took = ecif.load_results(suspects._dataset, "first").timings["fit"]
-    words = f"The run's own fit took {duration(took)}: expect the like."
+    words = f"This takes about as long as the run's step “fit”, which took {duration(took)}."
     assert resolve_form(f"{NAME}/verify_removal", suspects)["cost"].view.label == escaped(words)
 
 

@@ -4,8 +4,7 @@ import fiftyone.operators as foo
 import pytest
 
 from fiftyone_ecif.plugin import NAME
-from tests.plugin.conftest import requests_of, shown_ids
-from tests.plugin.test_forms import refusals
+from tests.support.operators import refusals, requests_of, shown_ids
 
 
 def test_failing_samples_are_found_and_traced_to_pairs(scored_dataset, resolve_form):

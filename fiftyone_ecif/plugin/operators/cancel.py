@@ -1,4 +1,4 @@
-"""The operator that stops a job which is running."""
+"""The operator that stops a running job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class CancelJob(EcifOperator):
 
     name = "cancel_job"
     label = "cancel a running job"
-    description = "Stop a job of ECIF that is running, here or in a worker; the data stay as they were"
+    description = "Stop a running job of ECIF, here or in a worker; the data stay as they were"
     icon = "cancel.svg"
-    submit = "Stop it"
+    submit = "Stop the job"
 
     def __call__(
         self, sample_collection: SampleCollection, job: str | None = None, delegate: bool = False
@@ -28,7 +28,7 @@ class CancelJob(EcifOperator):
         Args:
             sample_collection: the dataset that the job works on
             job: its id; None: the first
-            delegate: not supported, for there is nothing to wait for
+            delegate: not supported, since the operator takes no time
 
         Returns:
             the result
@@ -36,16 +36,16 @@ class CancelJob(EcifOperator):
         return self.execute_on(sample_collection, delegate, job=job)
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which of the running jobs."""
+        """Ask which of the running jobs to stop."""
         jobs = {job.id: f"{job.title} ({job.label})" for job in running_jobs(ctx)}
         if jobs:
             inputs.enum("job", list(jobs), default=next(iter(jobs)), label="Job", view=dropdown(jobs))
-            notice(inputs, "harmless", types.Notice, "It stops at its next step.", "The data stay as they were.")
+            notice(inputs, "harmless", types.Notice, "The job stops at its next step.", "The data stay as they were.")
         else:
             refuse(inputs, "no_jobs", "No job is running on this dataset.")
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
-        """Leave a note for the job."""
+        """Leave a note that the job will find."""
         jobs = [job.id for job in running_jobs(ctx)]
         cancel_job(ctx, ctx.params.get("job") or jobs[0])
         ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")

@@ -23,7 +23,7 @@ class ComputeInfluence(EcifOperator):
 
     name = "compute_influence"
     label = "compute influence"
-    description = "Find pairs that harm a CLIP-style model, and captions that do not belong to their images"
+    description = "Find the pairs that harm a CLIP-style model, and the captions that do not belong to their images"
     icon = "compute.svg"
     submit = "Compute"
     place = GRID
@@ -58,20 +58,20 @@ class ComputeInfluence(EcifOperator):
             text_field: their captions, or a Classification field
             target: trusted pairs, which are not scored themselves, as "view:<saved view>" or "tag:<sample tag>"; None:
                 the pairs are cross-fitted
-            run_key: name of the run, and prefix of its fields
-            model: open_clip's name of the model
-            pretrained: one of its tags, or the path of a checkpoint
+            run_key: the run's name, and the prefix of its fields
+            model: the model's name in open_clip
+            pretrained: one of the model's tags, or the path of a checkpoint
             templates: for a Classification field, one template per line, e.g. "a photo of a {}"
             image_embeddings: field of stored image embeddings, in place of a model
             text_embeddings: field of stored caption embeddings, in place of a model
             removal: "exact" or "first_order"
-            rounds: rounds of batches that a pair is scored in
+            rounds: how many times the pairs are partitioned into random batches
             batch_size: pairs per batch
             damping: damping of the curvature
-            seed: of the batches
+            seed: of all random choices
             device: "cpu", "cuda", ...; None: the best there is
             engine: "local" for this machine, "ray" for a Ray cluster
-            evidence: whether to write what each kind of evidence for misalignment says
+            evidence: whether to write a field for each kind of evidence of misalignment, too
             overwrite: whether to replace a run of this name
             delegate: whether to queue the run for a worker
 
@@ -103,7 +103,7 @@ class ComputeInfluence(EcifOperator):
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Everything one may choose, guessed from the data and checked as one types."""
+        """Ask for everything that can be chosen, guessed from the data and checked while the user types."""
         compute_form(ctx, inputs)
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:

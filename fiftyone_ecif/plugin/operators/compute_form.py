@@ -9,7 +9,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset import checks as validation
+from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, passes, refuse
 from fiftyone_ecif.plugin.operators.model_form import choose_features, default_model, devices
 
@@ -18,10 +18,10 @@ DEFAULT_ROUNDS = 4
 
 
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    """Everything one may choose, guessed from the data, with the reason below whatever cannot work."""
+    """Ask for everything that can be chosen, guessed from the data, and say below a field why it cannot work."""
     inputs.view_target(ctx, action_description="Compute influence for")
     samples = ctx.target_view()
-    fields = validation.text_fields(ctx.dataset)
+    fields = checks.text_fields(ctx.dataset)
     if _can_start(inputs, samples, fields):
         _choose_captions(ctx, inputs, samples, fields)
         _choose_target(ctx, inputs, samples)
@@ -33,7 +33,7 @@ def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str]) -> bool:
     try:
-        validation.check_collection(samples)
+        checks.check_collection(samples)
     except ValueError as error:
         refuse(inputs, "no_pairs", str(error))
         return False
@@ -42,7 +42,7 @@ def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str
             inputs,
             "no_captions",
             "This dataset has no captions.",
-            "Add a string field with a caption, or a Classification field, to its samples.",
+            "Add a string field that holds them, or a Classification field.",
         )
     return bool(fields)
 
@@ -59,16 +59,16 @@ def _choose_captions(
         view=dropdown(fields),
     )
     chosen = ctx.params.get("text_field", fields[0])
-    if not passes(field, validation.check_text_field, ctx.dataset, chosen):
+    if not passes(field, checks.check_text_field, ctx.dataset, chosen):
         return
-    is_label = validation.is_classification_field(ctx.dataset, chosen)
+    is_label = checks.is_classification_field(ctx.dataset, chosen)
     if is_label:
         _choose_templates(ctx, inputs)
     pairs = samples.count(f"{chosen}.label" if is_label else chosen)
     if pairs == 0:
-        refuse(inputs, "all_empty", f"None of these samples has a value in {chosen!r}.")
+        refuse(inputs, "all_empty", f"None of these samples has a value in the field {chosen!r}.")
     elif pairs < FEW_PAIRS:
-        text = f"Only {pairs:,} of these samples have a caption: scores of so few pairs are noisy."
+        text = f"Only {pairs:,} of these samples have a caption. The scores of so few pairs are noisy."
         notice(inputs, "few_pairs", types.Notice, text)
 
 
@@ -85,26 +85,26 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     )
     lines = [line for line in ctx.params.get("templates", default).splitlines() if line.strip()]
     if not lines or not all("{}" in line for line in lines):
-        invalidate(field, "Each template needs a {} where the label goes.")
+        invalidate(field, "Each template needs a {} in the place of the label.")
 
 
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    choices = {"cross_fitted": "None: each half of the pairs is judged by the other"}
+    choices = {"cross_fitted": "None: cross-fit, each fold being the target of the other"}
     choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
     choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in ctx.dataset.distinct("tags")}
     field = inputs.enum(
         "target",
         list(choices),
         default="cross_fitted",
-        label="Trusted pairs",
-        description="Pairs known to be right. Influence is measured on their loss; they get no scores themselves",
+        label="Trusted pairs (target)",
+        description="Pairs known to be right. Influence is measured on their loss, and they get no scores themselves",
         view=dropdown(choices),
     )
     target = trusted_pairs(ctx)
-    if target is None or not passes(field, validation.check_collection, target, "The choice"):
+    if target is None or not passes(field, checks.check_collection, target, "The choice"):
         return
     if len(without(samples, target)) == 0:
-        invalidate(field, "All samples are trusted: nothing is left to score.")
+        invalidate(field, "All samples are in the target, so nothing is left to score.")
 
 
 def trusted_pairs(ctx: foo.ExecutionContext) -> fo.DatasetView | None:
@@ -127,7 +127,7 @@ def proposed_run_key(dataset: fo.Dataset) -> str:
 
 def _is_free(dataset: fo.Dataset, run_key: str) -> bool:
     try:
-        validation.check_run_key(dataset, run_key)
+        checks.check_run_key(dataset, run_key)
     except ValueError:
         return False
     return True
@@ -139,7 +139,7 @@ def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         "run_key",
         default=proposed,
         label="Run key",
-        description="The name of this run, which its fields begin with",
+        description="The name of this run; its fields begin with it",
     )
     run_key, overwrite = ctx.params.get("run_key", proposed), bool(ctx.params.get("overwrite"))
     if ctx.dataset.has_run(run_key):
@@ -149,34 +149,41 @@ def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
             label=f"Replace the run {run_key!r} and its fields",
             view=types.CheckboxView(),
         )
-    passes(field, validation.check_run_key, ctx.dataset, run_key, overwrite)
+    passes(field, checks.check_run_key, ctx.dataset, run_key, overwrite)
 
 
 def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.bool("advanced", default=False, label="Advanced settings", view=types.SwitchView())
     if not ctx.params.get("advanced"):
         return
-    removals = {"exact": "Exact", "first_order": "First order: faster, less faithful"}
+    removals = {"exact": "Exact", "first_order": "First order: faster, less accurate"}
     inputs.enum(
         "removal",
         list(removals),
         default="exact",
         label="Removal",
-        description="How a pair leaves its batch",
+        description="How a pair's removal from its batch is computed",
         view=dropdown(removals, space=6),
     )
     from fiftyone_ecif.dataset.compute.influence import check_engine
     from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
 
-    half = types.FieldView(space=6)
+    narrow = types.FieldView(space=6)
     inputs.int(
-        "rounds", default=DEFAULT_ROUNDS, min=1, label="Rounds", description="Random partitions into batches", view=half
+        "rounds",
+        default=DEFAULT_ROUNDS,
+        min=1,
+        label="Rounds",
+        description="How many random partitions into batches",
+        view=narrow,
     )
     inputs.int(
-        "batch_size", default=DEFAULT_BATCH_SIZE, min=2, label="Batch size", description="Pairs per batch", view=half
+        "batch_size", default=DEFAULT_BATCH_SIZE, min=2, label="Batch size", description="Pairs per batch", view=narrow
     )
-    inputs.float("damping", default=0, min=0, label="Damping", description="Added to the curvature", view=half)
-    inputs.int("seed", default=0, min=0, label="Seed", description="Of everything random", view=half)
+    inputs.float(
+        "damping", default=0, min=0, label="Damping", description="A constant added to the curvature", view=narrow
+    )
+    inputs.int("seed", default=0, min=0, label="Seed", description="Seed of all random choices", view=narrow)
     choices = ["auto", *devices()]
     inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))
     engines = {"local": "This machine", "ray": "A Ray cluster"}
@@ -185,20 +192,20 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         list(engines),
         default="local",
         label="Where to compute",
-        description="The cluster that RAY_ADDRESS names, or the one that runs here",
+        description="A Ray cluster is found by RAY_ADDRESS; without it, one that runs on this machine is used",
         view=dropdown(engines, space=6),
     )
     passes(field, check_engine, ctx.params.get("engine") or "local")
     inputs.bool(
         "evidence",
         default=False,
-        label="Write what each kind of evidence for misalignment says",
+        label="Write a field for each kind of evidence of misalignment",
         view=types.CheckboxView(),
     )
 
 
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    """Say what embedding and scoring will cost, where that is known."""
+    """Say what embedding and scoring will cost, if that can be known."""
     from fiftyone_ecif.dataset.compute import cost
     from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
     from fiftyone_ecif.models.views import VIEWS
@@ -212,9 +219,9 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     if params.get("features") == "embeddings":
         dims = _stored_dims(samples, params)
     else:
-        # each image once as it is, and in all views; each text beside either
+        # each image as it is and in all views, each text beside both
         model = params.get("model") or default_model()[0]
-        known = ":" not in model  # what a hub or a folder holds is not
+        known = ":" not in model  # what a hub or a folder holds is unknown
         towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2) if known else None
         if towers is not None:
             words, dims = f"{duration(towers.seconds)} to embed and ", towers.dims
@@ -226,12 +233,12 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
     label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"
-    rest = "A rough guess: several times more if the head is slow to come to rest, less if pairs were embedded before."
+    rest = "This is a rough guess: several times more if the head converges slowly, less if pairs were embedded before."
     notice(inputs, "cost", types.Notice, label, rest)
 
 
 def _stored_dims(samples: SampleCollection, params: dict[str, Any]) -> tuple[int, int, int] | None:
-    """How many numbers stored embeddings have: in the joint space, of an image, of a text; None: none are chosen."""
+    """The lengths of stored embeddings: in the joint space, of an image, of a text; None if none are chosen."""
     fields = [params.get(name) for name in ("image_embeddings", "text_embeddings")]
     if not all(fields):
         return None

@@ -18,11 +18,11 @@ DEFAULT_FORMAT = "csv"
 
 
 class ExportCleaned(EcifOperator):
-    """Writes the data set without the pairs that were tagged or, if one likes, are suspected."""
+    """Writes the dataset without the pairs that were tagged and, if the user wishes, without a run's suspects."""
 
     name = "export_cleaned"
     label = "export the cleaned set"
-    description = "Write the samples without those tagged “misaligned”, in a format of FiftyOne's exporters"
+    description = "Export the samples that are not tagged “misaligned” or “rejected”"
     icon = "export.svg"
     submit = "Export"
     place = GRID
@@ -43,13 +43,13 @@ class ExportCleaned(EcifOperator):
 
         Args:
             sample_collection: the samples to export, before the cleaning
-            folder: where to; must not exist, or be empty
+            folder: where to write them; must not exist, or be empty
             format: "csv", "folders" or "fiftyone"
             text_field: captions or labels
-            copy_images: whether the images are copied, or named by their present paths
+            copy_images: whether the images are copied, or referred to by their present paths
             run_key: a run whose suspects are left out too
-            threshold: the least misalignment of a suspect; None: 0.5
-            delegate: whether to queue it for a worker
+            threshold: the minimum misalignment of a suspect; None: 0.5
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result, whose ``result["exported"]`` is the number of samples
@@ -66,7 +66,7 @@ class ExportCleaned(EcifOperator):
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Samples, what to leave out, format and folder, and how many are left."""
+        """Ask for samples, what to leave out, format and folder, and say how many samples are left."""
         samples = choose_samples(ctx, inputs, "Export")
         _choose_suspects(ctx, inputs, samples)
         format = ctx.params.get("format", DEFAULT_FORMAT)
@@ -77,7 +77,7 @@ class ExportCleaned(EcifOperator):
             inputs.enum("text_field", fields, default=fields[0], label=label, view=dropdown(fields))
         inputs.bool("copy_images", default=True, label="Copy the images", view=types.CheckboxView())
         folder = inputs.str(
-            "folder", required=True, label="Folder", description="On the machine that the App's server runs on"
+            "folder", required=True, label="Folder", description="A path on the machine that the App's server runs on"
         )
         if ctx.params.get("folder"):
             arguments = _arguments(ctx)
@@ -92,21 +92,21 @@ class ExportCleaned(EcifOperator):
 
 def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Add what to leave out, and say how many samples are left."""
-    runs = {"": "Only what is tagged “misaligned”"}
-    runs |= {key: f"What is tagged, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
+    runs = {"": "Pairs tagged “misaligned” or “rejected”"}
+    runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
     inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
     run_key, threshold = ctx.params.get("run_key") or None, None
     if run_key:
         threshold = ctx.params.get("threshold", 0.5)
-        field = inputs.float("threshold", default=0.5, label="Least probability of being misaligned")
+        field = inputs.float("threshold", default=0.5, label="Minimum probability of being misaligned")
         if not 0 <= threshold <= 1:
             invalidate(field, "A probability lies between 0 and 1.")
             return
     total, left = len(samples), len(cleaned(samples, run_key, threshold))
     if left:
-        notice(inputs, "count", types.Notice, f"{left:,} of {total:,} samples are left to export")
+        notice(inputs, "count", types.Notice, f"{left:,} of {total:,} samples will be exported")
     else:
-        refuse(inputs, "count", "No sample is left to export: all are tagged or suspected.")
+        refuse(inputs, "count", "No sample is left to export: all of them are tagged or suspected.")
 
 
 def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:

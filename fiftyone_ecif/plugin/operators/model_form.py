@@ -14,7 +14,7 @@ from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice
 
 @functools.cache
 def default_model() -> tuple[str, str]:
-    """Name and tag of the model that the SDK takes where none is named."""
+    """Name and tag of the model that the SDK takes if none is named."""
     from fiftyone_ecif.dataset.compute.influence import DEFAULT_MODEL
 
     return DEFAULT_MODEL
@@ -22,7 +22,7 @@ def default_model() -> tuple[str, str]:
 
 @functools.cache
 def model_names() -> list[str]:
-    """open_clip's model names, the package's own among them."""
+    """The names of open_clip's models, including those of this package."""
     import open_clip
 
     import fiftyone_ecif.models  # noqa: F401  registers its models with open_clip
@@ -32,7 +32,7 @@ def model_names() -> list[str]:
 
 @functools.cache
 def pretrained_tags(model: str) -> list[str]:
-    """open_clip's tags of a model; the SDK's default first where it is one of them."""
+    """open_clip's tags of a model; the SDK's default comes first if it is one of them."""
     import open_clip
 
     return sorted(open_clip.list_pretrained_tags_by_model(model), key=lambda tag: (model, tag) != default_model())
@@ -54,7 +54,7 @@ def embedding_fields(dataset: fo.Dataset) -> list[str]:
 
 
 def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    """Add the choice between a model and, where the dataset has at least two such fields, stored embeddings.
+    """Add the choice between a model and, if the dataset has at least two such fields, stored embeddings.
 
     Parameters of the form: ``features`` ("model" or "embeddings"), then ``model`` and ``pretrained``, or
     ``image_embeddings`` and ``text_embeddings``.
@@ -78,7 +78,7 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         "model",
         default=default_model()[0],
         label="Model",
-        description="An open_clip model",
+        description="The name of an open_clip model",
         view=_suggestions(names),
     )
     if ":" in model:  # "hf-hub:…" and "local-dir:…" bring their own weights
@@ -97,8 +97,8 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     )
     chosen = ctx.params.get("pretrained")
     if chosen and chosen not in tags and not Path(chosen).is_file():
-        known = f"one of {', '.join(tags)}" if tags else "none, since it has no tags"
-        invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model} ({known}).")
+        known = f"whose tags are {', '.join(tags)}" if tags else "which has no tags"
+        invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model}, {known}.")
     elif not chosen and model != default_model()[0]:
         warning = "Without weights the model is random, and its scores mean nothing."
         notice(inputs, "random_weights", types.Warning, warning)
@@ -120,4 +120,4 @@ def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object, fields: 
         inputs.enum(name, fields, default=default, label=label, view=dropdown(fields, space=6))
     images, texts = ctx.params.get("image_embeddings"), ctx.params.get("text_embeddings")
     if images and images == texts:
-        invalidate(inputs.get_property("text_embeddings"), "Images and captions need a field of their own each.")
+        invalidate(inputs.get_property("text_embeddings"), "Images and captions need different fields.")

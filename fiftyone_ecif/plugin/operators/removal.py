@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
-from fiftyone_ecif.plugin.background import in_background, show_output
+from fiftyone_ecif.plugin.background import Progress, show_output
+from fiftyone_ecif.plugin.descriptions import figure_name
 from fiftyone_ecif.plugin.forms import (
-    choose_run,
     choose_samples,
     chosen_run,
     chosen_samples,
@@ -24,32 +24,19 @@ from fiftyone_ecif.plugin.forms import (
     notice,
     refuse,
 )
-from fiftyone_ecif.plugin.operator import GRID, EcifOperator
+from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.panel.choices import keep_forecast
-
-FIGURES = {
-    "target_loss": "Target loss (nats)",
-    "recall_at_1": "Recall at 1",
-    "recall_at_5": "Recall at 5",
-    "zero_shot_accuracy": "Zero-shot accuracy",
-}
+from fiftyone_ecif.plugin.run_operator import RunJob
 
 
-def figure_name(name: str) -> str:
-    """What a figure of a removal is called."""
-    return FIGURES.get(name, name)
-
-
-class RemovalOperator(EcifOperator):
-    """Asks something about removing pairs; subclasses say what.
+class RemovalOperator(RunJob):
+    """Asks what removing pairs would do; subclasses say how.
 
     Class attributes:
         like: the step of the run that takes about as long
     """
 
     like = "solve"
-
-    streams = delegable = True
 
     def __call__(
         self, sample_collection: SampleCollection, run_key: str | None = None, delegate: bool = False
@@ -59,15 +46,19 @@ class RemovalOperator(EcifOperator):
         Args:
             sample_collection: the samples to remove
             run_key: the run; None: the newest
-            delegate: whether to queue it for a worker
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result, whose output is shown in the App
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key)
 
+    def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
+        """Ask the results about removing the samples."""
+        raise NotImplementedError
+
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """Add what else the subclass lets one choose."""
+        """Add what else the subclass lets the user choose."""
 
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs are removed, or refuse."""
@@ -79,20 +70,25 @@ class RemovalOperator(EcifOperator):
             reason = "These are all the pairs of the run."
             refuse(inputs, "count", reason, "Select some of them, or open a view of some.")
         else:
-            notice(inputs, "count", types.Notice, f"{removed:,} of {scored:,} pairs are thought away")
+            text = f"{removed:,} of the run's {scored:,} pairs are assumed to be removed"
+            notice(inputs, "count", types.Notice, text, "The dataset itself stays as it is.")
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run and samples, and how many of these the run has scored."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            samples = choose_samples(ctx, inputs, "Remove")
-            self.count(ctx, inputs, samples, run_key)
-            self.choose_more(ctx, inputs, run_key)
-            compare_cost(ctx, inputs, run_key, self.like)
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        samples = choose_samples(ctx, inputs, "Remove")
+        self.count(ctx, inputs, samples, run_key)
+        self.choose_more(ctx, inputs, run_key)
+        compare_cost(ctx, inputs, run_key, self.like)
+
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
+        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
+        return lambda progress: self.ask(ctx, results, samples, progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        yield _show_effect(ctx, result)
 
 
 class EstimateRemoval(RemovalOperator):
-    """Predicts the target loss without some pairs, without training."""
+    """Predicts the target's figures without some pairs, without training."""
 
     name = "estimate_removal"
     label = "estimate the effect of removing pairs"
@@ -100,81 +96,64 @@ class EstimateRemoval(RemovalOperator):
     icon = "estimate.svg"
     place = GRID
     submit = "Estimate"
+    title = "Estimating a removal"
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Estimate, and show the figures."""
-        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
-        effect = yield from in_background(
-            ctx, "Estimating a removal", lambda progress: results.estimate_removal(samples, progress=progress)
-        )
-        if effect is not None and not ctx.delegated:
-            yield show_effect(ctx, effect)
+    def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
+        return results.estimate_removal(samples, progress=progress)
 
 
 class ForecastRemoval(RemovalOperator):
-    """Predicts the target along the way, as ever more harmful pairs are removed."""
+    """Predicts the target's figures as more and more of the harmful pairs are removed, and keeps them for the panel."""
 
     name = "forecast_removal"
     label = "what if the most harmful pairs were removed"
-    description = "Predict the target's loss and accuracy as ever more harmful pairs are removed; the panel draws it"
+    description = "Predict the target's loss and accuracy as more and more harmful pairs are removed, for the panel"
     icon = "estimate.svg"
     submit = "Predict"
+    title = "Predicting removals"
 
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs harm, or refuse."""
         harmful = review.harmful(samples, run_key).count()
         if harmful:
-            notice(inputs, "count", types.Notice, f"{harmful:,} of these pairs harm", "The most harmful go first.")
+            text = f"{harmful:,} of these pairs are harmful"
+            notice(inputs, "count", types.Notice, text, "The most harmful are removed first.")
         else:
             refuse(inputs, "count", "None of these samples was scored as harmful in this run.")
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Predict, keep the curve for the panel, and show its figures."""
-        run_key, samples = chosen_run(ctx), chosen_samples(ctx)
-        results = ecif.load_results(ctx.dataset, run_key)
-        forecast = yield from in_background(
-            ctx, "Predicting removals", lambda progress: results.forecast_removal(samples, progress=progress)
-        )
-        if forecast is None:
-            return
-        keep_forecast(ctx, run_key, samples, forecast)
-        if not ctx.delegated:
-            yield _show_forecast(ctx, forecast)
+    def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
+        forecast = results.forecast_removal(samples, progress=progress)
+        keep_forecast(ctx, results.run_key, samples, forecast)
+        return forecast
 
-
-def _show_forecast(ctx: foo.ExecutionContext, forecast: Any) -> Any:
-    """Show the figures by the number of removed pairs as a table."""
-    outputs = types.Object()
-    table = types.TableView(read_only=True)
-    table.add_column("removed", label="Pairs removed")
-    for name in forecast.predicted:
-        table.add_column(name, label=figure_name(name))
-    rows = [
-        {"removed": f"{count:,}"} | {name: f"{values[row]:.5g}" for name, values in forecast.predicted.items()}
-        for row, count in enumerate(forecast.removed)
-    ]
-    outputs.list("figures", types.Object(), view=table)
-    return show_output(ctx, outputs, {"figures": rows})
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Show the figures by the number of removed pairs as a table."""
+        outputs = types.Object()
+        table = types.TableView(read_only=True)
+        table.add_column("removed", label="Pairs removed")
+        for name in result.predicted:
+            table.add_column(name, label=figure_name(name))
+        rows = [
+            {"removed": f"{count:,}"} | {name: f"{values[row]:.5g}" for name, values in result.predicted.items()}
+            for row, count in enumerate(result.removed)
+        ]
+        outputs.list("figures", types.Object(), view=table)
+        yield show_output(ctx, outputs, {"figures": rows})
 
 
 class VerifyRemoval(RemovalOperator):
-    """Refits the head without some pairs, to hold the prediction against it."""
+    """Refits the head without some pairs, and compares the result with the prediction."""
 
     name = "verify_removal"
     label = "verify a removal by refitting"
     description = "Refit the head without some pairs, and compare the target's figures with the predicted ones"
     icon = "verify.svg"
     submit = "Refit"
+    title = "Verifying a removal"
     like = "fit"
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Refit, and show the figures beside the predicted ones."""
-        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
-        effect = yield from in_background(
-            ctx, "Verifying a removal", lambda progress: results.verify_removal(samples, progress=progress)
-        )
-        if effect is not None and not ctx.delegated:
-            yield show_effect(ctx, effect)
+    def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
+        return results.verify_removal(samples, progress=progress)
 
 
 class ExportCheckpoint(RemovalOperator):
@@ -182,9 +161,10 @@ class ExportCheckpoint(RemovalOperator):
 
     name = "export_checkpoint"
     label = "export the edited checkpoint"
-    description = "Write an open_clip checkpoint with the influence of some pairs removed in closed form"
+    description = "Write an open_clip checkpoint from which the influence of some pairs is removed in closed form"
     icon = "checkpoint.svg"
     submit = "Export"
+    title = "Editing a checkpoint"
 
     def __call__(  # type: ignore[override]
         self,
@@ -199,7 +179,7 @@ class ExportCheckpoint(RemovalOperator):
             sample_collection: the samples whose influence is removed
             path: of the checkpoint; ends in .pt or .safetensors
             run_key: the run; None: the newest
-            delegate: whether to queue it for a worker
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result
@@ -207,43 +187,47 @@ class ExportCheckpoint(RemovalOperator):
         return self.execute_on(sample_collection, delegate, run_key=run_key, path=path)
 
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
-        """The path."""
+        """Add the checkpoint's path."""
         if ctx.dataset.get_run_info(run_key).config.model is None:
-            refuse(inputs, "no_model", "This run used stored embeddings: there is no model to edit.")
+            refuse(inputs, "no_model", "This run used stored embeddings, so there is no model to edit.")
             return
         field = inputs.str(
             "path",
             required=True,
             label="File",
-            description="On the machine that the App's server runs on; ends in .pt or .safetensors",
+            description="A path on the machine that the App's server runs on, ending in .pt or .safetensors",
         )
-        path = ctx.params.get("path")
-        if path and not path.endswith((".pt", ".safetensors")):
-            invalidate(field, "The name must end in .pt or .safetensors.")
-        elif path and not Path(path).expanduser().is_absolute():
-            invalidate(field, "Begin with / or ~.")
-        elif path and Path(path).expanduser().exists():
-            invalidate(field, "There is such a file already.")
-        elif path and not Path(path).expanduser().parent.is_dir():
-            invalidate(field, "There is no such folder.")
+        wrong = _what_is_wrong(ctx.params.get("path"))
+        if wrong:
+            invalidate(field, wrong)
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Write it, and say where and how to load it."""
-        results, samples = ecif.load_results(ctx.dataset, chosen_run(ctx)), chosen_samples(ctx)
-        path, model = str(Path(ctx.params["path"]).expanduser()), results.config.model
-        written = yield from in_background(
-            ctx,
-            "Editing a checkpoint",
-            lambda progress: results.edited_checkpoint(samples, path, progress=progress),
-        )
-        if written is not None and not ctx.delegated:
-            outputs = types.Object()
-            how = f"open_clip.create_model_and_transforms({model!r}, pretrained={path!r}) loads it."
-            notice(outputs, "written", types.Success, f"Wrote {path}", how)
-            yield show_output(ctx, outputs)
+    def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
+        return results.edited_checkpoint(samples, str(Path(ctx.params["path"]).expanduser()), progress=progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Say where the checkpoint is, and how to load it."""
+        outputs = types.Object()
+        model = ctx.dataset.get_run_info(chosen_run(ctx)).config.model
+        how = f"Load it with open_clip.create_model_and_transforms({model!r}, pretrained={result!r})."
+        notice(outputs, "written", types.Success, f"Wrote {result}", how)
+        yield show_output(ctx, outputs)
 
 
-def show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
+def _what_is_wrong(path: str | None) -> str | None:
+    """Why a checkpoint cannot be written there; None if it can, or if no path was given yet."""
+    if not path:
+        return None
+    place = Path(path).expanduser()
+    if not path.endswith((".pt", ".safetensors")):
+        return "The name must end in .pt or .safetensors."
+    if not place.is_absolute():
+        return "The path must begin with / or ~."
+    if place.exists():
+        return "This file already exists."
+    return None if place.parent.is_dir() else "There is no such folder."
+
+
+def _show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
     """Show the figures of a removal as a table."""
     outputs = types.Object()
     table = types.TableView(read_only=True)

@@ -1,6 +1,8 @@
-"""The operators that repair the data: faces over the SDK's functions for tags, fixes and their undoing."""
+"""The operators that repair the data: faces over the SDK's functions that tag, fix and undo."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -10,7 +12,6 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.plugin.forms import (
-    choose_run,
     choose_samples,
     chosen_run,
     chosen_samples,
@@ -21,14 +22,17 @@ from fiftyone_ecif.plugin.forms import (
     show_fields,
 )
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
+from fiftyone_ecif.plugin.run_operator import RunOperator
+
+SHOWN_CHANGES = 8
 
 
-class TagMisaligned(EcifOperator):
-    """Tags the suspects, so that they can be repaired, or left out of an export."""
+class TagMisaligned(RunOperator):
+    """Tags the suspects, so that they can be repaired or left out of an export."""
 
     name = "tag_misaligned"
     label = "tag misaligned pairs"
-    description = "Give the pairs above a misalignment the sample tag “misaligned”"
+    description = "Give the sample tag “misaligned” to the pairs at or above a threshold of misalignment"
     icon = "tag.svg"
     submit = "Tag"
 
@@ -44,48 +48,45 @@ class TagMisaligned(EcifOperator):
         Args:
             sample_collection: the samples to look at
             run_key: the run; None: the newest
-            threshold: the least probability of being misaligned, 0 to 1; None: 0.5
-            delegate: not supported, for there is nothing to wait for
+            threshold: the minimum probability of being misaligned, 0 to 1; None: 0.5
+            delegate: not supported, since the operator takes no time
 
         Returns:
             the result, whose ``result["tagged"]`` is the number of suspects
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold)
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, samples and threshold, and how many pairs these give."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            samples = choose_samples(ctx, inputs, "Tag among")
-            threshold = ctx.params.get("threshold", review.SUSPECTED)
-            field = inputs.float(
-                "threshold",
-                default=review.SUSPECTED,
-                label="Least probability of being misaligned",
-                description="From 0.5, a wrong caption is likelier than a right one",
-            )
-            if passes(field, review.suspected, samples, run_key, threshold):
-                count = len(review.suspected(samples, run_key, threshold))
-                if count:
-                    notice(inputs, "count", types.Notice, f"{count:,} pairs will be tagged")
-                else:
-                    refuse(inputs, "count", "No pair is that suspicious: lower the threshold.")
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for samples and threshold, and say how many pairs these give."""
+        samples = choose_samples(ctx, inputs, "Tag among")
+        threshold = ctx.params.get("threshold", review.SUSPECTED)
+        field = inputs.float(
+            "threshold",
+            default=review.SUSPECTED,
+            label="Minimum probability of being misaligned",
+            description="From 0.5 on, a wrong caption is likelier than a right one",
+        )
+        if passes(field, review.suspected, samples, run_key, threshold):
+            count = len(review.suspected(samples, run_key, threshold))
+            if count:
+                notice(inputs, "count", types.Notice, f"{count:,} pairs will be tagged")
+            else:
+                refuse(inputs, "count", "No pair reaches this threshold. Lower it to tag some.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
         run_key, threshold = chosen_run(ctx), ctx.params.get("threshold", review.SUSPECTED)
         tagged = ecif.tag_misaligned(chosen_samples(ctx), run_key, threshold)
-        ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Tagged {tagged:,} pairs as misaligned", variant="success")
+        self.announce_change(ctx, f"Tagged {tagged:,} pairs as misaligned")
         return {"tagged": tagged}
 
 
-class ApplySuggestions(EcifOperator):
-    """Replaces captions or labels by what a run suggests: of the open sample, the selected ones, or all sure ones."""
+class ApplySuggestions(RunOperator):
+    """Replaces the captions or labels of the open sample, the selected ones, or all, by what a run suggests."""
 
     name = "apply_suggestions"
     label = "review and apply suggestions"
-    description = "Replace captions or labels by the run's suggestions; the old ones are kept, and can be put back"
+    description = "Replace captions or labels by the run's suggestions; the old ones are kept and can be restored"
     icon = "fix.svg"
     submit = "Apply"
     place = MODAL
@@ -102,51 +103,45 @@ class ApplySuggestions(EcifOperator):
         Args:
             sample_collection: the samples to repair
             run_key: the run; None: the newest
-            min_confidence: the least confidence of a suggestion, 0 to 1; None: any
-            delegate: not supported, for there is nothing to wait for
+            min_confidence: the minimum confidence of a suggestion, 0 to 1; None: any
+            delegate: not supported, since the operator takes no time
 
         Returns:
             the result, with ``result["changed"]`` and ``result["unchanged"]``
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, min_confidence=min_confidence)
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, samples and confidence, and what would change."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            samples = choose_samples(ctx, inputs, "Repair")
-            confidence = ctx.params.get("min_confidence", 0.0) or 0.0
-            field = inputs.float(
-                "min_confidence",
-                default=0,
-                label="Least confidence",
-                description="0 applies every suggestion, 1 only the surest",
-            )
-            if not 0.0 <= confidence <= 1.0:
-                invalidate(field, "A confidence lies between 0 and 1.")
-            else:
-                _preview(ctx, inputs, samples, run_key, confidence)
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for samples and confidence, and show what would change."""
+        samples = choose_samples(ctx, inputs, "Repair")
+        confidence = ctx.params.get("min_confidence", 0.0) or 0.0
+        field = inputs.float(
+            "min_confidence",
+            default=0,
+            label="Minimum confidence",
+            description="0 applies every suggestion, 1 only the surest",
+        )
+        if not 0.0 <= confidence <= 1.0:
+            invalidate(field, "A confidence lies between 0 and 1.")
+        else:
+            _preview(ctx, inputs, samples, run_key, confidence)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Repair, and say what was not repaired and why."""
         run_key, confidence = chosen_run(ctx), ctx.params.get("min_confidence") or 0.0
         report = ecif.apply_suggestions(chosen_samples(ctx), run_key, confidence, by=ctx.user_id)
-        ctx.ops.reload_dataset()
+        outcome = _announce(self, ctx, "Suggestions", report)
         show_fields(ctx, run_key)
-        ctx.ops.notify(f"Suggestions: {report}", variant="success" if report.changed else "warning")
-        return {"changed": report.changed, "unchanged": report.unchanged}
-
-
-SHOWN_CHANGES = 8
+        return outcome
 
 
 def _preview(
     ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str, confidence: float
 ) -> None:
-    """The changes that the form asks for, the surest first; or why there are none."""
+    """Show the changes that the form asks for, the surest first, or say why there are none."""
     text_field = ctx.dataset.get_run_info(run_key).config.text_field
     if text_field is None:
-        refuse(inputs, "no_texts", "This run was computed without captions or labels: there is nothing to replace.")
+        refuse(inputs, "no_texts", "This run was computed without captions or labels, so there is nothing to replace.")
         return
     try:
         path = fixes.writable_text(ctx.dataset, text_field)
@@ -156,7 +151,7 @@ def _preview(
     changes = fixes.applicable(samples, run_key, confidence)
     count = len(changes)
     if not count:
-        refuse(inputs, "count", "None of these samples has such a suggestion that is not applied already.")
+        refuse(inputs, "count", "These samples have no suggestion of this confidence that is not applied yet.")
         return
     name = FIELDS["suggestion"].name(run_key)
     surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
@@ -166,82 +161,76 @@ def _preview(
         for before, after, sure in zip(texts, labels, sureness, strict=True)
     ]
     table = types.TableView(read_only=True)
-    for key, label in (("before", "Now"), ("after", "Suggestion (confidence)")):  # a third would be cut off
+    for key, label in (("before", "Now"), ("after", "Suggestion (confidence)")):  # a third column would be cut off
         table.add_column(key, label=label)
-    notice(inputs, "count", types.Notice, f"{count:,} samples will change", "ECIF: undo fixes puts them back.")
+    notice(inputs, "count", types.Notice, f"{count:,} samples will change", "“ECIF: undo fixes” takes it back.")
     inputs.list("changes", types.Object(), default=rows, view=table)
 
 
-class MarkAsFine(EcifOperator):
-    """Records that somebody found a pair right, so that it is no suspect any more."""
+class SampleOperator(EcifOperator):
+    """Acts on the chosen samples, whatever run they were scored in."""
+
+    def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples
+            delegate: not supported, since the operator takes no time
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate)
+
+
+class MarkAsFine(SampleOperator):
+    """Records that somebody found a pair right, so that it is no longer a suspect."""
 
     name = "mark_as_fine"
     label = "mark as fine"
-    description = "Record that these pairs are right: the sample tag “trusted”, which suggestions and tags respect"
+    description = "Give pairs that are right the sample tag “trusted”; they are no longer suspects"
     icon = "fine.svg"
     submit = "Mark"
     place = MODAL
 
-    def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
-        """Execute the operator from a script.
-
-        Args:
-            sample_collection: the pairs that are right
-            delegate: not supported, for there is nothing to wait for
-
-        Returns:
-            the result, whose ``result["marked"]`` is their number
-        """
-        return self.execute_on(sample_collection, delegate)
-
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which samples."""
+        """Ask for samples."""
         samples = choose_samples(ctx, inputs, "Mark")
-        text = f"{len(samples):,} pairs get the tag “{review.TRUSTED_TAG}”"
-        notice(inputs, "count", types.Notice, text, "Taking the tag off again undoes it.")
+        text = f"{len(samples):,} pairs will get the tag “{review.TRUSTED_TAG}”"
+        notice(inputs, "count", types.Notice, text, "Remove the tag to undo this.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
         marked = ecif.mark_as_fine(chosen_samples(ctx))
-        ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Marked {marked:,} pairs as fine", variant="success")
+        self.announce_change(ctx, f"Marked {marked:,} pairs as fine")
         return {"marked": marked}
 
 
-class UndoFixes(EcifOperator):
-    """Puts back what the latest fix of each sample replaced."""
+class UndoFixes(SampleOperator):
+    """Restores what the latest fix of each sample replaced."""
 
     name = "undo_fixes"
     label = "undo fixes"
-    description = "Put back the captions or labels that applied suggestions replaced"
+    description = "Restore the captions or labels that the latest fixes replaced"
     icon = "undo.svg"
     submit = "Undo"
     place = MODAL
 
-    def __call__(self, sample_collection: SampleCollection, delegate: bool = False) -> foo.ExecutionResult:
-        """Execute the operator from a script.
-
-        Args:
-            sample_collection: the samples to put back
-            delegate: not supported, for there is nothing to wait for
-
-        Returns:
-            the result, with ``result["changed"]`` and ``result["unchanged"]``
-        """
-        return self.execute_on(sample_collection, delegate)
-
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Which samples, and how many of them have a fix."""
-        count = len(ecif.fixed(choose_samples(ctx, inputs, "Put back")))
+        """Ask for samples, and say how many of them have a fix."""
+        count = len(ecif.fixed(choose_samples(ctx, inputs, "Restore")))
         if count:
-            text = "A caption that was edited by hand since stays as it is."
+            text = "A caption that was edited by hand after its fix stays as it is."
             notice(inputs, "count", types.Notice, f"{count:,} samples have a fix", text)
         else:
             refuse(inputs, "count", "None of these samples has a fix.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
-        """Put back, and say what was not and why."""
-        report = ecif.undo_fixes(chosen_samples(ctx))
-        ctx.ops.reload_dataset()
-        ctx.ops.notify(f"Undo: {report}", variant="success" if report.changed else "warning")
-        return {"changed": report.changed, "unchanged": report.unchanged}
+        """Restore, and say what was not restored and why."""
+        return _announce(self, ctx, "Undo", ecif.undo_fixes(chosen_samples(ctx)))
+
+
+def _announce(operator: EcifOperator, ctx: foo.ExecutionContext, what: str, report: Any) -> dict[str, object]:
+    """Let the App show what a :class:`~fiftyone_ecif.dataset.repair.fixes.FixReport` reports; returns its figures."""
+    operator.announce_change(ctx, f"{what}: {report}", variant="success" if report.changed else "warning")
+    return {"changed": report.changed, "unchanged": report.unchanged}

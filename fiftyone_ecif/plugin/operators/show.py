@@ -8,15 +8,16 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.plugin.forms import choose_run, chosen_run, notice, refuse, show_fields
-from fiftyone_ecif.plugin.operator import GRID, EcifOperator
+from fiftyone_ecif.plugin.forms import chosen_run, notice, refuse, show_fields
+from fiftyone_ecif.plugin.operator import GRID
+from fiftyone_ecif.plugin.run_operator import RunOperator
 
 
-class ShowPairs(EcifOperator):
+class ShowPairs(RunOperator):
     """Shows some of a run's pairs, sorted; subclasses say which.
 
     Class attributes:
-        none: what to say where there are none
+        none: what to say if there are none
         field: the score to show on the thumbnails
     """
 
@@ -42,7 +43,7 @@ class ShowPairs(EcifOperator):
             sample_collection: the dataset of the run
             run_key: the run; None: the newest
             limit: the most pairs to show; None: all
-            delegate: not supported, for there is nothing to wait for
+            delegate: not supported, since the operator takes no time
 
         Returns:
             the result, whose ``result["pairs"]`` is the number of pairs shown
@@ -50,19 +51,17 @@ class ShowPairs(EcifOperator):
         return self.execute_on(sample_collection, delegate, run_key=run_key, limit=limit)
 
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Add what else the subclass lets one choose."""
+        """Add what else the subclass lets the user choose."""
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, limit, and how many pairs these give."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            self.choose_more(ctx, inputs)
-            inputs.int("limit", min=1, label="Most pairs to show", description="Left empty: all of them")
-            pairs = len(self.pairs(ctx, run_key))
-            if pairs:
-                notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs")
-            else:
-                refuse(inputs, "pairs", self.none)
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for the limit and what the subclass adds, and say how many pairs these give."""
+        self.choose_more(ctx, inputs)
+        inputs.int("limit", min=1, label="Maximum number of pairs", description="Leave empty to show all")
+        pairs = len(self.pairs(ctx, run_key))
+        if pairs:
+            notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs will be shown")
+        else:
+            refuse(inputs, "pairs", self.none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Set the view and the fields shown on the thumbnails."""
@@ -81,7 +80,7 @@ class ShowMisaligned(ShowPairs):
     description = "Show the pairs whose caption probably does not belong to the image, the most suspicious first"
     icon = "misaligned.svg"
     place = GRID
-    none = "No pair is that suspicious: lower the threshold."
+    none = "No pair reaches this threshold. Lower it to show some."
     field = "misalignment"
 
     def __call__(  # type: ignore[override]
@@ -97,9 +96,9 @@ class ShowMisaligned(ShowPairs):
         Args:
             sample_collection: the dataset of the run
             run_key: the run; None: the newest
-            threshold: the least probability of being misaligned, 0 to 1; None: any
+            threshold: the minimum probability of being misaligned, 0 to 1; None: any
             limit: the most pairs to show; None: all
-            delegate: not supported, for there is nothing to wait for
+            delegate: not supported, since the operator takes no time
 
         Returns:
             the result, whose ``result["pairs"]`` is the number of pairs shown
@@ -107,13 +106,13 @@ class ShowMisaligned(ShowPairs):
         return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold, limit=limit)
 
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """The threshold."""
+        """Add the threshold."""
         inputs.float(
             "threshold",
             min=0,
             max=1,
             default=0,
-            label="Least probability of being misaligned",
+            label="Minimum probability of being misaligned",
             description="0 shows every scored pair",
         )
 
@@ -130,7 +129,7 @@ class ShowHarmful(ShowPairs):
     label = "show harmful pairs"
     description = "Show the pairs whose removal would lower the target loss, the most harmful first"
     icon = "harmful.svg"
-    none = "No pair of this run harms."
+    none = "No pair of this run is harmful."
     field = "value"
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
@@ -145,7 +144,7 @@ class ShowValuable(ShowPairs):
     label = "show valuable pairs"
     description = "Show the pairs whose removal would raise the target loss, the most valuable first"
     icon = "valuable.svg"
-    none = "No pair of this run helps."
+    none = "No pair of this run is valuable."
     field = "value"
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:

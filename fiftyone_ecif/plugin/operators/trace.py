@@ -1,8 +1,8 @@
-"""The operators about failing queries: which there are, and which training pairs are to blame for one."""
+"""The operators about failing queries: which queries fail, and which training pairs are to blame for one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -11,9 +11,8 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.run.config import kept_traces
-from fiftyone_ecif.plugin.background import in_background, show_output
+from fiftyone_ecif.plugin.background import Progress, show_output
 from fiftyone_ecif.plugin.forms import (
-    choose_run,
     choose_samples,
     chosen_run,
     chosen_samples,
@@ -24,24 +23,28 @@ from fiftyone_ecif.plugin.forms import (
     refuse,
     show_fields,
 )
-from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
+from fiftyone_ecif.plugin.operator import MODAL
 from fiftyone_ecif.plugin.panel.choices import keep_choices, open_panel
+from fiftyone_ecif.plugin.run_operator import RunJob
 
-DIRECTIONS = {"image_to_text": "The image looks for its text", "text_to_image": "The text looks for its image"}
+DIRECTIONS = {
+    "image_to_text": "Image to text: the image retrieves a text",
+    "text_to_image": "Text to image: the text retrieves an image",
+}
 BLAMED = 20
 SHOWN = 10
 VERIFIED = 10
 
 
-class FindFailures(EcifOperator):
-    """Marks the samples that a run's model answers wrong, and shows them."""
+class FindFailures(RunJob):
+    """Marks the samples that a run's model answers wrongly, and shows them."""
 
     name = "find_failures"
     label = "find failing queries"
     description = "Find the samples whose image or text retrieves a wrong answer, the worst first"
     icon = "failures.svg"
     submit = "Find"
-    streams = delegable = True
+    title = "Finding failing queries"
 
     def __call__(
         self,
@@ -56,51 +59,46 @@ class FindFailures(EcifOperator):
             sample_collection: the samples to ask about
             run_key: the run; None: the newest
             direction: "image_to_text" or "text_to_image"
-            delegate: whether to queue it for a worker
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, direction=direction)
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, samples and direction."""
-        if choose_run(ctx, inputs) is not None:
-            choose_samples(ctx, inputs, "Ask about")
-            _choose_direction(inputs)
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for samples and direction."""
+        choose_samples(ctx, inputs, "Ask about")
+        _choose_direction(inputs)
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Ask, and show the failing samples, the worst first."""
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
         run_key, samples, direction = chosen_run(ctx), chosen_samples(ctx), _direction(ctx)
-        failing = yield from in_background(
-            ctx,
-            "Finding failing queries",
-            lambda progress: ecif.find_failures(samples, run_key, direction, progress=progress),
-        )
-        if failing is None or ctx.delegated:
-            return
+        return lambda progress: ecif.find_failures(samples, run_key, direction, progress=progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Show the failing samples, the worst first."""
+        run_key = chosen_run(ctx)
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.set_view(failing)
+        yield ctx.ops.set_view(result)
         text_field = ctx.dataset.get_run_info(run_key).config.text_field
         shown = [text_field, f"{run_key}_rank", f"{run_key}_margin"]
         yield ctx.ops.set_active_fields([name for name in shown if name])
-        count, total = len(failing), len(samples)
         outputs = types.Object()
-        text = f"{count:,} of {total:,} samples fail"
-        notice(outputs, "count", types.Success, text, "The worst come first; open one and trace it.")
+        text = f"{len(result):,} of {len(chosen_samples(ctx)):,} samples fail"
+        notice(outputs, "count", types.Success, text, "The worst come first. Open one of them to trace it.")
         yield show_output(ctx, outputs)
 
 
-class TraceQuery(EcifOperator):
+class TraceQuery(RunJob):
     """Shows the training pairs that are most to blame for a failing query."""
 
     name = "trace_query"
     label = "trace a failing query"
-    description = "Show the training pairs that are to blame for a query's failure, and what removing them would do"
+    description = "Show which training pairs are to blame for a query's failure, and what removing them would do"
     icon = "trace.svg"
     submit = "Trace"
     place = MODAL
-    streams = delegable = True
+    title = "Tracing a query"
 
     def __call__(
         self,
@@ -115,39 +113,36 @@ class TraceQuery(EcifOperator):
 
         Args:
             sample_collection: a view of the failing sample; of several, which are traced together; or, with ``text``,
-                of the one sample that the text should have found
+                of the one sample that the text should have retrieved
             run_key: the run; None: the newest
-            text: a text from outside that fails to find the sample
+            text: a text from outside the dataset that fails to retrieve the sample
             direction: "image_to_text" or "text_to_image"; with ``text`` always the latter
-            k: the most pairs to blame
-            delegate: whether to queue it for a worker
+            k: the maximum number of pairs to show
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, text=text, direction=direction, k=k)
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, query and direction."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            samples = choose_samples(ctx, inputs, "Trace")
-            text = inputs.str(
-                "text",
-                label="Text from outside",
-                description="That should find the sample, and does not. Left empty: the samples themselves ask",
-            )
-            if not ctx.params.get("text"):
-                _choose_direction(inputs)
-            elif len(samples) != 1:
-                invalidate(text, "Choose the one sample that this text should find.")
-            inputs.int("k", default=BLAMED, min=1, label="Most pairs to show")
-            compare_cost(ctx, inputs, run_key, "solve")
-            if len(samples) == 0:
-                refuse(inputs, "nothing", "There is no sample to ask about.")
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for query, direction and number of pairs."""
+        samples = choose_samples(ctx, inputs, "Trace")
+        text = inputs.str(
+            "text",
+            label="Text from outside the dataset",
+            description="A text that fails to retrieve the chosen sample. Leave empty to trace the samples themselves",
+        )
+        if not ctx.params.get("text"):
+            _choose_direction(inputs)
+        elif len(samples) != 1:
+            invalidate(text, "Choose the one sample that this text should retrieve.")
+        inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs")
+        compare_cost(ctx, inputs, run_key, "solve")
+        if len(samples) == 0:
+            refuse(inputs, "nothing", "There is no sample to trace.")
 
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Trace, then show the pairs, most to blame first."""
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
         run_key, samples, text = chosen_run(ctx), chosen_samples(ctx), ctx.params.get("text")
         direction, k = _direction(ctx), ctx.params.get("k", BLAMED)
         results = ecif.load_results(ctx.dataset, run_key)
@@ -158,26 +153,23 @@ class TraceQuery(EcifOperator):
             query = Query(text=text, right=samples.first().id)
         elif len(samples) == 1:
             query = samples.first().id
-        found = yield from in_background(
-            ctx,
-            "Tracing a query",
-            lambda progress: results.trace(query, k=k, direction=direction, progress=progress),
-        )
-        if found is None or ctx.delegated:
-            return
-        from_sample = bool(ctx.current_sample)
+        return lambda progress: results.trace(query, k=k, direction=direction, progress=progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Show the pairs, most to blame first, in the grid and in the panel."""
+        run_key, from_sample = chosen_run(ctx), bool(ctx.current_sample)
         if from_sample:
             yield ctx.ops.close_sample()
-        yield ctx.ops.set_view(found.view())
+        yield ctx.ops.set_view(result.view())
         yield show_fields(ctx, run_key, "value")
-        if from_sample:  # the App refuses to open a panel of the grid from there; one that is open turns to the trace
+        if from_sample:  # the App opens no panel from an open sample; one that is open already turns to the trace
             keep_choices(ctx, {"tab": "trace", "run_key": run_key})
         else:
             yield open_panel(ctx, "trace", run_key)
-        yield _show_trace(ctx, found)
+        yield _show_trace(ctx, result)
 
 
-class VerifyTrace(EcifOperator):
+class VerifyTrace(RunJob):
     """Refits the head without the pairs that are most to blame for a query."""
 
     name = "verify_trace"
@@ -185,7 +177,7 @@ class VerifyTrace(EcifOperator):
     description = "Refit the head without the pairs that are most to blame for a query, and ask the query again"
     icon = "verify.svg"
     submit = "Refit"
-    streams = delegable = True
+    title = "Verifying a trace"
 
     def __call__(
         self,
@@ -202,40 +194,43 @@ class VerifyTrace(EcifOperator):
             run_key: the run; None: the newest
             trace: the trace's key; None: the newest
             n: how many of the first pairs to remove
-            delegate: whether to queue it for a worker
+            delegate: whether to queue the work for a worker
 
         Returns:
             the result
         """
         return self.execute_on(sample_collection, delegate, run_key=run_key, trace=trace, n=n)
 
-    def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        """Run, trace and number of pairs."""
-        run_key = choose_run(ctx, inputs)
-        if run_key is not None:
-            keys = kept_traces(ctx.dataset, run_key)[::-1]
-            if keys:
-                inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
-                inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description="Most to blame first")
-                compare_cost(ctx, inputs, run_key, "fit")
-            else:
-                refuse(inputs, "no_traces", "This run has no trace yet.", "Start with “ECIF: trace a failing query”.")
-
-    def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
-        """Refit, and show the prediction beside what was measured."""
-        results = ecif.load_results(ctx.dataset, chosen_run(ctx))
-        opened = results.load_trace(ctx.params.get("trace") or results.list_traces()[-1])
-        n = ctx.params.get("n", VERIFIED)
-        effect = yield from in_background(
-            ctx, "Verifying a trace", lambda progress: opened.verify(n, progress=progress)
-        )
-        if effect is None or ctx.delegated:
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for trace and number of pairs."""
+        keys = kept_traces(ctx.dataset, run_key)[::-1]
+        if not keys:
+            refuse(inputs, "no_traces", "This run has no trace yet.", "Use “ECIF: trace a failing query” first.")
             return
-        outputs = types.Object()
-        words = f"Without {effect.removed:,} pairs the {opened.kind} goes from {effect.before:.4g} to "
-        words += f"{effect.measured:.4g} nats; predicted were {effect.predicted:.4g}."
+        inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
+        description = "Those that are most to blame are removed first"
+        inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description=description)
+        compare_cost(ctx, inputs, run_key, "fit")
+
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
+        opened, n = _opened_trace(ctx), ctx.params.get("n", VERIFIED)
+        return lambda progress: opened.verify(n, progress=progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Show the prediction beside what was measured."""
+        opened, outputs = _opened_trace(ctx), types.Object()
+        words = (
+            f"Without {result.removed:,} pairs, the {opened.kind} goes from {result.before:.4g} to "
+            f"{result.measured:.4g} nats; the prediction was {result.predicted:.4g} nats."
+        )
         notice(outputs, "effect", types.Success, opened.query, words)
         yield show_output(ctx, outputs)
+
+
+def _opened_trace(ctx: foo.ExecutionContext) -> Any:
+    """The trace that the form names; the newest if it names none."""
+    results = ecif.load_results(ctx.dataset, chosen_run(ctx))
+    return results.load_trace(ctx.params.get("trace") or results.list_traces()[-1])
 
 
 def _choose_direction(inputs: types.Object) -> None:
@@ -247,20 +242,20 @@ def _direction(ctx: foo.ExecutionContext) -> str:
 
 
 def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:
-    """The pairs as a table, and what removing them would do to the query."""
+    """Show the pairs as a table, and what removing them would do to the query."""
     outputs = types.Object()
     effect = found.predicted_effect(len(found))
     notice(
         outputs,
         "effect",
         types.Success,
-        f"{found.query}: {len(found):,} pairs to blame",
-        f"Without them, its {found.kind} is predicted to go from {effect.before:.4g} to {effect.predicted:.4g} nats.",
+        f"{found.query}: {len(found):,} pairs are to blame",
+        f"Without them, the {found.kind} is predicted to go from {effect.before:.4g} to {effect.predicted:.4g} nats.",
     )
     for number, note in enumerate(found.notes):
         notice(outputs, f"note_{number}", types.Warning, note)
     table = types.TableView(read_only=True)
-    labels = {"text": "Pair", "value": "Value (nats)", "roles": "Positive, negative", "doubt": "Doubt"}
+    labels = {"text": "Pair", "value": "Value (nats)", "roles": "Positive, negative", "doubt": "Probability wrong"}
     for key, label in labels.items():
         table.add_column(key, label=label)
     rows = [

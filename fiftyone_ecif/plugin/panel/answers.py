@@ -1,7 +1,8 @@
-"""What is worth saying between the App and the panel.
+"""What the App and the panel need to tell each other, and no more.
 
-The App tells every change of what it shows, and a field's value when it first shows it; it draws the panel with each
-word of an answer, which is what takes a browser longest, and loads its whole page anew when the panel's state changes.
+The App reports every change of what it shows, and a field's value when it first shows the field. Whatever an answer
+contains makes it draw the panel again, which is what takes a browser longest, and a change of the panel's state makes
+it load its whole page anew.
 """
 
 from __future__ import annotations
@@ -13,27 +14,16 @@ import fiftyone.operators as foo
 
 from fiftyone_ecif.plugin.panel.view import grid_digest, looked_at, view_digest
 
-CHOICES = {
-    "choose_run": "run_key",
-    "choose_tab": "tab",
-    "choose_threshold": "threshold",
-    "choose_truth": "truth",
-    "choose_remove": "remove",
-    "choose_trace": "trace",
-    "choose_remove_traced": "remove_traced",
-}
-"""What of the panel's state an event chooses."""
-
 LOADING, FOLLOWING = "on_load", "on_change_ctx"
-"""The events by which the panel first sees the grid, and follows it: the one that the App sends least often."""
+"""The events by which the panel first sees the grid, and follows it: the latter is the one that the App sends least."""
 
 VIEWS = ("set_view", "clear_view")
 PATCHES = {"patch_panel_state": "state", "patch_panel_data": "data"}
 DRAW = "show_panel_output"
-"""What an answer tells the App: to change the grid's view; to change the panel's state and data; to draw it so."""
+"""What an answer asks of the App: to change the grid's view, to change the panel's state and data, and to draw it."""
 
 TIMES_TOLD = 4
-"""So often a change of the grid is news: other pages tell it too, of the same panel, and each draws its own."""
+"""How often a change of the grid is news: each page reports it for the same panel, and each draws its own."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +32,9 @@ class Look:
 
     Attributes:
         grid: what the App shows
-        pairs: what of it the panel is about
-        moved: whether that is not what it was about before
-        told: how often
+        pairs: which of these pairs the panel is about
+        moved: whether the panel was about others before
+        told: how often it was told
     """
 
     grid: str
@@ -54,20 +44,25 @@ class Look:
 
 
 _looks: dict[str, Look] = {}
-"""By panel."""
+"""The latest look by panel."""
 
 
-def is_new(ctx: foo.ExecutionContext) -> bool:
-    """Whether an event says what the panel does not know yet."""
+def is_new(ctx: foo.ExecutionContext, chosen: str | None) -> bool:
+    """Whether an event says what the panel does not know yet.
+
+    Args:
+        ctx: of the panel
+        chosen: the entry of the panel's state that the event chooses; None if it chooses none
+    """
     event, state = ctx.params.get("__method__"), ctx.panel.state
-    if event in CHOICES and state.tab is not None:
-        return ctx.params.get("value") != state.get(CHOICES[event])
+    if chosen is not None and state.tab is not None:
+        return ctx.params.get("value") != state.get(chosen)
     if event not in (LOADING, FOLLOWING):
         return True
     grid, before = grid_digest(ctx.view, ctx.selected), _looks.get(ctx.panel.id)
     if event == LOADING or before is None or grid != before.grid:
         pairs = view_digest(looked_at(ctx))
-        told = TIMES_TOLD if event == LOADING else 1  # on loading a page draws at once
+        told = TIMES_TOLD if event == LOADING else 1  # when it loads, a page draws at once
         _looks[ctx.panel.id] = Look(grid, pairs, before is None or pairs != before.pairs, told)
         return True
     _looks[ctx.panel.id] = replace(before, told=before.told + 1)
@@ -80,14 +75,14 @@ def is_following(ctx: foo.ExecutionContext) -> bool:
 
 
 def has_moved(ctx: foo.ExecutionContext) -> bool:
-    """Whether the latest change of the grid changed what the panel is about: its own selection does not."""
+    """Whether the latest change of the grid changed what the panel is about; the panel's own selection does not."""
     return _looks[ctx.panel.id].moved
 
 
 def in_few_words(ctx: foo.ExecutionContext, known: dict[str, Any]) -> None:
     """Make an event's answer one patch of what is new in the panel's state, and one of its data.
 
-    Where the answer changes the view, nothing is drawn: the grid comes first, and the panel follows when the App says
+    If the answer changes the view, nothing is drawn: the grid comes first, and the panel follows when the App reports
     that it shows the new view.
 
     Args:

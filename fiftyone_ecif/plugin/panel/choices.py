@@ -23,23 +23,23 @@ def kept_choices(ctx: foo.ExecutionContext) -> dict[str, Any]:
 
 
 def open_panel(ctx: foo.ExecutionContext, tab: str, run_key: str) -> Any:
-    """Open the panel beside the grid, at a tab and a run; returns the message to the App."""
+    """Open the panel beside the grid, at a tab and a run, and return the message to the App."""
     keep_choices(ctx, {"tab": tab, "run_key": run_key})
     return ctx.ops.open_panel(PANEL, layout="horizontal", is_active=True)
 
 
 def keep_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection, forecast: Any) -> None:
-    """Remember a removal's forecast, for the panel."""
+    """Remember a removal's forecast for the panel."""
     kept = {"of": _identity(ctx, run_key, view), "removed": forecast.removed, "predicted": forecast.predicted}
     ctx.store(STORE).set(f"forecast:{run_key}", kept)
 
 
 def kept_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> dict[str, Any] | None:
-    """The run's latest forecast, if it is of this view."""
+    """The run's latest forecast, if it is about this view; else None."""
     kept = ctx.store(STORE).get(f"forecast:{run_key}")
     return kept if kept and kept["of"] == _identity(ctx, run_key, view) else None
 
 
 def _identity(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> list[str]:
-    """What a forecast is of; a run that replaces another has another time."""
+    """What a forecast is about. A run that replaces another differs from it by its time."""
     return [str(ctx.dataset.get_run_info(run_key).timestamp), view_digest(view.view())]

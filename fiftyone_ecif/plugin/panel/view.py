@@ -1,7 +1,7 @@
-"""The view that the panel looks at: the App's, less what the panel itself put at its end.
+"""The view that the panel looks at: the App's, without what the panel itself put at its end.
 
-Otherwise each choice on a picture would narrow the picture to what was chosen. Where samples are selected in the grid,
-the panel looks at these alone.
+Otherwise each choice on a picture would narrow the picture to what was chosen. If samples are selected in the grid, the
+panel looks at these alone.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ def base_view(ctx: foo.ExecutionContext) -> fo.DatasetView:
 
 
 def looked_at(ctx: foo.ExecutionContext) -> fo.DatasetView:
-    """What the panel is about: the selected samples where some are selected, else all of its view."""
+    """What the panel is about: the selected samples if some are selected, else all of its view."""
     base = base_view(ctx)
     return base.select(ctx.selected) if ctx.selected else base
 
 
 def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.DatasetView, what: dict[str, Any]) -> None:
-    """Show a selection in the grid, and remember that it is the panel's; the panel follows when the App has done so.
+    """Show a selection in the grid, and remember that it is the panel's; the panel follows when the App has shown it.
 
-    What is remembered lies in FiftyOne's store: a change of the panel's state makes the App load the whole page anew,
-    before the grid.
+    What is remembered lies in FiftyOne's store, since a change of the panel's state makes the App load the whole page
+    anew before it changes the grid.
 
     Args:
         ctx: of the panel
-        selected: ``base`` with some stages more, of which :func:`looked_at` may be one
+        selected: ``base`` with some more stages, of which :func:`looked_at` may have added one
         base: what :func:`base_view` returned
-        what: of what the selection is made, for the pictures
+        what: what the selection is made of, for the pictures
     """
     own = selected._serialize()[len(base._serialize()) :]
     ctx.store(STORE).set(OWN, {"length": len(own), "digest": digest(own), "what": what})
@@ -47,13 +47,13 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
 
 
 def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
-    """What the panel's own selection is made of, where the App shows it; None where it shows none."""
+    """What the panel's own selection is made of, if the App shows it; None if it shows none."""
     own = _own(ctx, ctx.view._serialize())
     return own["what"] if own else None
 
 
 def _own(ctx: foo.ExecutionContext, stages: list[dict]) -> dict[str, Any] | None:
-    """The panel's selection, if the view's last stages are it."""
+    """The panel's selection, if the view ends with it."""
     own = ctx.store(STORE).get(OWN) if stages else None
     if not own or len(stages) < own["length"]:
         return None
@@ -61,23 +61,23 @@ def _own(ctx: foo.ExecutionContext, stages: list[dict]) -> dict[str, Any] | None
 
 
 def grid_digest(view: fo.DatasetView, selected: list[str]) -> str:
-    """What two states of the grid have in common if they show the same, with the same samples selected."""
+    """A digest that two states of the grid share if they show the same, with the same samples selected."""
     return " ".join([view_digest(view), *sorted(selected)])
 
 
 def view_digest(view: fo.DatasetView) -> str:
-    """What two views have in common if they are the same."""
+    """A digest that two views share if they are the same."""
     return digest(view._serialize())
 
 
 def digest(stages: list[dict]) -> str:
-    """What two serialized views have in common if they are the same."""
+    """A digest that two serialized views share if they are the same."""
     plain = [[stage["_cls"], stage["kwargs"]] for stage in stages]  # without the stages' own ids
     return hashlib.sha256(json.dumps(_as_in_javascript(plain), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _as_in_javascript(value: Any) -> Any:
-    """The value as it comes back from the App, where 1.0 is written 1."""
+    """The value as it comes back from the App, which writes 1.0 as 1."""
     if isinstance(value, dict):
         return {key: _as_in_javascript(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,0 +1,81 @@
+"""How figures and runs are put into words, in the operators' forms and in the panel alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+from fiftyone_ecif.dataset.run.config import stored_results
+from fiftyone_ecif.plugin.forms import notice
+
+FIGURES = {
+    "target_loss": "Target loss (nats)",
+    "recall_at_1": "Recall at 1",
+    "recall_at_5": "Recall at 5",
+    "zero_shot_accuracy": "Zero-shot accuracy",
+}
+"""What the figures of a removal are called."""
+
+EXPLAINED = {
+    "anchor": "The strength of the proximal term, which keeps the fitted head close to the given weights",
+    "damping": "A constant added to the curvature before systems are solved with it",
+    "rounds": "How many times the pairs were partitioned into random batches",
+    "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
+    "ranking_stability": "The share of the most harmful pairs that both halves of the rounds agree on",
+}
+"""What some names in a run's tables mean, shown as tooltips."""
+
+UNSHOWN_SETTINGS = ("cls", "method", "type")
+"""Entries of a run's settings that are FiftyOne's own."""
+
+SHOWN_REASONS = 10
+
+
+def figure_name(name: str) -> str:
+    """What a figure of a removal is called."""
+    return FIGURES.get(name, name)
+
+
+def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+    """Add what the user should know of a run, then tables of its health, settings and timings."""
+    info, results = ctx.dataset.get_run_info(run_key), stored_results(ctx.dataset, run_key)
+    for number, warning in enumerate(results.warnings):
+        notice(inputs, f"warning_{number}", types.Warning, warning)
+    reasons = Counter(results.skipped.values()).most_common()
+    for number, (reason, count) in enumerate(reasons[:SHOWN_REASONS]):
+        notice(inputs, f"skipped_{number}", types.Notice, f"Skipped {count:,}: {reason}")
+    if len(reasons) > SHOWN_REASONS:
+        rest = f"Skipped {sum(count for _, count in reasons[SHOWN_REASONS:]):,} more, for other reasons"
+        notice(inputs, "skipped_rest", types.Notice, rest)
+    settings = {name: value for name, value in info.config.serialize().items() if name not in UNSHOWN_SETTINGS}
+    health = {name: value for name, value in results.health.items() if name != "skip_reasons"}
+    _table(inputs, "health", "Health", health)
+    _table(inputs, "settings", "Settings", {"computed": f"{info.timestamp:%Y-%m-%d %H:%M:%S}", **settings})
+    _table(inputs, "timings", "Seconds per step", results.timings)
+
+
+def _table(inputs: types.Object, name: str, label: str, values: Mapping[str, Any]) -> None:
+    """Add a table of names and values, which the App shows as plain text; nothing if there are none."""
+    rows = [{"name": key, "value": _written(value)} for key, value in values.items() if value is not None]
+    if rows:
+        table = types.TableView(read_only=True)
+        table.add_column("name", label=label)
+        table.add_column("value", label="")
+        for number, row in enumerate(rows):
+            if row["name"] in EXPLAINED:
+                table.add_tooltip(number, 0, EXPLAINED[row["name"]])  # in the first column
+        inputs.list(name, types.Object(), default=rows, view=table)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_written(each)}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_written, value))
+    return str(value)

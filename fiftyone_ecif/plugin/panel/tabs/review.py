@@ -1,0 +1,162 @@
+"""The tab “Review”: the most suspicious pairs as cards, to be judged one by one."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.repair import fixes, review
+from fiftyone_ecif.plugin.forms import escaped
+from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
+from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
+
+CARDS = 4
+"""Pairs on one page."""
+
+
+class Card(TypedDict):
+    """A pair to review: its image's address, its caption, how likely that is wrong, and a better one."""
+
+    id: str
+    image: str
+    text: str | None
+    misalignment: float
+    suggestion: str | None
+    confidence: float | None
+
+
+class ReviewTab(Tab):
+    """The pairs that nobody has judged yet, a page of them at a time, with the answers that can be given."""
+
+    name = "review"
+    label = "Review"
+    help = "the most suspicious pairs, one by one."
+    entries = (Entry("page", begins_with="view", first=0),)
+
+    # Content
+
+    def content(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
+        """Read one page of the pairs that wait for a review, the most suspicious first."""
+        state = ctx.panel.state
+        waiting = review.to_review(base, state.run_key)
+        total = len(waiting)
+        state.page = min(state.page or 0, max(0, (total - 1) // CARDS))
+        state.waiting, state.last_fixed = total, len(fixes.last_fixed(ctx.dataset))
+        state.cards = _cards(waiting.skip(state.page * CARDS).limit(CARDS), state.run_key)
+
+    # Layout
+
+    def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
+        state = ctx.panel.state
+        cards, waiting, page = state.cards or [], state.waiting or 0, state.page or 0
+        first = page * CARDS + 1
+        last = first + len(cards) - 1
+        pages = row(root, "pages")
+        shown = f"{first:,} to {last:,} of {waiting:,} pairs to review" if cards else "No pairs left to review"
+        pages.md(shown, name="shown")
+        pages.btn("previous", label="Previous", on_click=self.previous_page, disabled=page == 0, variant="outlined")
+        pages.btn("next", label="Next", on_click=self.next_page, disabled=last >= waiting, variant="outlined")
+        if state.last_fixed:
+            label = f"Undo last fix ({state.last_fixed:,})"
+            pages.btn("undo", label=label, icon="undo", on_click=self.undo, variant="outlined")
+        for number, card in enumerate(cards):
+            self._lay_out_card(root, f"card_{number}", card)
+
+    def _lay_out_card(self, root: types.Object, name: str, card: Card) -> None:
+        """Show picture, caption and suggestion, and the answers that can be given."""
+        frame = root.h_stack(name, gap=2, align_y="center", variant="outline", pad=1)
+        params = {"id": card["id"]}
+        picture(frame, card["image"], "the pair's image", self.panel.open_sample, params)
+        body = frame.v_stack("body", gap=1)
+        body.md(
+            f"**{escaped(card['text'] or '(no caption)')}**  \n"
+            f"Probability that the caption is wrong: {card['misalignment']:.2f}",
+            name="text",
+        )
+        answers: types.Object
+        if card["suggestion"]:
+            confidence = f"(confidence {card['confidence'] or 0:.2f})"
+            body.md(f"Suggestion: **{escaped(card['suggestion'])}** {confidence}", name="better")
+            answers = row(body, "answers", gap=1)
+            answers.btn(
+                "accept", label="Accept", icon="check", on_click=self.accept, params=params, variant="contained"
+            )
+        else:
+            answers = row(body, "answers", gap=1)
+            answers.btn("find", label="Suggest", icon="search", on_click=self.find, params=params, variant="outlined")
+        answers.btn(
+            "fine", label="Caption is fine", icon="thumb_up", on_click=self.fine, params=params, variant="outlined"
+        )
+        answers.btn("reject", label="Reject", icon="close", on_click=self.reject, params=params, variant="outlined")
+
+    # Events
+
+    @event
+    def next_page(self, ctx: foo.ExecutionContext) -> None:
+        """Show the next cards."""
+        ctx.panel.state.page += 1
+        self.panel.show(ctx)
+
+    @event
+    def previous_page(self, ctx: foo.ExecutionContext) -> None:
+        """Show the previous cards."""
+        ctx.panel.state.page = max(0, ctx.panel.state.page - 1)
+        self.panel.show(ctx)
+
+    @event
+    def accept(self, ctx: foo.ExecutionContext) -> None:
+        """Replace a card's caption by the suggestion."""
+        report = ecif.apply_suggestions(_pair(ctx), ctx.panel.state.run_key, by=ctx.user_id)
+        self.panel.changed(ctx, "Replaced the caption" if report.changed else f"Nothing was replaced: {report}")
+
+    @event
+    def find(self, ctx: foo.ExecutionContext) -> None:
+        """Compute a suggestion for a card that has none."""
+        found = ecif.load_results(ctx.dataset, ctx.panel.state.run_key).suggest(_pair(ctx))
+        self.panel.changed(ctx, "Found a suggestion" if found else "No other caption in the dataset fits better")
+
+    @event
+    def fine(self, ctx: foo.ExecutionContext) -> None:
+        """Mark a card's pair as fine."""
+        ecif.mark_as_fine(_pair(ctx))
+        self.panel.changed(ctx, "Marked the pair as fine")
+
+    @event
+    def reject(self, ctx: foo.ExecutionContext) -> None:
+        """Mark a card's pair as wrong, and its suggestion too."""
+        ecif.reject(_pair(ctx))
+        self.panel.changed(ctx, "Rejected the pair: it will be left out of the cleaned set")
+
+    @event
+    def undo(self, ctx: foo.ExecutionContext) -> None:
+        """Take back what the latest action replaced."""
+        report = ecif.undo_fixes(fixes.last_fixed(ctx.dataset))
+        self.panel.changed(ctx, f"Undo: {report}")
+
+
+def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
+    """The cards of some pairs, in their order."""
+    text_field = shown._dataset.get_run_info(run_key).config.text_field
+    suggestion, misalignment = (FIELDS[name].name(run_key) for name in ("suggestion", "misalignment"))
+    text = fixes.text_path(shown._dataset, text_field) if text_field else "id"
+    columns = ["id", "filepath", text, misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
+    return [
+        Card(
+            id=id, image=image_address(filepath), text=caption, misalignment=probability, suggestion=label,
+            confidence=confidence,
+        )
+        for id, filepath, caption, probability, label, confidence in zip(*shown.values(columns), strict=True)
+    ]  # fmt: skip
+
+
+def _pair(ctx: foo.ExecutionContext) -> fo.DatasetView:
+    """The pair of the card that the event is about, as a view."""
+    pair = ctx.dataset.select([ctx.params["id"]])
+    if not pair:
+        raise ValueError("This sample was deleted in the meantime.")
+    return pair
