@@ -56,6 +56,25 @@ class Rows:
         taken: dict[str, Any] = {name: [column[row] for row in rows] for name, column in columns.items()}
         return replace(self, **taken)
 
+    def recalled(
+        self, ids: Sequence[str], texts: Sequence[str | None] | None, templates: tuple[str, ...] | None
+    ) -> Rows:
+        """These samples with texts from before; those that have no row have an empty path and no embedding."""
+        place = {id: row for row, id in enumerate(self.ids)}
+
+        def taken(column: Sequence[Any], missing: Any) -> list[Any]:
+            return [column[place[id]] if id in place else missing for id in ids]
+
+        return Rows(
+            list(ids),
+            taken(self.filepaths, ""),
+            taken(self.trusted, False),
+            None if texts is None else list(texts),
+            templates,
+            None if self.image_embeddings is None else taken(self.image_embeddings, None),
+            None if self.text_embeddings is None else taken(self.text_embeddings, None),
+        )
+
     def captions(self) -> list[str | None]:
         """What each pair says: its caption, or its label within a template, which is always the same one.
 

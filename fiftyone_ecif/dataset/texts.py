@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 
 from fiftyone.core.collections import SampleCollection
 
@@ -27,12 +27,17 @@ def before_fixes(
 
     Args:
         text: as it is now
-        times: when it was fixed, oldest first, naive and in UTC
+        times: when it was fixed, oldest first, in UTC
         earlier: what each fix replaced
-        moment: naive, in UTC
+        moment: in UTC
 
     Returns:
         what the first fix after the moment replaced; the text itself where there was none
     """
-    since = (before for at, before in zip(times or (), earlier or (), strict=True) if at > moment)
+    since = (before for at, before in zip(times or (), earlier or (), strict=True) if _naive(at) > _naive(moment))
     return next(since, text)
+
+
+def _naive(time: datetime) -> datetime:
+    """A time in UTC without saying so; FiftyOne gives times in a zone where its configuration names one."""
+    return time if time.tzinfo is None else time.astimezone(timezone.utc).replace(tzinfo=None)

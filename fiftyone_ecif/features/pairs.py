@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -12,6 +13,13 @@ from torch import Tensor
 
 from fiftyone_ecif.features.folder import StoreFolder
 from fiftyone_ecif.features.shard import Shard
+
+KEY_BYTES = 16
+
+
+def key_tensor(keys: bytes) -> Tensor:
+    """Keys laid end to end as uint8 (N, 16)."""
+    return torch.from_numpy(np.frombuffer(keys, dtype=np.uint8).copy()).view(-1, KEY_BYTES)
 
 
 class StoredPairs:
@@ -28,6 +36,7 @@ class StoredPairs:
         image_dim: F_image
         text_dim: F_text
         skipped: the reason for every pair that was left out, by id
+        keys: uint8 (N, 16), under which the store holds the pairs' features
     """
 
     def __init__(
@@ -40,8 +49,9 @@ class StoredPairs:
         image_dim: int,
         text_dim: int,
         skipped: dict[str, str],
+        keys: Tensor,
     ) -> None:
-        self.ids, self.position = list(ids), position
+        self.ids, self.position, self.keys = list(ids), position, keys
         self.folder, self.shards, self.starts = folder, list(shards), starts
         self.image_dim, self.text_dim, self.skipped = image_dim, text_dim, skipped
         self._opened: dict[int, Shard] = {}
@@ -69,9 +79,8 @@ class StoredPairs:
         """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
         index = index.cpu()
         ids = [self.ids[row] for row in index.tolist()]
-        return StoredPairs(
-            ids, self.position[index], self.folder, self.shards, self.starts, self.image_dim, self.text_dim, {}
-        )
+        shards = self.folder, self.shards, self.starts
+        return StoredPairs(ids, self.position[index], *shards, self.image_dim, self.text_dim, {}, self.keys[index])
 
     @property
     def truncated(self) -> int:
@@ -130,6 +139,13 @@ class ArrayPairs:
         """Features of the pairs ``index`` (int64, (B,)), in that order: (B, F_image) and (B, F_text), float32."""
         index = index.cpu()
         return self.image[index], self.text[index]
+
+    @property
+    def keys(self) -> Tensor:
+        """16 bytes for each pair that change with its embeddings, uint8 (N, 16)."""
+        rows = zip(self.image.contiguous().numpy(), self.text.contiguous().numpy())
+        digests = b"".join(blake2b(image.tobytes() + text.tobytes(), digest_size=16).digest() for image, text in rows)
+        return key_tensor(digests)
 
     def subset(self, index: Tensor) -> ArrayPairs:
         """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""

@@ -17,12 +17,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fiftyone_ecif.features.folder import StoreFolder, shard_name
-from fiftyone_ecif.features.pairs import StoredPairs
+from fiftyone_ecif.features.pairs import KEY_BYTES, StoredPairs, key_tensor
 from fiftyone_ecif.features.reading import PairRow
 from fiftyone_ecif.features.shard import Shard
 
 FORMAT_VERSION = 1
-_KEY_BYTES = 16
 
 
 def row_key(row: PairRow) -> bytes:
@@ -36,7 +35,7 @@ def row_key(row: PairRow) -> bytes:
     except (OSError, ValueError):
         file = None
     content = repr((os.fspath(row.filepath), file, row.caption))
-    return hashlib.sha256(content.encode(errors="surrogatepass")).digest()[:_KEY_BYTES]
+    return hashlib.sha256(content.encode(errors="surrogatepass")).digest()[:KEY_BYTES]
 
 
 class FeatureStore:
@@ -108,7 +107,7 @@ class FeatureStore:
             OSError: if the shard cannot be written; the store is then as it was
         """
         tensors = {
-            "keys": torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).reshape(-1, _KEY_BYTES),
+            "keys": key_tensor(b"".join(keys)),
             "image": image.float().contiguous(),
             "text": text.float().contiguous(),
             "truncated": truncated.bool().contiguous(),
@@ -141,21 +140,22 @@ class FeatureStore:
             :class:`StoredPairs`; rows that are not in the store are in its ``skipped``
         """
         keys = [row_key(row) for row in rows] if keys is None else keys
-        found = [(row.id, self._position[key]) for row, key in zip(rows, keys, strict=True) if key in self]
+        found = [(row.id, self._position[key], key) for row, key in zip(rows, keys, strict=True) if key in self]
         skipped = {
             row.id: self.skipped.get(key, "pair is not embedded yet")
             for row, key in zip(rows, keys, strict=True)
             if key not in self
         }
         return StoredPairs(
-            [id for id, _ in found],
-            torch.tensor([position for _, position in found], dtype=torch.int64),
+            [id for id, _, _ in found],
+            torch.tensor([position for _, position, _ in found], dtype=torch.int64),
             self.folder,
             self._shards,
             torch.tensor(self._starts, dtype=torch.int64),
             self.image_dim,
             self.text_dim,
             skipped,
+            key_tensor(b"".join(key for _, _, key in found)),
         )
 
     def _rescan(self) -> list[str]:
@@ -173,7 +173,7 @@ class FeatureStore:
             except (SafetensorError, OSError):
                 damaged.append(name)
                 continue
-            self._add_shard(name, [flat[i : i + _KEY_BYTES] for i in range(0, len(flat), _KEY_BYTES)])
+            self._add_shard(name, [flat[i : i + KEY_BYTES] for i in range(0, len(flat), KEY_BYTES)])
         return damaged
 
     def _add_shard(self, name: str, keys: Sequence[bytes]) -> None:

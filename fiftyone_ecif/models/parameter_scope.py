@@ -249,7 +249,7 @@ class _Tower:
 
     def embed(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
         values = {f"model.{name}": value for name, value in {**self.scope.frozen, **parameters}.items()}
-        with _attention_by_formula(), self._precision():
+        with attention_by_formula(), self._precision():
             raw = functional_call(self.encoder, values, (inputs,))
         return normalize(raw.to(parameters["logit_scale"].dtype), dim=-1)
 
@@ -315,7 +315,7 @@ def _recorded(layers: dict[nn.Linear, int]) -> Iterator[list[tuple[nn.Linear, Te
 
 
 @contextmanager
-def _attention_by_formula() -> Iterator[None]:
+def attention_by_formula() -> Iterator[None]:
     """Attention from plain operations: fused kernels have no forward-mode derivative, some are not deterministic."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -8,8 +8,7 @@ from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import LOSSES, Objective, TensorPairs, partitions
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.models import lora_scope, parameter_scope
-from tests.models.conftest import families, make_model  # noqa: F401
-from tests.models.test_parameter_scope import HEAD_NAMES, inputs, seeded  # noqa: F401
+from tests.support.models import HEAD_NAMES, families, inputs, make_model, seeded  # noqa: F401
 
 SETTINGS = Settings(rounds=2, batch_size=8, anchor=1.0, tolerance=1e-6)
 

@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 
 from fiftyone_ecif.core.head import Head
 from fiftyone_ecif.models import wrap_model
-
-from .conftest import FAMILIES
+from tests.support.models import FAMILIES
 
 TEXTS = ["a photo of a cat", "a dog", "a photo"]
 # Where the last projection of each tower is: name in the state dict, and whether there is a bias.

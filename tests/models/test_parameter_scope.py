@@ -1,7 +1,6 @@
 """Scopes inside the towers against autograd, dense matrices, the head scope and really refitting."""
 
 import builtins
-import warnings
 from functools import partial
 
 import pytest
@@ -24,9 +23,8 @@ from fiftyone_ecif.core import (
 )
 from fiftyone_ecif.core.scope import Cotangent
 from fiftyone_ecif.models import ParameterScope, lora_scope, parameter_scope, wrap_model
+from tests.support.models import HEAD_NAMES, inputs
 
-HEAD_NAMES = r"^visual\.proj$|^text_projection$"
-WORDS = ("a", "photo", "of", "cat", "dog", "red", "blue", "old", "new", "tree", "car", "house")
 # Family of towers, scope: linear layers, raw matrices, convolutions, sigmoid loss, fused projections.
 SCOPES = [
     ("vit", "full"),
@@ -40,35 +38,6 @@ SCOPES = [
     ("nonscalar", "logit"),
 ]
 every_scope = pytest.mark.parametrize(("family", "scope"), SCOPES)
-
-
-def inputs(model, count, seed=5):
-    """Images and tokens of ``count`` pairs, float64, each half made of one of four patterns, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    size = model.model.visual.image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    kind = torch.arange(count) % 4
-    patterns = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    images = patterns[kind] + 0.5 * torch.randn(count, 3, *size, generator=generator, dtype=torch.float64)
-    texts = [f"{WORDS[k]} {WORDS[4 + int(torch.randint(8, (), generator=generator))]} {WORDS[8 + k]}" for k in kind]
-    return images, model.tokenize(texts)
-
-
-@pytest.fixture
-def make_scope(make_model):
-    """Makes a tiny float64 model and a scope of it."""
-
-    def make(family, scope, **options):
-        model = make_model(family)
-        model.model.double()
-        with torch.no_grad():
-            model.model.logit_scale.fill_(1.5)
-        if scope == "lora":
-            pairs = TensorPairs(*inputs(model, 12))
-            return model, lora_scope(model, pairs, rank=2, training_steps=3, batch_size=6, **options)
-        return model, parameter_scope(model, scope, **options)
-
-    return make
 
 
 def embedded(scope, vector, images, tokens):
@@ -438,11 +407,3 @@ def test_scores_do_not_depend_on_the_device_and_little_on_mixed_precision(make_s
     mixed = ParameterScope(mixed.module, mixed.parameters, None, torch.bfloat16)
     rough = influence(objective, mixed, directions.float().cuda()).value("exact")
     assert torch.corrcoef(torch.stack([here[0, 0], rough[0, 0].double().cpu()]))[0, 1] > 0.99
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*random weights.*")
-        yield

@@ -203,13 +203,7 @@ class TraceStudy:
     @cached_property
     def relative_scale(self) -> Tensor:
         """What a value is multiplied with for rel_n = ⟨s, g_n⟩ / √(g_nᵀ H⁻¹ g_n): √(N / self_n), (N,)  (ECIF.md §6)."""
-        name = self.run.fields["self_influence"]
-        if not self.run.dataset.has_sample_field(name):
-            raise ValueError(f"Field {name!r} was deleted: compute run {self.run.run_key!r} again.")
-        by_id = dict(zip(*self.run.dataset.values(["id", name])))
-        if any(by_id.get(id) is None for id in self.pairs.ids):
-            raise ValueError(self.run.changed("some of its samples have no score any more"))
-        own = torch.tensor([by_id[id] for id in self.pairs.ids])
+        own = self.run.self_influence
         count = torch.zeros(len(own))
         for fit in self.fits:
             count[fit.members] = float(fit.objective.divisor)

@@ -63,6 +63,7 @@ class Embedded:
         views: of the samples, each image by the mean over mild views of it; None without a model
         attributed: the scope, with the inputs that it takes
         rows: of ``pairs``, in their order
+        target_rows: of ``target_pairs``, likewise
         notes: what the user should know, in plain words
     """
 
@@ -73,6 +74,7 @@ class Embedded:
     views: StoredPairs | None
     attributed: Attributed
     rows: Rows
+    target_rows: Rows | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -87,16 +89,14 @@ def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers)
         source = source_of(request, report, workers)
         check_scope(source, request.scope)
         pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
-        target_pairs = None
+        target_pairs = target_rows = None
         if taken.target_rows is not None:
             target_pairs = source.pairs(taken.target_rows, "Embed target", request.skip_failures)
+            target_rows = taken.target_rows.of(target_pairs.ids)
         rows = taken.rows.of(pairs.ids)
         views = source.views(rows)
         head = source.head(pairs)
         if isinstance(source, TowerSource) and request.scope != "head":
-            target_rows = None
-            if taken.target_rows is not None and target_pairs is not None:
-                target_rows = taken.target_rows.of(target_pairs.ids)
             attributed = attributed_scope(
                 source.model, request.scope, rows, target_rows, request.settings().batch_size, request.seed, report
             )
@@ -109,7 +109,7 @@ def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers)
             "without mild views of the images. Compute the run again when they are back."
         )
         views = None
-    return Embedded(source, head, pairs, target_pairs, views, attributed, rows, notes)
+    return Embedded(source, head, pairs, target_pairs, views, attributed, rows, target_rows, notes)
 
 
 def source_of(request: RunRequest, report: Progress, workers: Workers) -> PairSource:

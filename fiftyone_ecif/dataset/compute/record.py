@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+import fiftyone as fo
 import torch
 from fiftyone.core.collections import SampleCollection
 
@@ -16,7 +17,9 @@ from fiftyone_ecif.dataset.compute.notes import health_of, notes_on_images, note
 from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.pairs import TowerSource
 from fiftyone_ecif.dataset.run.config import EcifConfig
-from fiftyone_ecif.dataset.run.store import as_tensor, score_columns, write_run
+from fiftyone_ecif.dataset.run.run import TARGET_PREFIX
+from fiftyone_ecif.dataset.run.snapshot import Snapshot
+from fiftyone_ecif.dataset.run.store import score_columns, write_run
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,15 @@ def record(
         timings=timings,
         warnings=notes,
         skipped=pairs.skipped,
-        read_at=computed.taken.at.replace(tzinfo=None).isoformat(),
+        whole=isinstance(samples, fo.Dataset),
+        labelled=embedded.rows.labelled,
         target_dataset=None if target is None else target._dataset.name,
+        target_dataset_id=None if target is None else str(target._dataset._doc.id),
+        target_is_own=target is not None and target._dataset is samples._dataset,
         target_ids=None if target_pairs is None else list(target_pairs.ids),
     )
     columns = score_columns(computed.outcome, judged.found, pairs.ids, judged.suggestions, request.evidence)
-    config, tensors = config_of(request, device, embedded), tensors_of(embedded, computed.outcome, judged)
+    config, tensors = config_of(request, device, embedded), tensors_of(computed)
     write_run(samples, request.run_key, config, columns, kept, tensors, request.overwrite)
 
 
@@ -88,19 +94,23 @@ def config_of(request: RunRequest, device: str, embedded: Embedded) -> EcifConfi
     )
 
 
-def tensors_of(embedded: Embedded, outcome: InfluenceOutcome, judged: Judged) -> dict[str, torch.Tensor]:
-    """What the run keeps on disk: its pairs' ids, and what was fitted."""
+def tensors_of(computed: Computed) -> dict[str, torch.Tensor]:
+    """What the run keeps on disk: what it has read, what was fitted, and the scores that later questions need."""
+    embedded, outcome, judged = computed.embedded, computed.outcome, computed.judged
     scope, cross_fit = embedded.attributed.scope, judged.cross_fit
-    origin = {} if isinstance(scope, Head) else {"origin": scope.vector()}
-    given = {f"given.{name}": value for name, value in vars(embedded.head).items() if value is not None}
-    return dict(
-        ids=as_tensor(embedded.pairs.ids),
+    kept = Snapshot.of(embedded.rows, embedded.pairs).tensors()
+    if embedded.target_pairs is not None and embedded.target_rows is not None:
+        kept |= Snapshot.of(embedded.target_rows, embedded.target_pairs).tensors(TARGET_PREFIX)
+    if not isinstance(scope, Head):
+        kept["origin"] = scope.vector()
+    kept |= {f"given.{name}": value for name, value in vars(embedded.head).items() if value is not None}
+    return kept | dict(
         fitted=torch.stack([fitted.vector() for fitted in outcome.scopes]),
         halves=torch.stack([head.vector() for head in cross_fit.heads]),
         surprise=cross_fit.surprise,
         solutions=outcome.solutions,
-        **origin,
-        **given,
+        self_influence=outcome.scores.self_influence,
+        misalignment=torch.from_numpy(judged.found.probability),
     )
 
 

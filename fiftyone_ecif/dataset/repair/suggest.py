@@ -54,14 +54,12 @@ def _suggested(run: Run, wanted: set[str]) -> dict[str, fo.Classification]:
     """Suggestions for some of the run's pairs, by what the run was fitted to."""
     rows = run.rows()
     pairs = run.judged_pairs(rows)
-    name = run.fields["misalignment"]
-    scores = dict(zip(*run.dataset.exists(name).values(["id", name]), strict=True))
     texts = [str(text) for text in rows.texts or ()]
     suggested = suggest_texts(
         LabelledPairs(pairs, texts) if rows.labelled else pairs,
         run.cross_fitted_heads,
         cross_fit_folds(len(pairs), run.config.seed),
-        np.array([scores.get(id, np.nan) for id in pairs.ids], dtype=float),
+        run.misalignment.double().numpy(),
         texts,
         np.flatnonzero([id in wanted for id in pairs.ids]),
     )

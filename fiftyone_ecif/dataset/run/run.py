@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 import fiftyone as fo
 import torch
+from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
+from fiftyone.core.odm import DatasetDocument
 from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
-from fiftyone_ecif.dataset.rows import Rows, read_rows
+from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
-from fiftyone_ecif.dataset.run.store import ids_of, load_tensors
-from fiftyone_ecif.features import ArrayPairs, FeatureStore, StoredPairs, features_folder
+from fiftyone_ecif.dataset.run.snapshot import Snapshot
+from fiftyone_ecif.dataset.run.store import load_tensors
+from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
+from fiftyone_ecif.features.store import row_key
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
 READ_WHOLE = 100_000
 """Samples from which on a data set is read as a whole, since the database takes only so many ids in a query."""
+
+MOST_SELECTED = 500_000
+"""Samples that a view can name by their ids: the database's limit of 16 MB for a query."""
+
+TARGET_PREFIX = "target."
+"""What the names of the target's tensors begin with."""
 
 
 class Run:
@@ -87,12 +96,6 @@ class Run:
     def _stored(self) -> RunResults:
         return stored_results(self.dataset, self.run_key)
 
-    @property
-    def _read_at(self) -> datetime:
-        """When the run read its rows, naive and in UTC; when it ended, for one that did not keep the former."""
-        kept = getattr(self._stored, "read_at", None)
-        return self.dataset.get_run_info(self.run_key).timestamp if kept is None else datetime.fromisoformat(kept)
-
     # What was fitted
 
     @cached_property
@@ -126,9 +129,30 @@ class Run:
         Raises:
             ValueError: if the run is from before this was kept
         """
-        if "surprise" not in self._tensors:
+        return self._kept("surprise")
+
+    @property
+    def self_influence(self) -> torch.Tensor:
+        """The self-influence of each scored pair, nats, (N,).
+
+        Raises:
+            ValueError: if the run is from before this was kept
+        """
+        return self._kept("self_influence")
+
+    @property
+    def misalignment(self) -> torch.Tensor:
+        """The misalignment of each scored pair as it was computed, 0 to 1, (N,).
+
+        Raises:
+            ValueError: if the run is from before this was kept
+        """
+        return self._kept("misalignment")
+
+    def _kept(self, name: str) -> torch.Tensor:
+        if name not in self._tensors:
             raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
-        return self._tensors["surprise"]
+        return self._tensors[name]
 
     def model(self) -> ContrastiveModel:
         """The run's model, as it was given.
@@ -152,36 +176,49 @@ class Run:
     # Its pairs
 
     @property
-    def samples(self) -> fo.DatasetView:
-        """The view that was scored."""
-        return self.dataset.load_run_view(self.run_key)
+    def samples(self) -> SampleCollection:
+        """The samples that were scored or skipped, as far as they are still there; all of a data set scored whole."""
+        stored = self._stored
+        whole = getattr(stored, "whole", None)
+        if whole is None or len(self.ids) > MOST_SELECTED:  # a run from before this was kept
+            return self.dataset.load_run_view(self.run_key)
+        return self.dataset if whole else _in_order(self.dataset, [*self.ids, *self.skipped])
 
-    @property
+    @cached_property
+    def _snapshot(self) -> Snapshot | None:
+        return Snapshot.read(self._tensors)
+
+    @cached_property
     def ids(self) -> list[str]:
         """Sample ids of the scored pairs, in the order of the run's tensors."""
-        kept = self._tensors.get("ids")
-        if kept is not None:
-            return ids_of(kept)
+        if self._snapshot is not None:
+            return self._snapshot.ids
         skipped = self.skipped
-        return [id for id in self.samples.values("id") if id not in skipped]  # a run from before ids were kept
+        return [id for id in self.dataset.load_run_view(self.run_key).values("id") if id not in skipped]
 
     def rows(self) -> Rows:
-        """The rows of the scored pairs that are still there, in their order, with the texts that the run saw.
+        """The rows of the scored pairs, in their order, with the texts that the run saw.
 
-        Fixes that came later are undone in what is returned; other edits are not.
+        Samples that were deleted since have an empty path, and no embedding.
         """
-        ids = self.ids
-        samples = self.dataset if len(ids) > READ_WHOLE else self.dataset.select(ids)
-        return self._read(samples, self._read_at).of(ids)
+        samples = self.dataset if len(self.ids) > READ_WHOLE else self.dataset.select(self.ids)
+        return self._recalled(samples, self.ids, self._snapshot)
 
     def rows_of(self, samples: SampleCollection) -> Rows:
         """The rows of any samples as they are now, by the run's fields."""
-        return self._read(samples, None)
-
-    def _read(self, samples: SampleCollection, moment: datetime | None) -> Rows:
         config = self.config
         embeddings = config.image_embeddings, config.text_embeddings
-        return read_rows(samples, config.text_field, config.templates, *embeddings, moment=moment)
+        return read_rows(samples, config.text_field, config.templates, *embeddings)
+
+    def _recalled(self, samples: SampleCollection, ids: list[str], snapshot: Snapshot | None) -> Rows:
+        """The rows of some pairs with their texts out of a snapshot; those still there, where there is none."""
+        config = self.config
+        embeddings = config.image_embeddings, config.text_embeddings
+        if snapshot is None:
+            moment = self.dataset.get_run_info(self.run_key).timestamp
+            return read_rows(samples, config.text_field, config.templates, *embeddings, moment=moment).of(ids)
+        templates = tuple(config.templates or DEFAULT_TEMPLATES) if self._stored.labelled else None
+        return read_rows(samples, None, None, *embeddings).recalled(ids, snapshot.texts, templates)
 
     def pairs(self, rows: Rows | None = None) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
@@ -190,9 +227,10 @@ class Run:
             rows: by :meth:`rows`, where they are at hand
 
         Raises:
-            ValueError: if the pairs have changed since the run
+            ValueError: if they cannot be had any more
         """
-        return self._as_scored(self.rows() if rows is None else rows, self.config.model_fingerprint)
+        rows = self.rows() if rows is None else rows
+        return self._features(rows, self._snapshot, self.config.model_fingerprint, len(self.ids))
 
     def judged_pairs(self, rows: Rows | None = None) -> StoredPairs | ArrayPairs:
         """The scored pairs' features that their misalignment was judged by: over mild views where the run had them.
@@ -201,17 +239,53 @@ class Run:
             rows: by :meth:`rows`, where they are at hand
 
         Raises:
-            ValueError: if the pairs have changed since the run
+            ValueError: if they cannot be had any more
         """
-        fingerprint = self.config.view_fingerprint or self.config.model_fingerprint
-        return self._as_scored(self.rows() if rows is None else rows, fingerprint)
+        rows, config = self.rows() if rows is None else rows, self.config
+        fingerprint = config.view_fingerprint or config.model_fingerprint
+        return self._features(rows, self._snapshot, fingerprint, len(self.ids))
 
-    def _as_scored(self, rows: Rows, fingerprint: str | None) -> StoredPairs | ArrayPairs:
-        pairs, count = self._features(rows, fingerprint), len(self.ids)
-        if len(pairs) < count:
-            other, gone = len(rows) - len(pairs), count - len(rows)
-            raise ValueError(self.changed(f"{other} of its pairs have another image or text now, {gone} are gone"))
-        return pairs
+    def _features(
+        self, rows: Rows, snapshot: Snapshot | None, fingerprint: str | None, count: int
+    ) -> StoredPairs | ArrayPairs:
+        """The features of ``count`` pairs, those that the snapshot knows."""
+        if self.config.image_embeddings is not None:
+            pairs = embedding_pairs(rows)
+            other = _other_embeddings(pairs, snapshot)
+            gone = sum(not path for path in rows.filepaths) + count - len(rows)
+            if len(pairs) < count or other:
+                other += count - len(pairs) - gone
+                raise ValueError(self.changed(f"{other} of its pairs have other embeddings now, {gone} are gone"))
+            return pairs
+        try:
+            store = FeatureStore(features_folder(), str(fingerprint))
+        except FileNotFoundError as error:
+            raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+        if snapshot is None:
+            found = store.pairs(rows.pair_rows())
+        else:
+            found = store.pairs([PairRow(id, "", None) for id in snapshot.ids], snapshot.key_bytes())
+        if len(found) < count:
+            missing = count - len(found)
+            raise ValueError(self.changed(f"the features of {missing} of its pairs are gone, or were of other texts"))
+        return found
+
+    def check_inputs(self, rows: Rows) -> None:
+        """Refuse to read images and captions again that are not those of the run.
+
+        Args:
+            rows: of the scored pairs, by :meth:`rows`
+
+        Raises:
+            ValueError: if some have changed since
+        """
+        if self._snapshot is None:
+            return
+        now = [row_key(row) for row in rows.pair_rows()]
+        changed = sum(key != kept for key, kept in zip(now, self._snapshot.key_bytes(), strict=True))
+        if changed:
+            gone = sum(not path for path in rows.filepaths)
+            raise ValueError(self.changed(f"{changed - gone} of its pairs have another image now, {gone} are gone"))
 
     def changed(self, how: str) -> str:
         """What to say where the run no longer is of the data set as it is now."""
@@ -223,24 +297,44 @@ class Run:
     # Its target
 
     @property
-    def target_samples(self) -> fo.DatasetView | None:
+    def target_dataset(self) -> fo.Dataset | None:
+        """The data set of the target; None for a cross-fitted run.
+
+        Raises:
+            ValueError: if it is gone
+        """
+        stored = self._stored
+        if stored.target_dataset is None:
+            return None
+        if getattr(stored, "target_is_own", False):
+            return self.dataset
+        id = getattr(stored, "target_dataset_id", None)
+        name = stored.target_dataset if id is None else _name_of_dataset(id)
+        if name is None or not fo.dataset_exists(name):
+            raise ValueError(f"The target's dataset {stored.target_dataset!r} was deleted: compute the run again.")
+        return fo.load_dataset(name)
+
+    @property
+    def target_samples(self) -> SampleCollection | None:
         """The usable target samples that are still there; None for a cross-fitted run.
 
         Raises:
             ValueError: if their data set is gone
         """
-        if self._stored.target_dataset is None:
-            return None
-        if not fo.dataset_exists(self._stored.target_dataset):
-            raise ValueError(
-                f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again."
-            )
-        return fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
+        dataset = self.target_dataset
+        return None if dataset is None else _in_order(dataset, self._target_ids)
+
+    @property
+    def _target_ids(self) -> list[str]:
+        return list(self._stored.target_ids)
 
     def target_rows(self) -> Rows | None:
-        """The rows of the target pairs, in their order; None for a cross-fitted run."""
-        target = self.target_samples
-        return None if target is None else self._read(target, self._read_at).of(self._stored.target_ids)
+        """The rows of the target pairs, in their order, with the texts that the run saw; None when cross-fitted."""
+        dataset = self.target_dataset
+        if dataset is None:
+            return None
+        snapshot = Snapshot.read(self._tensors, TARGET_PREFIX)
+        return self._recalled(dataset.select(self._target_ids), self._target_ids, snapshot)
 
     def target_pairs(self, rows: Rows | None) -> StoredPairs | ArrayPairs | None:
         """The target pairs' features; None for a cross-fitted run.
@@ -249,19 +343,31 @@ class Run:
             rows: by :meth:`target_rows`
 
         Raises:
-            ValueError: if they have changed since the run
+            ValueError: if they cannot be had any more
         """
         if rows is None:
             return None
-        pairs = self._features(rows, self.config.model_fingerprint)
-        if len(pairs) != len(self._stored.target_ids):
-            raise ValueError(self.changed("some of the target's samples were deleted or have another image or text"))
-        return pairs
+        snapshot = Snapshot.read(self._tensors, TARGET_PREFIX)
+        return self._features(rows, snapshot, self.config.model_fingerprint, len(self._target_ids))
 
-    def _features(self, rows: Rows, fingerprint: str | None) -> StoredPairs | ArrayPairs:
-        if self.config.image_embeddings is not None:
-            return embedding_pairs(rows)
-        try:
-            return FeatureStore(features_folder(), str(fingerprint)).pairs(rows.pair_rows())
-        except FileNotFoundError as error:
-            raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
+
+def _in_order(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
+    """The samples of these ids, in their order, which is left to the database where it is its own: sorting is slow."""
+    plain = dataset.select(ids)
+    present = set(found := plain.values("id"))
+    return plain if found == [id for id in ids if id in present] else dataset.select(ids, ordered=True)
+
+
+def _other_embeddings(pairs: ArrayPairs, snapshot: Snapshot | None) -> int:
+    """How many of these pairs had other embeddings when the snapshot was taken."""
+    if snapshot is None:
+        return 0
+    kept = dict(zip(snapshot.ids, snapshot.key_bytes(), strict=True))
+    now = (bytes(row) for row in pairs.keys.numpy())
+    return sum(kept.get(id) != key for id, key in zip(pairs.ids, now, strict=True))
+
+
+def _name_of_dataset(id: str) -> str | None:
+    """The present name of a data set; None if it is gone."""
+    found = DatasetDocument.objects(id=ObjectId(id)).only("name").first()
+    return None if found is None else found.name

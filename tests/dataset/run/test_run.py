@@ -1,13 +1,20 @@
 """A run is about the pairs that it scored, whatever becomes of the view that they came from."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from fiftyone.core.odm.runs import RunDocument
 from safetensors.torch import load_file, save_file
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.pairs import embedding_pairs
+from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
-from fiftyone_ecif.dataset.run.store import as_tensor, ids_of
+from fiftyone_ecif.dataset.run.snapshot import Snapshot
+from fiftyone_ecif.models import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -18,10 +25,15 @@ def effect(results, view):
     return found.before["target_loss"], found.predicted["target_loss"]
 
 
-def test_ids_survive_being_packed(embedded_dataset):
-    ids = embedded_dataset.values("id")
-    assert ids_of(as_tensor(ids)) == ids and as_tensor(ids).shape == (60, 12)
-    assert ids_of(as_tensor([])) == []
+def test_a_snapshot_survives_being_packed(embedded_dataset):
+    rows = read_rows(embedded_dataset, "caption", None, "clip_image", "clip_text")
+    texts = ["", None, "ä € 🦔", "lone \ud800", *rows.texts[4:]]
+    kept = Snapshot.of(replace(rows, texts=texts), embedding_pairs(rows))
+    for prefix in ("", "target."):
+        again = Snapshot.read(kept.tensors(prefix), prefix)
+        assert (again.ids, again.texts) == (rows.ids, texts) and torch.equal(again.keys, kept.keys)
+    assert Snapshot.read({}) is None
+    assert len(set(kept.key_bytes())) == 60
 
 
 def test_the_pairs_keep_their_order_though_the_view_would_now_give_another(embedded_dataset, stored):
@@ -29,7 +41,8 @@ def test_the_pairs_keep_their_order_though_the_view_would_now_give_another(embed
     some = embedded_dataset.select(embedded_dataset.values("id")[:6])
     before, ids = effect(results, some), results.ids
     ecif.apply_suggestions(embedded_dataset, "ecif")
-    assert results.samples.values("id") != ids
+    assert embedded_dataset.sort_by("caption").values("id") != ids
+    assert results.samples.values("id") == ids
     assert ecif.load_results(embedded_dataset, "ecif").ids == ids
     assert effect(ecif.load_results(embedded_dataset, "ecif"), some) == pytest.approx(before)
 
@@ -37,8 +50,8 @@ def test_the_pairs_keep_their_order_though_the_view_would_now_give_another(embed
 def test_a_deleted_pair_is_said_though_the_view_fills_its_place(embedded_dataset, stored):
     results = ecif.compute_influence(embedded_dataset.limit(40), **stored)
     embedded_dataset.delete_samples(embedded_dataset.values("id")[3:4])
-    assert len(results.samples) == 40
-    with pytest.raises(ValueError, match="0 of its pairs have another image or text now, 1 are gone"):
+    assert len(results.samples) == 39
+    with pytest.raises(ValueError, match="0 of its pairs have other embeddings now, 1 are gone"):
         effect(ecif.load_results(embedded_dataset, "ecif"), embedded_dataset.limit(5))
 
 
@@ -57,7 +70,8 @@ def test_a_run_from_before_ids_were_kept_asks_its_view(embedded_dataset, stored)
     results = ecif.compute_influence(embedded_dataset, **stored)
     some, path = embedded_dataset.limit(4), tensor_file(results.config)
     before = effect(results, some)
-    save_file({name: value.clone() for name, value in load_file(path).items() if name != "ids"}, path)
+    younger = ("ids", "keys", "texts", "text_lengths", "self_influence", "misalignment")
+    save_file({name: value.clone() for name, value in load_file(path).items() if name not in younger}, path)
     again = ecif.load_results(embedded_dataset, "ecif")
     assert again.ids == embedded_dataset.values("id") and effect(again, some) == pytest.approx(before)
 
@@ -88,3 +102,93 @@ def test_the_target_is_read_in_the_order_of_its_ids(embedded_dataset, stored):
 def test_a_run_is_described_by_its_dataset_key_and_pairs(embedded_dataset, stored):
     results = ecif.compute_influence(embedded_dataset, **stored)
     assert repr(results) == f"InfluenceResults({embedded_dataset.name!r}, 'ecif': 60 pairs)"
+
+
+def test_embeddings_overwritten_in_place_are_said(embedded_dataset, stored):
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    vectors = embedded_dataset.values("clip_image")
+    embedded_dataset.set_values("clip_image", [(2 * np.array(vector)).tolist() for vector in vectors[:7]] + vectors[7:])
+    with pytest.raises(ValueError, match=r"7 of its pairs have other embeddings now, 0 are gone.*refresh_run"):
+        effect(results, embedded_dataset.limit(4))
+    with pytest.raises(ValueError, match="7 of its pairs have other embeddings now"):
+        results.trace(embedded_dataset.first(), progress=False)
+    refreshed = ecif.refresh_run(embedded_dataset, progress=False)
+    effect(refreshed, embedded_dataset.limit(4))
+
+
+def test_a_run_on_the_view_of_the_run_that_it_replaces_is_right(embedded_dataset, stored):
+    first = ecif.compute_influence(embedded_dataset, **stored)
+    suspects = first.misaligned()
+    results = ecif.compute_influence(suspects, overwrite=True, **stored)
+    some = embedded_dataset.limit(6)
+    found = results.verify_removal(some, progress=False)
+    assert found.predicted["target_loss"] == pytest.approx(found.measured["target_loss"], rel=0.05)
+    assert effect(ecif.load_results(embedded_dataset, "ecif"), some) == effect(results, some)
+
+
+def test_a_run_outlives_the_run_whose_view_it_scored(embedded_dataset, stored):
+    first = ecif.compute_influence(embedded_dataset, run_key="first", **stored)
+    results = ecif.compute_influence(first.misaligned(limit=50), run_key="second", **stored)
+    ids, some = results.ids, first.misaligned(limit=4)
+    before = effect(results, embedded_dataset.select(ids[:4]))
+    ecif.delete_run(embedded_dataset, "first")
+    del some
+    again = ecif.load_results(embedded_dataset, "second")
+    assert effect(again, embedded_dataset.select(ids[:4])) == before
+    assert ecif.refresh_run(embedded_dataset, "second", progress=False).ids == ids
+
+
+def test_a_refresh_of_a_cleaned_set_keeps_its_pairs_though_they_were_tagged_since(embedded_dataset, stored):
+    results = ecif.compute_influence(ecif.cleaned(embedded_dataset), **stored)
+    ecif.tag_misaligned(embedded_dataset, "ecif", 0.3)
+    assert embedded_dataset.count_sample_tags()
+    assert ecif.refresh_run(embedded_dataset, progress=False).ids == results.ids
+
+
+def test_a_refresh_of_a_whole_dataset_takes_new_samples_in(embedded_dataset, stored):
+    copies = [sample.copy() for sample in embedded_dataset.limit(3)]
+    ecif.compute_influence(embedded_dataset, **stored)
+    embedded_dataset.add_samples(copies)
+    assert len(ecif.refresh_run(embedded_dataset, progress=False).ids) == 63
+
+
+def test_a_target_is_found_after_its_dataset_was_renamed_and_in_a_clone(embedded_dataset, stored):
+    train, target = embedded_dataset[:40], embedded_dataset[40:]
+    other = target.clone()
+    own = ecif.compute_influence(train, target=target, run_key="own", **stored)
+    foreign = ecif.compute_influence(train, target=other, run_key="foreign", **stored)
+    some = train[:4]
+    before = effect(own, some), effect(foreign, some)
+    other.name = f"{other.name}-renamed"
+    clone = embedded_dataset.clone()
+    embedded_dataset.delete_samples(target)
+    clones = [ecif.load_results(clone, key) for key in ("own", "foreign")]
+    assert (effect(clones[0], clone[:4]), effect(clones[1], clone[:4])) == before
+    assert clones[0].target_samples._dataset is clone and clones[1].target_samples._dataset.name == other.name
+    with pytest.raises(ValueError, match="20 are gone"):
+        effect(ecif.load_results(embedded_dataset, "own"), some)
+    other.delete()
+    with pytest.raises(ValueError, match="was deleted: compute the run again"):
+        effect(ecif.load_results(embedded_dataset, "foreign"), some)
+
+
+def test_with_a_model_estimates_stay_the_same_whatever_becomes_of_the_samples(pair_dataset, tmp_path):
+    torch.manual_seed(0)
+    model = load_model("ecif-tiny")
+    quick = dict(model=model, rounds=1, batch_size=20, progress=False, num_workers=0)
+    results = ecif.compute_influence(pair_dataset, "caption", **quick)
+    ids = pair_dataset.values("id")
+    some = pair_dataset.select(ids[10:16])
+    before = effect(results, some)
+    captions = pair_dataset.values("caption")
+    pair_dataset.set_values("caption", [f"{caption}!" for caption in captions])
+    pair_dataset.delete_samples(ids[0])
+    moved = tmp_path / "moved.png"
+    sample = pair_dataset[ids[5]]
+    moved.write_bytes(Path(sample.filepath).read_bytes())
+    sample.filepath = str(moved)
+    sample.save()
+    pair_dataset.rename_sample_field("caption", "text")
+    again = ecif.load_results(pair_dataset, "ecif")
+    assert effect(again, some) == pytest.approx(before)
+    assert again.rows().texts == captions
