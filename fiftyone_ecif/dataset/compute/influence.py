@@ -15,7 +15,8 @@ from fiftyone_ecif.dataset.checks import check_collection, check_run_key
 from fiftyone_ecif.dataset.compute.detect import detect
 from fiftyone_ecif.dataset.compute.embed import embed, read
 from fiftyone_ecif.dataset.compute.record import Computed, record
-from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest, takes_request
+from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
+from fiftyone_ecif.dataset.compute.signature import takes_request
 from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.engine import check_engine, engine_workers

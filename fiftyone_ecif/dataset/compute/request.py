@@ -6,11 +6,9 @@ are made of this. Cheap to import: no tensors, no models.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fiftyone_ecif.dataset.arguments import (
     LARGEST_SEED,
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -45,8 +41,9 @@ class Parameter:
     Attributes:
         kind: what it may be
         description: for the docstring
-        label: its name in a form; empty where a form does not ask for it, or asks in a way of its own
+        label: its name in the form; empty where the form does not ask for it
         hint: one line below it in the form
+        advanced: whether the form asks for it among the advanced settings, in the way that its kind says
         stored: whether the run's configuration keeps it, so that ``refresh_run`` asks for the same
         keyword_only: whether it must be passed by name
     """
@@ -55,6 +52,7 @@ class Parameter:
     description: str
     label: str = ""
     hint: str = ""
+    advanced: bool = False
     stored: bool = True
     keyword_only: bool = False
 
@@ -112,6 +110,8 @@ class RunRequest:
             "Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs: "
             "each fold is scored against the loss of the other fold",
             stored=False,
+            label="Trusted pairs (target)",
+            hint="Pairs known to be right. Influence is measured on their loss, and they get no scores themselves",
         ),
     )
     run_key: str = field(
@@ -120,19 +120,29 @@ class RunRequest:
             Text(LONGEST_RUN_KEY),
             "name of the run, and prefix of its fields",
             label="Run key",
-            hint="The name of this run, which its fields begin with",
             stored=False,
+            hint="The name of this run; its fields begin with it",
         ),
     )
     model: str | ContrastiveModel = field(
         default=DEFAULT_MODEL[0],
         metadata=about(
-            Model(), "open_clip's name of a model, or a loaded model (``fiftyone_ecif.wrap_model``)", stored=False
+            Model(),
+            "open_clip's name of a model, or a loaded model (``fiftyone_ecif.wrap_model``)",
+            stored=False,
+            label="Model",
+            hint="The name of an open_clip model",
         ),
     )
     pretrained: str | None = field(
         default=None,
-        metadata=about(Text(), "open_clip's tag of its weights, or the path of a checkpoint", stored=False),
+        metadata=about(
+            Text(),
+            "open_clip's tag of its weights, or the path of a checkpoint",
+            stored=False,
+            label="Weights",
+            hint="One of the model's tags in open_clip, or the path of a checkpoint",
+        ),
     )
     scope: str = field(
         default="head",
@@ -146,10 +156,11 @@ class RunRequest:
     removal: str = field(
         default="exact",
         metadata=about(
-            Choice({"exact": "Exact", "first_order": "First order: faster, less faithful"}),
+            Choice({"exact": "Exact", "first_order": "First order: faster, less accurate"}),
             '"exact" deletes a pair\'s negative role, "first_order" follows its derivative',
             label="Removal",
-            hint="How a pair leaves its batch",
+            hint="How a pair's removal from its batch is computed",
+            advanced=True,
         ),
     )
     rounds: int = field(
@@ -158,7 +169,8 @@ class RunRequest:
             WholeNumber(1, 1_000),
             "random partitions into batches that the scores are averaged over",
             label="Rounds",
-            hint="Random partitions into batches that scores are averaged over",
+            hint="How many random partitions into batches",
+            advanced=True,
         ),
     )
     batch_size: int | None = field(
@@ -168,6 +180,7 @@ class RunRequest:
             f"pairs per batch of the attributed loss; None for {DEFAULT_BATCH_SIZE}",
             label="Batch size",
             hint="Pairs per batch",
+            advanced=True,
         ),
     )
     damping: float | None = field(
@@ -176,18 +189,25 @@ class RunRequest:
             Number(),
             "added to the curvature on top of the anchor; None for none",
             label="Damping",
-            hint="Added to the curvature on top of the anchor",
+            hint="A constant added to the curvature, on top of the anchor",
+            advanced=True,
         ),
     )
     seed: int = field(
         default=0,
         metadata=about(
-            WholeNumber(0, LARGEST_SEED), "of every random choice", label="Seed", hint="Of every random choice"
+            WholeNumber(0, LARGEST_SEED),
+            "of every random choice",
+            label="Seed",
+            hint="Seed of all random choices",
+            advanced=True,
         ),
     )
     device: str | None = field(
         default=None,
-        metadata=about(Device(), '"cpu", "cuda", "cuda:1"; None for a GPU where there is one', label="Device"),
+        metadata=about(
+            Device(), '"cpu", "cuda", "cuda:1"; None for a GPU where there is one', label="Device", advanced=True
+        ),
     )
     engine: str = field(
         default="local",
@@ -196,7 +216,8 @@ class RunRequest:
             'where the towers, the curvature and the scores are computed: "local" for this process, "ray" for the '
             "workers of a Ray cluster, which may have GPUs that this machine has not (docs/cluster.md)",
             label="Where to compute",
-            hint="The cluster that RAY_ADDRESS names, or the one that runs here",
+            hint="A Ray cluster is found by RAY_ADDRESS; without it, one that runs on this machine is used",
+            advanced=True,
         ),
     )
     num_workers: int | None = field(
@@ -212,7 +233,12 @@ class RunRequest:
     )
     overwrite: bool = field(
         default=False,
-        metadata=about(Flag(), "whether to replace a run of the same key, once the new one is complete", stored=False),
+        metadata=about(
+            Flag(),
+            "whether to replace a run of the same key, once the new one is complete",
+            stored=False,
+            label="Replace the run and its fields",
+        ),
     )
     progress: bool | Callable[[str, int, int], None] | None = field(
         default=None,
@@ -238,14 +264,23 @@ class RunRequest:
             Number(0.0, above=True, unless=": without it the problem has no minimum"),
             "δ, the weight of the proximal term, which pulls towards the given weights; None to choose by curvature",
             keyword_only=True,
+            label="Anchor",
+            hint="Weight of the proximal term; left empty, the curvature decides",
+            advanced=True,
         ),
     )
     image_embeddings: str | None = field(
         default=None,
-        metadata=about(Text(), "field with image embeddings to use in place of a model", keyword_only=True),
+        metadata=about(
+            Text(),
+            "field with image embeddings to use in place of a model",
+            keyword_only=True,
+            label="Image embeddings",
+        ),
     )
     text_embeddings: str | None = field(
-        default=None, metadata=about(Text(), "field with text embeddings, likewise", keyword_only=True)
+        default=None,
+        metadata=about(Text(), "field with text embeddings, likewise", keyword_only=True, label="Caption embeddings"),
     )
     evidence: bool = field(
         default=False,
@@ -253,8 +288,9 @@ class RunRequest:
             Flag(),
             "whether to write the kinds of evidence that misalignment stands on, too "
             "(:data:`~fiftyone_ecif.dataset.fields.EVIDENCE_FIELDS`)",
-            label="Write what each kind of evidence for misalignment says",
             keyword_only=True,
+            label="Write a field for each kind of evidence of misalignment",
+            advanced=True,
         ),
     )
 
@@ -309,26 +345,5 @@ PARAMETERS: Mapping[str, Field] = {each.name: each for each in fields(RunRequest
 """The fields of :class:`RunRequest` by name."""
 
 
-def takes_request(function: Callable[[SampleCollection, RunRequest], Result]) -> Callable[..., Result]:
-    """A function of (samples, request) as one of (samples, and each parameter), with signature and documentation.
-
-    Its docstring says ``{parameters}`` where they go.
-    """
-    shown = [inspect.Parameter("samples", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="SampleCollection")]
-    lines = []
-    for name, each in PARAMETERS.items():
-        kind = (
-            inspect.Parameter.KEYWORD_ONLY if described(each).keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        )
-        shown.append(inspect.Parameter(name, kind, default=each.default, annotation=each.type))
-        lines.append(f"{name}: {described(each).description}")
-    signature = inspect.Signature(shown, return_annotation=inspect.signature(function).return_annotation)
-
-    @functools.wraps(function)
-    def called(*arguments: Any, **named: Any) -> Result:
-        given = signature.bind(*arguments, **named).arguments
-        return function(given.pop("samples"), RunRequest(**given))
-
-    called.__signature__ = signature  # type: ignore[attr-defined]
-    called.__doc__ = (function.__doc__ or "").replace("{parameters}", "\n        ".join(lines))
-    return called
+ASKED: Mapping[str, Parameter] = {name: described(each) for name, each in PARAMETERS.items() if described(each).label}
+"""The parameters that the operator takes and its form asks for."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -11,11 +13,31 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.checks import is_classification_field, text_fields
+from fiftyone_ecif.dataset.compute.request import ASKED
+from fiftyone_ecif.dataset.compute.signature import documented, parameters
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import notice, show_fields
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
-from fiftyone_ecif.plugin.operators.compute_form import compute_form, proposed_run_key, trusted_pairs, without
+from fiftyone_ecif.plugin.operators.compute_form import AUTO, compute_form, proposed_run_key, trusted_pairs, without
 from fiftyone_ecif.plugin.panel.choices import open_panel
+
+OF_MODELS, OF_EMBEDDINGS = ("model", "pretrained"), ("image_embeddings", "text_embeddings")
+"""The parameters of either source of features."""
+
+
+def takes_form(function: Callable[..., foo.ExecutionResult]) -> Callable[..., foo.ExecutionResult]:
+    """A method of (samples, delegate, parameters) with the signature and documentation of what the form asks for."""
+    own = inspect.signature(function).parameters
+    asked = [each.replace(default=None, kind=each.POSITIONAL_OR_KEYWORD) for each in parameters(ASKED)]
+    asked[0] = asked[0].replace(default=inspect.Parameter.empty)
+    signature = inspect.Signature([own["self"], own["sample_collection"], *asked, own["delegate"]])
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **named: Any) -> foo.ExecutionResult:
+        given = signature.bind(*arguments, **named).arguments
+        return function(given.pop("self"), given.pop("sample_collection"), **given)
+
+    return documented(called, signature, ASKED)
 
 
 class ComputeInfluence(EcifOperator):
@@ -29,78 +51,26 @@ class ComputeInfluence(EcifOperator):
     place = GRID
     streams = delegable = True
 
-    def __call__(
-        self,
-        sample_collection: SampleCollection,
-        text_field: str,
-        target: str | None = None,
-        run_key: str = "ecif",
-        model: str | None = None,
-        pretrained: str | None = None,
-        templates: str | None = None,
-        image_embeddings: str | None = None,
-        text_embeddings: str | None = None,
-        removal: str | None = None,
-        rounds: int | None = None,
-        batch_size: int | None = None,
-        damping: float | None = None,
-        seed: int | None = None,
-        device: str | None = None,
-        engine: str | None = None,
-        evidence: bool | None = None,
-        overwrite: bool | None = None,
-        delegate: bool = False,
+    @takes_form
+    def __call__(  # noqa: D417 - put in by takes_form
+        self, sample_collection: SampleCollection, delegate: bool = False, **parameters: Any
     ) -> foo.ExecutionResult:
         """Execute the operator from a script, with the form's parameters.
 
+        The target is named as "view:<saved view>" or "tag:<sample tag>", and its samples are not scored. Templates
+        stand one per line. None leaves a parameter to the form.
+
         Args:
             sample_collection: the training pairs
-            text_field: their captions, or a Classification field
-            target: trusted pairs, which are not scored themselves, as "view:<saved view>" or "tag:<sample tag>"; None:
-                the pairs are cross-fitted
-            run_key: the run's name, and the prefix of its fields
-            model: the model's name in open_clip
-            pretrained: one of the model's tags, or the path of a checkpoint
-            templates: for a Classification field, one template per line, e.g. "a photo of a {}"
-            image_embeddings: field of stored image embeddings, in place of a model
-            text_embeddings: field of stored caption embeddings, in place of a model
-            removal: "exact" or "first_order"
-            rounds: how many times the pairs are partitioned into random batches
-            batch_size: pairs per batch
-            damping: damping of the curvature
-            seed: of all random choices
-            device: "cpu", "cuda", ...; None: the best there is
-            engine: "local" for this machine, "ray" for a Ray cluster
-            evidence: whether to write a field for each kind of evidence of misalignment, too
-            overwrite: whether to replace a run of this name
+            {parameters}
             delegate: whether to queue the run for a worker
 
         Returns:
             the result, or a task where an event loop is running
         """
-        return self.execute_on(
-            sample_collection,
-            delegate,
-            advanced=True,
-            features="embeddings" if image_embeddings or text_embeddings else "model",
-            text_field=text_field,
-            target=target,
-            run_key=run_key,
-            model=model,
-            pretrained=pretrained,
-            templates=templates,
-            image_embeddings=image_embeddings,
-            text_embeddings=text_embeddings,
-            removal=removal,
-            rounds=rounds,
-            batch_size=batch_size,
-            damping=damping,
-            seed=seed,
-            device=device,
-            engine=engine,
-            evidence=evidence,
-            overwrite=overwrite,
-        )
+        stored = parameters.get("image_embeddings") or parameters.get("text_embeddings")
+        features = "embeddings" if stored else "model"
+        return self.execute_on(sample_collection, delegate, advanced=True, features=features, **parameters)
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for everything that can be chosen, guessed from the data and checked while the user types."""
@@ -125,17 +95,13 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     given = {name: value for name, value in ctx.params.items() if value not in (None, "")}
     given.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
     given.setdefault("run_key", proposed_run_key(ctx.dataset))
-    names = ["text_field", "run_key", "removal", "rounds", "batch_size", "damping", "seed", "engine"]
-    names += ["evidence", "overwrite"]
-    if given.get("features") == "embeddings":
-        names += ["image_embeddings", "text_embeddings"]
-    else:
-        names += ["model", "pretrained"]
-    arguments = {name: given[name] for name in names if name in given}
+    stored = given.get("features") == "embeddings"
+    left_out = {"target", "templates", *(OF_MODELS if stored else OF_EMBEDDINGS)}
+    arguments = {name: given[name] for name in ASKED if name in given and name not in left_out}
     if "templates" in given and is_classification_field(ctx.dataset, given["text_field"]):
         arguments["templates"] = [line.strip() for line in given["templates"].splitlines() if line.strip()]
-    if given.get("device", "auto") != "auto":
-        arguments["device"] = given["device"]
+    if arguments.get("device") == AUTO:
+        del arguments["device"]
     if not ctx.delegated and given.get("engine") != "ray":
         arguments["num_workers"] = 0  # the App's server must not fork
     return arguments

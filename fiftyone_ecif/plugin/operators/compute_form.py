@@ -10,11 +10,18 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset import checks
+from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, WholeNumber
+from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_BATCH_SIZE, DEFAULT_MODEL, PARAMETERS, Parameter
 from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, passes, refuse
-from fiftyone_ecif.plugin.operators.model_form import choose_features, default_model, devices
+from fiftyone_ecif.plugin.operators.model_form import choose_features, devices
 
 FEW_PAIRS = 200
-DEFAULT_ROUNDS = 4
+
+AUTO = "auto"
+"""The device that the SDK chooses."""
+
+FORM_DEFAULTS = {"batch_size": DEFAULT_BATCH_SIZE, "damping": 0, "device": AUTO}
+"""What the form shows where the SDK takes None for it."""
 
 
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
@@ -54,8 +61,8 @@ def _choose_captions(
         "text_field",
         fields,
         default=fields[0],
-        label="Captions",
-        description="The field that holds each image's caption or label",
+        label=ASKED["text_field"].label,
+        description=ASKED["text_field"].hint,
         view=dropdown(fields),
     )
     chosen = ctx.params.get("text_field", fields[0])
@@ -79,8 +86,8 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     field = inputs.str(
         "templates",
         default=default,
-        label="Caption templates",
-        description="One per line; {} stands for the label",
+        label=ASKED["templates"].label,
+        description=ASKED["templates"].hint,
         view=types.TextFieldView(multiline=True, rows=3),
     )
     lines = [line for line in ctx.params.get("templates", default).splitlines() if line.strip()]
@@ -96,8 +103,8 @@ def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: Sam
         "target",
         list(choices),
         default="cross_fitted",
-        label="Trusted pairs (target)",
-        description="Pairs known to be right. Influence is measured on their loss, and they get no scores themselves",
+        label=ASKED["target"].label,
+        description=ASKED["target"].hint,
         view=dropdown(choices),
     )
     target = trusted_pairs(ctx)
@@ -138,8 +145,8 @@ def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     field = inputs.str(
         "run_key",
         default=proposed,
-        label="Run key",
-        description="The name of this run; its fields begin with it",
+        label=ASKED["run_key"].label,
+        description=ASKED["run_key"].hint,
     )
     run_key, overwrite = ctx.params.get("run_key", proposed), bool(ctx.params.get("overwrite"))
     if ctx.dataset.has_run(run_key):
@@ -156,71 +163,48 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.bool("advanced", default=False, label="Advanced settings", view=types.SwitchView())
     if not ctx.params.get("advanced"):
         return
-    removals = {"exact": "Exact", "first_order": "First order: faster, less accurate"}
-    inputs.enum(
-        "removal",
-        list(removals),
-        default="exact",
-        label="Removal",
-        description="How a pair's removal from its batch is computed",
-        view=dropdown(removals, space=6),
-    )
-    from fiftyone_ecif.dataset.compute.influence import check_engine
-    from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
+    for name, asked in ASKED.items():
+        if not asked.advanced:
+            continue
+        field, value = _choose_by_kind(inputs, name, asked), ctx.params.get(name)
+        if value is not None and passes(field, asked.kind, asked.label, value) and name == "engine":
+            from fiftyone_ecif.engine import check_engine  # brings torch
 
-    narrow = types.FieldView(space=6)
-    inputs.int(
-        "rounds",
-        default=DEFAULT_ROUNDS,
-        min=1,
-        label="Rounds",
-        description="How many random partitions into batches",
-        view=narrow,
-    )
-    inputs.int(
-        "batch_size", default=DEFAULT_BATCH_SIZE, min=2, label="Batch size", description="Pairs per batch", view=narrow
-    )
-    inputs.float(
-        "damping", default=0, min=0, label="Damping", description="A constant added to the curvature", view=narrow
-    )
-    inputs.int("seed", default=0, min=0, label="Seed", description="Seed of all random choices", view=narrow)
-    choices = ["auto", *devices()]
-    inputs.enum("device", choices, default="auto", label="Device", view=dropdown(choices, space=6))
-    engines = {"local": "This machine", "ray": "A Ray cluster"}
-    field = inputs.enum(
-        "engine",
-        list(engines),
-        default="local",
-        label="Where to compute",
-        description="A Ray cluster is found by RAY_ADDRESS; without it, one that runs on this machine is used",
-        view=dropdown(engines, space=6),
-    )
-    passes(field, check_engine, ctx.params.get("engine") or "local")
-    inputs.bool(
-        "evidence",
-        default=False,
-        label="Write a field for each kind of evidence of misalignment",
-        view=types.CheckboxView(),
-    )
+            passes(field, check_engine, value)
+
+
+def _choose_by_kind(inputs: types.Object, name: str, asked: Parameter) -> types.Property:
+    """Add the choice of a parameter in the way that its kind says."""
+    kind, default = asked.kind, FORM_DEFAULTS.get(name, PARAMETERS[name].default)
+    words: dict[str, Any] = {"default": default, "label": asked.label, "description": asked.hint}
+    if isinstance(kind, Choice):
+        return inputs.enum(name, list(kind.choices), view=dropdown(kind.choices, space=6), **words)
+    if isinstance(kind, Device):
+        choices = [AUTO, *devices()]
+        return inputs.enum(name, choices, view=dropdown(choices, space=6), **words)
+    if isinstance(kind, Flag):
+        return inputs.bool(name, view=types.CheckboxView(), **words)
+    if isinstance(kind, WholeNumber):
+        return inputs.int(name, min=kind.minimum, max=kind.maximum, view=types.FieldView(space=6), **words)
+    return inputs.float(name, view=types.FieldView(space=6), **words)
 
 
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Say what embedding and scoring will cost, if that can be known."""
     from fiftyone_ecif.dataset.compute import cost
-    from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
     from fiftyone_ecif.models.views import VIEWS
 
-    params, device, pairs = ctx.params, ctx.params.get("device", "auto"), len(samples)
-    if device not in ("auto", *devices()) or params.get("engine") == "ray":
+    params, device, pairs = ctx.params, ctx.params.get("device", AUTO), len(samples)
+    if device not in (AUTO, *devices()) or params.get("engine") == "ray":
         return
-    if device == "auto":
+    if device == AUTO:
         device = devices()[-1]  # the SDK prefers a GPU too
     words, memory, dims = "", cost.PROCESS_BYTES + pairs * cost.PAIR_BYTES, None
     if params.get("features") == "embeddings":
         dims = _stored_dims(samples, params)
     else:
         # each image as it is and in all views, each text beside both
-        model = params.get("model") or default_model()[0]
+        model = params.get("model") or DEFAULT_MODEL[0]
         known = ":" not in model  # what a hub or a folder holds is unknown
         towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2) if known else None
         if towers is not None:
@@ -228,7 +212,7 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
             memory += towers.model_bytes
     if dims is None:
         return
-    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or DEFAULT_ROUNDS
+    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or PARAMETERS["rounds"].default
     seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device

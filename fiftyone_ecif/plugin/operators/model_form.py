@@ -9,15 +9,8 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
+from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_MODEL
 from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice
-
-
-@functools.cache
-def default_model() -> tuple[str, str]:
-    """Name and tag of the model that the SDK takes if none is named."""
-    from fiftyone_ecif.dataset.compute.influence import DEFAULT_MODEL
-
-    return DEFAULT_MODEL
 
 
 @functools.cache
@@ -35,7 +28,7 @@ def pretrained_tags(model: str) -> list[str]:
     """open_clip's tags of a model; the SDK's default comes first if it is one of them."""
     import open_clip
 
-    return sorted(open_clip.list_pretrained_tags_by_model(model), key=lambda tag: (model, tag) != default_model())
+    return sorted(open_clip.list_pretrained_tags_by_model(model), key=lambda tag: (model, tag) != DEFAULT_MODEL)
 
 
 @functools.cache
@@ -73,12 +66,12 @@ def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     names = model_names()
-    model = ctx.params.get("model") or default_model()[0]
+    model = ctx.params.get("model") or DEFAULT_MODEL[0]
     field = inputs.str(
         "model",
-        default=default_model()[0],
-        label="Model",
-        description="The name of an open_clip model",
+        default=DEFAULT_MODEL[0],
+        label=ASKED["model"].label,
+        description=ASKED["model"].hint,
         view=_suggestions(names),
     )
     if ":" in model:  # "hf-hub:…" and "local-dir:…" bring their own weights
@@ -91,15 +84,15 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     weights = inputs.str(
         "pretrained",
         default=tags[0] if tags else None,
-        label="Weights",
-        description="One of the model's tags in open_clip, or the path of a checkpoint",
+        label=ASKED["pretrained"].label,
+        description=ASKED["pretrained"].hint,
         view=_suggestions(tags),
     )
     chosen = ctx.params.get("pretrained")
     if chosen and chosen not in tags and not Path(chosen).is_file():
         known = f"whose tags are {', '.join(tags)}" if tags else "which has no tags"
         invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model}, {known}.")
-    elif not chosen and model != default_model()[0]:
+    elif not chosen and model != DEFAULT_MODEL[0]:
         warning = "Without weights the model is random, and its scores mean nothing."
         notice(inputs, "random_weights", types.Warning, warning)
 
@@ -112,12 +105,9 @@ def _suggestions(values: list[str]) -> types.AutocompleteView:
 
 
 def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object, fields: list[str]) -> None:
-    for name, label, guess in (
-        ("image_embeddings", "Image embeddings", "image"),
-        ("text_embeddings", "Caption embeddings", "text"),
-    ):
+    for name, guess in (("image_embeddings", "image"), ("text_embeddings", "text")):
         default = next((field for field in fields if guess in field), None)
-        inputs.enum(name, fields, default=default, label=label, view=dropdown(fields, space=6))
+        inputs.enum(name, fields, default=default, label=ASKED[name].label, view=dropdown(fields, space=6))
     images, texts = ctx.params.get("image_embeddings"), ctx.params.get("text_embeddings")
     if images and images == texts:
         invalidate(inputs.get_property("text_embeddings"), "Images and captions need different fields.")
