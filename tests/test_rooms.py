@@ -33,10 +33,11 @@ FLOORS = (
 
 LEVELS = {
     "dataset": (
-        ("fields", "checks", "pairs", "progress", "rows", "texts", "arguments"),
+        ("fields", "checks", "pairs", "progress", "rows", "texts", "arguments", "device", "chosen_scope"),
         ("run",),
-        ("compute", "ask", "repair"),
+        ("ask", "repair"),
         ("summary", "results"),
+        ("compute",),
     ),
     "plugin": (
         ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator"),
@@ -50,20 +51,6 @@ COMPATIBILITY = {"curation.runs": {"dataset.run.config"}, "curation": set()}
 
 FILE_LINES, FUNCTION_LINES = 400, 60
 MEASURED = ("fiftyone_ecif", "benchmarks", "examples", "tests", "scripts")
-
-KNOWN_IMPORTS: tuple[tuple[str, str], ...] = (("dataset.compute.influence", "dataset.results"),)
-"""Imports that still lead upward: (module, what it imports). Nothing may be added."""
-
-KNOWN_CIRCLES: tuple[tuple[str, str], ...] = (("plugin.panel.panel_layout", "plugin.panel.panel"),)
-"""Imports that still close a circle inside a part. Nothing may be added."""
-
-KNOWN_LONG: tuple[str, ...] = (
-    "fiftyone_ecif/detect/captions.py:misalignment",
-    "fiftyone_ecif/plugin/operators/compute.py:__call__",
-    "fiftyone_ecif/plugin/panel/figures.py:blame_figure",
-)
-"""Files and functions that are still too long. Nothing may be added."""
-
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name below the package, which itself is ""."""

@@ -20,8 +20,8 @@ from fiftyone_ecif.core import (
     self_influence_by_probes,
 )
 from fiftyone_ecif.models import ParameterScope, parameter_scope
-from tests.support.oracle import factored_trace
 from tests.support.models import HEAD_NAMES, inputs, similarity_of
+from tests.support.oracle import factored_trace
 
 
 @pytest.mark.parametrize(("family", "scope"), [("vit", r"visual\.ln_p|logit"), ("sigmoid", r"text\.ln_final")])

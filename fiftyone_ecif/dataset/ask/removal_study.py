@@ -25,7 +25,7 @@ from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
-from fiftyone_ecif.dataset.compute.chosen_scope import attributed_scope
+from fiftyone_ecif.dataset.chosen_scope import attributed_scope
 from fiftyone_ecif.dataset.repair.review import harmful
 from fiftyone_ecif.dataset.rows import Rows
 from fiftyone_ecif.dataset.run.run import Run

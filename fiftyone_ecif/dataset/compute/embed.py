@@ -10,7 +10,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import Attributed
 from fiftyone_ecif.core import Head, Progress, Workers
-from fiftyone_ecif.dataset.compute.chosen_scope import attributed_scope, check_scope
+from fiftyone_ecif.dataset.chosen_scope import attributed_scope, check_scope
 from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.pairs import EmbeddingSource, PairSource, TowerSource
 from fiftyone_ecif.dataset.rows import Rows, read_rows
@@ -78,7 +78,7 @@ class Embedded:
     notes: list[str] = field(default_factory=list)
 
 
-def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers) -> Embedded:
+def embed(taken: Taken, request: RunRequest, device: str, report: Progress, workers: Workers) -> Embedded:
     """Features of the snapshot's pairs, and the scope that is attributed to.
 
     Raises:
@@ -86,7 +86,7 @@ def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers)
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        source = source_of(request, report, workers)
+        source = source_of(request, device, report, workers)
         check_scope(source, request.scope)
         pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
         target_pairs = target_rows = None
@@ -112,11 +112,11 @@ def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers)
     return Embedded(source, head, pairs, target_pairs, views, attributed, rows, target_rows, notes)
 
 
-def source_of(request: RunRequest, report: Progress, workers: Workers) -> PairSource:
+def source_of(request: RunRequest, device: str, report: Progress, workers: Workers) -> PairSource:
     """Where the features of the pairs come from."""
     if request.image_embeddings is not None:
         return EmbeddingSource()
     model = request.model
     if not isinstance(model, ContrastiveModel):
-        model = load_model(model, request.weights, request.device)
+        model = load_model(model, request.weights, device)
     return TowerSource(model, request.num_workers if request.engine == "local" else None, report, workers)

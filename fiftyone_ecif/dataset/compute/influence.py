@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import compute
@@ -17,6 +16,7 @@ from fiftyone_ecif.dataset.compute.embed import embed, read
 from fiftyone_ecif.dataset.compute.record import Computed, record
 from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
 from fiftyone_ecif.dataset.compute.signature import takes_request
+from fiftyone_ecif.dataset.device import device_here
 from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.engine import check_engine, engine_workers
@@ -85,7 +85,7 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
             taken = read(samples, request)
             with engine_workers(request.engine, request.num_workers, request.device) as workers:
                 with timings.of("embed"):
-                    embedded = embed(taken, request, report, workers)
+                    embedded = embed(taken, request, device, report, workers)
                 outcome = compute(embedded.attributed, embedded.source.loss, settings, device, report, workers)
             timings.seconds.update(outcome.timings)
             with timings.of("misalignment"):
@@ -125,17 +125,4 @@ def check_request(samples: SampleCollection, request: RunRequest) -> str:
         check_collection(request.target, "target")
     check_run_key(samples, request.run_key, request.overwrite)
     check_engine(request.engine)
-    return "cpu" if request.engine == "ray" else check_device(request.device)
-
-
-def check_device(device: str | None) -> str:
-    """The device to compute on; raises a ValueError if it is asked for and not there."""
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is not one that torch knows: try 'cpu' or 'cuda'.") from error
-    if kind.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'.")
-    return device
+    return device_here(request.engine, request.device)

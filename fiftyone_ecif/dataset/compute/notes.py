@@ -33,6 +33,7 @@ def health_of(
 ) -> dict[str, Any]:
     """The run's health, as its record keeps it."""
     reports = outcome.reports
+    factors = [report.self_influence_factor for report in reports if report.self_influence_factor is not None]
     return dict(
         pairs=len(pairs),
         skipped=len(pairs.skipped),
@@ -45,6 +46,7 @@ def health_of(
         fit_relative_gradient=max(report.fit_relative_gradient for report in reports),
         anchor=[report.anchor for report in reports],
         ranking_stability=min(report.ranking_stability for report in reports),
+        self_influence_factor=float(np.median(factors)) if factors else None,
         noise_rate=found.noise_rate,
         suggested_threshold=threshold_for(found.probability, SUGGESTED_PRECISION),
         memorised=cross_fit.memorised,

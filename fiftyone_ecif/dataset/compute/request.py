@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
+DEFAULT_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class RunRequest:
         ),
     )
     rounds: int = field(
-        default=4,
+        default=DEFAULT_ROUNDS,
         metadata=about(
             WholeNumber(1, 1_000),
             "random partitions into batches that the scores are averaged over",

@@ -15,6 +15,7 @@ from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
+from fiftyone_ecif.dataset.device import device_here
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
@@ -105,7 +106,8 @@ class Run:
     @property
     def given_head(self) -> Head:
         """The head θ0 that the run started from."""
-        return Head(**{name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__})
+        given: dict[str, Any] = {name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__}
+        return Head(**given)
 
     @property
     def fitted(self) -> torch.Tensor:
@@ -165,7 +167,7 @@ class Run:
             raise ValueError("This run used stored embeddings: there is no model.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has said it
-            model = load_model(config.model, config.pretrained, None if config.engine == "ray" else config.device)
+            model = load_model(config.model, config.pretrained, device_here(config.engine, config.device))
         if model.fingerprint != config.model_fingerprint:
             raise ValueError(
                 f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "

@@ -11,7 +11,14 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, WholeNumber
-from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_BATCH_SIZE, DEFAULT_MODEL, PARAMETERS, Parameter
+from fiftyone_ecif.dataset.compute.request import (
+    ASKED,
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MODEL,
+    DEFAULT_ROUNDS,
+    PARAMETERS,
+    Parameter,
+)
 from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, passes, refuse
 from fiftyone_ecif.plugin.operators.model_form import choose_features, devices
 
@@ -212,7 +219,7 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
             memory += towers.model_bytes
     if dims is None:
         return
-    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or PARAMETERS["rounds"].default
+    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or DEFAULT_ROUNDS
     seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device

@@ -71,7 +71,7 @@ def test_a_sample_deleted_during_a_run_inside_the_towers_does_not_end_it(pair_da
     from functools import partial
 
     from fiftyone_ecif.attribution import Attributed
-    from fiftyone_ecif.dataset.compute import chosen_scope
+    from fiftyone_ecif.dataset import chosen_scope
 
     monkeypatch.setattr(chosen_scope, "Attributed", partial(Attributed, fit_steps=1, probes=1))
     gone = pair_dataset.skip(7).first().id

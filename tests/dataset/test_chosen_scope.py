@@ -8,7 +8,7 @@ import torch
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.attribution import Attributed
-from fiftyone_ecif.dataset.compute import chosen_scope as scopes
+from fiftyone_ecif.dataset import chosen_scope as scopes
 from fiftyone_ecif.models import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

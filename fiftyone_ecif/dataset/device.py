@@ -1,0 +1,31 @@
+"""The device that this process computes on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def device_here(engine: str, device: str | None) -> str:
+    """The device of this process for a run.
+
+    Args:
+        engine: "local", or "ray", whose workers have devices of their own
+        device: what was asked for; None for a GPU where there is one
+
+    Returns:
+        a device that torch has here
+
+    Raises:
+        ValueError: if the one that was asked for is not there
+    """
+    if engine == "ray":
+        return "cpu"
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is not one that torch knows: try 'cpu' or 'cuda'.") from error
+    if kind.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'.")
+    return device
