@@ -52,6 +52,7 @@ COMPATIBILITY = {"curation.runs": {"dataset.run.config"}, "curation": set()}
 FILE_LINES, FUNCTION_LINES = 400, 60
 MEASURED = ("fiftyone_ecif", "benchmarks", "examples", "tests", "scripts")
 
+
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name below the package, which itself is ""."""
     found = {}

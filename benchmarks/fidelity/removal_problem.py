@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -254,7 +254,8 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     checkpoint = trained_checkpoint(regime.model, base, Recipe(epochs=epochs), regime.seed, progress=progress)
     model = load_model(regime.model, str(checkpoint))
     if regime.logit_scale is not None:
-        model.model.logit_scale.data.fill_(math.log(regime.logit_scale))
+        module: Any = model.model
+        module.logit_scale.data.fill_(math.log(regime.logit_scale))
     return train, heldout_table, model
 
 

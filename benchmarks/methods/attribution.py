@@ -96,7 +96,7 @@ def trak_scores(problem: Problem, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     # What no training pair moves is left out: the embeddings of words that none of them has.
-    moved = problem.scope.vector() != problem.objective.origin
+    moved = torch.ne(problem.scope.vector(), torch.as_tensor(problem.objective.origin))
     dimension = min(TRAK_DIMENSION, len(problem.objective.pairs) // 2)
     projection = random_projection(int(moved.sum()), dimension, generator)
     features, weights = trak_features(problem.scope, problem.objective.pairs, moved, projection, generator)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,10 +86,11 @@ def frozen_text_tower(model: nn.Module, captions: Sequence[str], progress: bool 
     Returns:
         the function from rows (B,) of the captions to their embeddings (B, D), not normalised
     """
-    _load_weights(model.text)
-    model.text.lock()
+    tower: Any = model.text
+    _load_weights(tower)
+    tower.lock()
     features = torch.from_numpy(sentence_features(captions, progress))
-    return lambda rows: model.text.proj(features[rows])
+    return lambda rows: tower.proj(features[rows])
 
 
 def sentence_embeddings(texts: Sequence[str], progress: bool = True) -> np.ndarray:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -150,9 +151,7 @@ def train(
     return model.eval()
 
 
-def _text_encoding(
-    model: nn.Module, model_name: str, captions: Sequence[str], progress: bool
-) -> Callable[[Tensor], Tensor]:
+def _text_encoding(model: Any, model_name: str, captions: Sequence[str], progress: bool) -> Callable[[Tensor], Tensor]:
     """The function from rows (B,) of the captions to their embeddings (B, D), not normalised."""
     if isinstance(getattr(model, "text", None), HFTextEncoder):
         return frozen_text_tower(model, captions, progress)

@@ -8,6 +8,7 @@ import time
 import warnings
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,13 +48,14 @@ def embedding_figures(folder: Path, model_name: str, count: int, device: str, re
 def bare_loop(model: ContrastiveModel, rows: list[PairRow], batch_size: int) -> tuple[Tensor, Tensor]:
     """What open_clip's README does: read, preprocess, encode, batch by batch."""
     images, texts = [], []
+    module: Any = model.model  # open_clip's models have these methods, of which nn.Module knows nothing
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             pixels = torch.stack([model.preprocess(Image.open(row.filepath)) for row in batch]).to(model.device)
             tokens = model.tokenizer([str(row.caption) for row in batch]).to(model.device)
-            images.append(model.model.encode_image(pixels).cpu())
-            texts.append(model.model.encode_text(tokens).cpu())
+            images.append(module.encode_image(pixels).cpu())
+            texts.append(module.encode_text(tokens).cpu())
     return torch.cat(images), torch.cat(texts)
 
 

@@ -31,6 +31,10 @@ CHUNK = 64
 class PositiveRole(nn.Module):
     """Logits of pairs among constant others: forward gives (b, 2, B), the pair's own first, rows are directions."""
 
+    other_images: Tensor
+    other_texts: Tensor
+    scale: Tensor
+
     def __init__(self, head: Head, others: TensorPairs) -> None:
         super().__init__()
         self.image, self.text = (

@@ -159,8 +159,9 @@ class TraceStudy:
             found = self._tables(fit, progress).values(OuterProducts.join(gradients), progress)
             values[:, fit.members] = found.value
             traced.append(found)
-        weight = {"blame": self.relative_scale * self.doubt, "relative": self.relative_scale, "value": 1.0}[order]
-        ranked = values * weight
+        ranked = values.clone() if order == "value" else values * self.relative_scale
+        if order == "blame":
+            ranked = ranked * self.doubt
         for row, out in enumerate(excluded):
             ranked[row, list(out)] = torch.nan
         if order == "blame":
