@@ -1,4 +1,4 @@
-"""Seconds of a scope inside the towers beside an epoch of training the same parameters by autograd; of an open_clip model."""
+"""Seconds of a scope inside the towers beside an epoch of training the same parameters by autograd."""
 
 from __future__ import annotations
 

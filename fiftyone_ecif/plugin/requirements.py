@@ -15,6 +15,7 @@ REQUIRED = {
     "open_clip": "open_clip_torch",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
+    "scipy": "scipy",
     "filelock": "filelock",
     "tqdm": "tqdm",
 }
