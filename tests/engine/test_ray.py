@@ -127,6 +127,21 @@ def test_a_run_on_a_cluster_writes_what_a_local_run_writes(workers, model_and_ro
     np.testing.assert_allclose(ray_, local, rtol=1e-3, atol=1e-3 * np.abs(local).max())
 
 
+def test_a_run_on_a_cluster_is_refreshed_on_it(workers, pair_dataset):
+    import fiftyone_ecif as ecif
+    from tests.support.planted import plant_errors
+
+    plant_errors(pair_dataset)
+    asked = dict(engine="ray", num_workers=1, device="cpu", rounds=1, batch_size=20, anchor=1.0)
+    embeddings = dict(image_embeddings="image_embedding", text_embeddings="text_embedding")
+    first = ecif.compute_influence(pair_dataset, "caption", **asked, **embeddings, progress=False)
+    values = pair_dataset.values("ecif_value")
+    for results in (first, ecif.refresh_run(pair_dataset, progress=False)):
+        assert {name: getattr(results.config, name) for name in asked} == asked
+        assert results.config.computed_on == "cpu"
+    np.testing.assert_allclose(pair_dataset.values("ecif_value"), values, rtol=1e-4, atol=1e-8)
+
+
 def test_what_goes_wrong_is_said_plainly(workers, monkeypatch):
     with pytest.raises(ValueError, match=r"has 4 CPUs, which are not enough .* for 5"), engine_workers("ray", 5):
         pass
