@@ -1,5 +1,7 @@
 """The solver and the largest eigenvalue against dense oracles."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -139,7 +141,7 @@ def test_matrices_on_which_lanczos_has_nothing_to_do(dtype):
         largest_eigenvalue(lambda d: d * torch.nan, start)
 
 
-def test_where_only_rounding_curves_the_largest_stretch_is_given():
+def test_products_are_bounded_where_only_rounding_curves():
     generator = torch.Generator().manual_seed(0)
     products = []
 
@@ -148,4 +150,11 @@ def test_where_only_rounding_curves_the_largest_stretch_is_given():
         return 1e-9 * torch.randn(directions.shape, generator=generator)
 
     assert 0.0 < largest_eigenvalue(noise, torch.ones(1, 200)) < 1e-6
-    assert len(products) < 100
+    assert len(products) <= 50
+
+
+def test_a_flat_spectrum_is_settled_and_bounded_from_below_where_restarts_run_out(monkeypatch):
+    diagonal = torch.linspace(0.0, 1.0, 5000)
+    assert 0.99 < largest_eigenvalue(lambda d: d * diagonal, torch.ones(1, 5000)) <= 1.0
+    monkeypatch.setattr(import_module("fiftyone_ecif.core.conjugate_gradients"), "LANCZOS_RESTARTS", 1)
+    assert 0.7 < largest_eigenvalue(lambda d: d * diagonal, torch.ones(1, 5000)) < 0.99
