@@ -12,6 +12,9 @@ from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
 _NEVER_TEXT = ("id", "filepath")
 
+LONGEST_RUN_KEY = 100
+"""Characters; the names of the run's fields begin with them."""
+
 
 def text_fields(collection: SampleCollection) -> list[str]:
     """Fields that can serve as captions: strings and classifications, the likeliest first.
@@ -62,6 +65,8 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
         raise ValueError(
             f"Run key {run_key!r} cannot be used: take letters, digits and underscores, starting with a letter."
         )
+    if len(run_key) > LONGEST_RUN_KEY:
+        raise ValueError(f"The run key has {len(run_key):,} characters; at most {LONGEST_RUN_KEY} can be used.")
     dataset = collection._dataset
     if run_key in dataset.list_runs():
         if dataset.get_run_info(run_key).config.method != METHOD:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import fiftyone as fo
@@ -36,6 +37,14 @@ class StepBars:
             self.bar = None
 
 
-def as_progress(progress: bool | Callable | None) -> Progress:
-    """What a caller passed as ``progress=``, as a function of (step, done, total)."""
-    return progress if callable(progress) else StepBars(progress)
+@contextmanager
+def reporting(progress: bool | Callable[[str, int, int], None] | None) -> Iterator[Progress]:
+    """What a caller passed as ``progress=``, as a function of (step, done, total); its bar ends with the block."""
+    if callable(progress):
+        yield progress
+        return
+    bars = StepBars(progress)
+    try:
+        yield bars
+    finally:
+        bars.close()

@@ -1,40 +1,42 @@
-"""A run's results: views by score, and what is known about the run."""
+"""A run's results: views by score, and what can be asked of the run. A thin face over the rooms below."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cached_property
 
 import fiftyone as fo
 import numpy as np
-import torch
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
-from fiftyone_ecif.core import Head, embeddings_under
+from fiftyone_ecif.core import embeddings_under
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, WholeNumber, at_most
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
-from fiftyone_ecif.dataset.pairs import embedding_pairs, pair_rows
-from fiftyone_ecif.dataset.progress import as_progress
-from fiftyone_ecif.dataset.repair.fixes import texts_at
+from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
-from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
-from fiftyone_ecif.dataset.run.store import load_tensors
+from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.detect import threshold_for
-from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
+
+NEWTON_STEPS = WholeNumber(1, 10)
+"""Of a removal: each costs a solve."""
+
+CURVE_POINTS = WholeNumber(1, 100)
+"""Of a forecast: each costs a solve."""
+
+Reporter = bool | Callable[[str, int, int], None] | None
 
 
-class InfluenceResults:
-    """What a run found, on the dataset that it ran on.
+class InfluenceResults(Run):
+    """What a run found, on the data set that it ran on.
 
     Args:
-        dataset: the dataset
+        dataset: the data set
         run_key: the run's key
 
     Raises:
@@ -42,56 +44,8 @@ class InfluenceResults:
     """
 
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
-        check_run(dataset, run_key)
-        self.dataset, self.run_key = dataset, run_key
+        super().__init__(dataset, run_key)
         self._study: tuple[tuple, TraceStudy] | None = None
-
-    @cached_property
-    def _stored(self):
-        return stored_results(self.dataset, self.run_key)
-
-    @cached_property
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        return load_tensors(self.config)
-
-    def __repr__(self) -> str:
-        return f"InfluenceResults({self.dataset.name!r}, {self.run_key!r}: {self.health['pairs']} pairs)"
-
-    @property
-    def config(self) -> EcifConfig:
-        """What the run was asked for."""
-        return self.dataset.get_run_info(self.run_key).config
-
-    @property
-    def samples(self) -> fo.DatasetView:
-        """The view that was scored."""
-        return self.dataset.load_run_view(self.run_key)
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The run's field names, by what they hold."""
-        written = [*SCORE_FIELDS, *(EVIDENCE_FIELDS.values() if self.config.evidence else ())]
-        return {field.suffix: field.name(self.run_key) for field in written}
-
-    @property
-    def health(self) -> dict:
-        """Whether to trust the numbers: solver residual, gradient at rest, stability of the ranking, skipped pairs."""
-        return self._stored.health
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds per step."""
-        return self._stored.timings
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know, in plain words."""
-        return self._stored.warnings
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Reason by sample id, for the pairs that have no scores."""
-        return self._stored.skipped
 
     def misaligned(
         self, threshold: float | None = None, limit: int | None = None, *, precision: float | None = None
@@ -109,8 +63,8 @@ class InfluenceResults:
         """
         if threshold is not None and precision is not None:
             raise ValueError("Pass a threshold or a precision, not both.")
-        if threshold is not None and not 0.0 <= threshold <= 1.0:
-            raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
+        if threshold is not None:
+            threshold = PROBABILITY("threshold", threshold)
         name = self.fields["misalignment"]
         view = self._scored(name)
         if precision is not None:
@@ -177,112 +131,6 @@ class InfluenceResults:
         image, text = embeddings_under(pairs, self.given_head)
         return pairs.ids, image.numpy(), text.numpy()
 
-    @property
-    def given_head(self) -> Head:
-        """The head θ0 that the run started from."""
-        return Head(**{name: self._tensors.get(f"given.{name}") for name in Head.__dataclass_fields__})
-
-    @property
-    def fitted(self) -> torch.Tensor:
-        """θ̂ of the run's scope, (F, P): one fit, or one per half of the pairs when cross-fitted."""
-        return self._tensors["fitted"]
-
-    @property
-    def origin(self) -> torch.Tensor:
-        """θ0 of the run's scope, (P,)."""
-        return self._tensors["origin"] if "origin" in self._tensors else self.given_head.vector()
-
-    @property
-    def cross_fitted_heads(self) -> list[Head]:
-        """The heads fitted on each half of the pairs, for judging pairs of the other half."""
-        return [self.given_head.replace(vector) for vector in self._tensors["halves"]]
-
-    @property
-    def surprise(self) -> torch.Tensor:
-        """How surprising each scored pair is to the head that was fitted on the other half, nats, (N,).
-
-        Raises:
-            ValueError: if the run is from before this was kept
-        """
-        if "surprise" not in self._tensors:
-            raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
-        return self._tensors["surprise"]
-
-    def pairs(self) -> StoredPairs | ArrayPairs:
-        """The scored pairs' features, as they were stored by the run.
-
-        Raises:
-            ValueError: if the pairs have changed since the run
-        """
-        return self._as_scored(self.config.model_fingerprint)
-
-    def judged_pairs(self) -> StoredPairs | ArrayPairs:
-        """The scored pairs' features that their misalignment was judged by: over mild views where the run had them.
-
-        Raises:
-            ValueError: if the pairs have changed since the run
-        """
-        return self._as_scored(self.config.view_fingerprint or self.config.model_fingerprint)
-
-    def _as_scored(self, fingerprint: str | None) -> StoredPairs | ArrayPairs:
-        pairs = self._stored_pairs(self.samples, self.skipped, fingerprint)
-        missing = self.health["pairs"] - len(pairs)
-        if missing:
-            other = len(pairs.skipped.keys() - self.skipped.keys())
-            how = f"{other} of its pairs have another image or text now, {missing - other} are gone"
-            raise ValueError(self.changed(how))
-        return pairs
-
-    def changed(self, how: str) -> str:
-        """What to say where the run no longer is of the dataset as it is now."""
-        return (
-            f"The data of run {self.run_key!r} has changed since: {how}. "
-            f"ecif.refresh_run(dataset, {self.run_key!r}) computes it again, and embeds only what changed."
-        )
-
-    @property
-    def target_samples(self) -> fo.DatasetView | None:
-        """The usable target samples that are still there; None for a cross-fitted run.
-
-        Raises:
-            ValueError: if their dataset is gone
-        """
-        if self._stored.target_dataset is None:
-            return None
-        if not fo.dataset_exists(self._stored.target_dataset):
-            raise ValueError(
-                f"The target's dataset {self._stored.target_dataset!r} was deleted: compute the run again."
-            )
-        return fo.load_dataset(self._stored.target_dataset).select(self._stored.target_ids, ordered=True)
-
-    def target_pairs(self) -> StoredPairs | ArrayPairs | None:
-        """The target pairs' features; None for a cross-fitted run."""
-        target = self.target_samples
-        if target is None:
-            return None
-        pairs = self._stored_pairs(target, {}, self.config.model_fingerprint)
-        if len(pairs) != len(self._stored.target_ids):
-            raise ValueError(self.changed("some of the target's samples were deleted or have another image or text"))
-        return pairs
-
-    def _stored_pairs(
-        self, samples: SampleCollection, skipped: dict[str, str], fingerprint: str | None
-    ) -> StoredPairs | ArrayPairs:
-        config = self.config
-        if config.image_embeddings is not None:
-            return embedding_pairs(samples, config.image_embeddings, config.text_embeddings)
-        rows = [row for row in self.rows(samples) if row.id not in skipped]
-        try:
-            return FeatureStore(features_folder(), str(fingerprint)).pairs(rows)
-        except FileNotFoundError as error:
-            raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
-
-    def rows(self, samples: SampleCollection) -> list[PairRow]:
-        """The collection's rows as the run saw them: with the texts from before later fixes."""
-        config, info = self.config, self.dataset.get_run_info(self.run_key)
-        then = texts_at(samples, config.text_field, info.timestamp)
-        return pair_rows(samples, config.text_field, config.templates, then)
-
     def suggest(self, view: SampleCollection) -> dict[str, fo.Classification]:
         """A better caption or label for each pair, out of those that the run believes.
 
@@ -300,13 +148,13 @@ class InfluenceResults:
         return suggest_again(self, view)
 
     def estimate_removal(
-        self, view: SampleCollection, newton_steps: int = 1, progress: bool | Callable | None = None
+        self, view: SampleCollection, newton_steps: int = 1, progress: Reporter = None
     ) -> RemovalEffect:
         """Predict what removing pairs does to the target, without retraining (ECIF.md §7).
 
         Args:
             view: the samples to remove; those without a score in this run are ignored
-            newton_steps: 1 for the closed form, 2 to correct it once
+            newton_steps: 1 for the closed form, 2 to correct it once; at most 10
             progress: as in ``compute_influence``
 
         Returns:
@@ -316,9 +164,10 @@ class InfluenceResults:
         Raises:
             ValueError: if nothing or nearly everything is removed, or the data has changed since the run
         """
-        return RemovalStudy(self, view, as_progress(progress)).estimate(newton_steps)
+        with reporting(progress) as report:
+            return RemovalStudy(self, view, report).estimate(NEWTON_STEPS("newton_steps", newton_steps))
 
-    def verify_removal(self, view: SampleCollection, progress: bool | Callable | None = None) -> RemovalEffect:
+    def verify_removal(self, view: SampleCollection, progress: Reporter = None) -> RemovalEffect:
         """What removing pairs does to the target by really refitting the scope, beside the prediction.
 
         Args:
@@ -331,10 +180,11 @@ class InfluenceResults:
         Raises:
             ValueError: as :meth:`estimate_removal`
         """
-        return RemovalStudy(self, view, as_progress(progress)).verify()
+        with reporting(progress) as report:
+            return RemovalStudy(self, view, report).verify()
 
     def forecast_removal(
-        self, view: SampleCollection | None = None, points: int = 6, progress: bool | Callable | None = None
+        self, view: SampleCollection | None = None, points: int = 6, progress: Reporter = None
     ) -> RemovalCurve:
         """Predict the target as ever more harmful pairs are removed, the most harmful first, without retraining.
 
@@ -342,7 +192,7 @@ class InfluenceResults:
 
         Args:
             view: the samples to remove from, as far as they are harmful; None: all
-            points: of the curve, up to all harmful pairs or a fifth of the run's
+            points: of the curve, up to all harmful pairs or a fifth of the run's; 1 to 100
             progress: as in ``compute_influence``
 
         Returns:
@@ -351,10 +201,11 @@ class InfluenceResults:
         Raises:
             ValueError: if none of them harms, or the data has changed since the run
         """
-        return forecast_removal(self, view, points, as_progress(progress))
+        with reporting(progress) as report:
+            return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
     def edited_checkpoint(
-        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: bool | Callable | None = None
+        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: Reporter = None
     ) -> str:
         """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
 
@@ -364,7 +215,7 @@ class InfluenceResults:
             view: the samples whose influence is removed
             path: ends in .pt or .safetensors; ``open_clip.create_model_and_transforms(model, pretrained=path)``
                 loads it
-            newton_steps: 1 for the closed form, 2 to correct it once
+            newton_steps: 1 for the closed form, 2 to correct it once; at most 10
             progress: as in ``compute_influence``
 
         Returns:
@@ -373,7 +224,9 @@ class InfluenceResults:
         Raises:
             ValueError: as :meth:`estimate_removal`, or if the run has no model to edit
         """
-        return RemovalStudy(self, view, as_progress(progress)).write_checkpoint(path, newton_steps)
+        with reporting(progress) as report:
+            study = RemovalStudy(self, view, report)
+            return study.write_checkpoint(path, NEWTON_STEPS("newton_steps", newton_steps))
 
     def trace(
         self,
@@ -385,7 +238,7 @@ class InfluenceResults:
         right: Answer = None,
         wrong: Answer = None,
         key: str | None = None,
-        progress: bool | Callable | None = None,
+        progress: Reporter = None,
     ) -> Trace | list[Trace]:
         """Which training pairs are to blame for a failing query (ECIF.md §6, §8).
 
@@ -415,7 +268,9 @@ class InfluenceResults:
         Raises:
             ValueError: if the query does not fail, or cannot be asked about, or the data has changed since the run
         """
-        return make_traces(self, query, k, kind, order, direction, right, wrong, key, progress)
+        with reporting(progress) as report:
+            study = self.trace_study()
+            return make_traces(study, query, COUNT("k", k), kind, order, direction, right, wrong, key, report)
 
     def list_traces(self) -> list[str]:
         """Keys of the traces that are kept with the run, oldest first."""
@@ -443,9 +298,8 @@ class InfluenceResults:
 
     @staticmethod
     def _limited(view: fo.DatasetView, limit: int | None) -> fo.DatasetView:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}.")
-        return view if limit is None else view.limit(limit)
+        most = at_most(limit)
+        return view if most is None else view.limit(most)
 
 
 def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:

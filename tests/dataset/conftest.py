@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from tests.support.scored import scored_dataset, scored_once  # noqa: F401
+
 
 @pytest.fixture
 def embedded_dataset(pair_dataset):

@@ -9,9 +9,10 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.ask.query import Interpreter
+from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
-from fiftyone_ecif.dataset.progress import as_progress
-from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.run.run import Run
 
 
 def find_failures(
@@ -40,12 +41,12 @@ def find_failures(
     Raises:
         ValueError: if there is no such run, or nothing can be asked about
     """
-    results = InfluenceResults((run_dataset or samples)._dataset, run_key)
-    interpreter = Interpreter(results.trace_study(), as_progress(progress))
-    asked, reasons = interpreter.samples(samples, direction, None, None)
+    study = TraceStudy(Run((run_dataset or samples)._dataset, run_key))
+    with reporting(progress) as report:
+        asked, reasons = Interpreter(study, report).samples(samples, direction, None, None)
     if not asked:
         raise ValueError(f"Nothing can be asked about these samples: {next(iter(reasons.values()), 'there are none')}")
-    ids = [one.name.removeprefix("sample ") for one in asked]
+    ids = [str(one.sample_id) for one in asked]
     columns: dict[str, list] = {
         "failed": [one.margin < 0 for one in asked],
         "rank": [one.rank for one in asked],

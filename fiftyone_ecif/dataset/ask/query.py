@@ -15,9 +15,9 @@ from torch import Tensor
 from fiftyone_ecif.attribution.question import Question, nearest
 from fiftyone_ecif.core import Progress
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
-from fiftyone_ecif.dataset.checks import is_classification_field
-from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource, load_run_model
+from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource
 from fiftyone_ecif.features.reading import check_caption, read_image
+from fiftyone_ecif.models import ContrastiveModel
 
 DIRECTIONS = {"image_to_text": "image", "text_to_image": "text"}
 """Which way a sample is asked about, and which half of it asks."""
@@ -57,6 +57,7 @@ class Asked(NamedTuple):
         question: for the trace
         own: the run's pairs that are the query itself
         name: the query in words
+        sample_id: of the sample that asks; None for a query from outside
         margin: how much better the best right answer is than the best wrong one, nats; below 0 the query fails
         rank: of the best right answer among all, from 1
     """
@@ -64,6 +65,7 @@ class Asked(NamedTuple):
     question: Question
     own: set[int]
     name: str
+    sample_id: str | None
     margin: float
     rank: int
 
@@ -97,26 +99,26 @@ class Interpreter:
             features.update(zip(inside, zip(image, text)))
             answers.update({id: self.answers[self.study.row[id]] for id in inside})
         if outside:
-            view = samples.select(outside, ordered=True)
-            pairs = self._source.pairs(view, "Embed queries", True)
+            rows = self.study.run.rows_of(samples.select(outside))
+            pairs = self._source.pairs(rows, "Embed queries", True)
             reasons.update(pairs.skipped)
             features.update(zip(pairs.ids, zip(*pairs.gather(torch.arange(len(pairs))))))
-            answers.update(self._answers_of(view))
+            answers.update(zip(rows.ids, rows.ids if rows.texts is None else rows.texts))
         asked = []
         half = 0 if asks == "image" else 1
-        rows = self._candidates(asks)
+        candidates = self._candidates(asks)
         for part in range(0, len(features), TOGETHER):
             some = list(features)[part : part + TOGETHER]
-            scores = self.study.scores(torch.stack([features[id][half] for id in some]), asks, rows)
+            scores = self.study.scores(torch.stack([features[id][half] for id in some]), asks, candidates)
             for id, score in zip(some, scores):
                 own = {self.study.row[id]} if id in self.study.row else set()
                 own_right: Answer = right
                 partner = None
                 if right is None:
                     own_right = answers[id] if asks == "image" or not own else id
-                    if not own and not self._labelled and own_right not in self._coded(self.answers)[0]:
+                    if not own and not self.study.rows.labelled and own_right not in self._coded(self.answers)[0]:
                         partner = features[id][1 - half]  # no pair of the run says this: the sample's own half is right
-                query = features[id][half], score, asks, own_right, wrong, own, f"sample {id}", partner
+                query = features[id][half], score, asks, own_right, wrong, own, f"sample {id}", id, partner
                 try:
                     asked.append(self._ask(*query))
                 except ValueError as error:
@@ -149,19 +151,14 @@ class Interpreter:
     @cached_property
     def texts(self) -> list[str]:
         """What each pair of the run says; its id where the run has no text field."""
-        name = self.config.text_field
-        if name is None:
-            return list(self.study.pairs.ids)
-        captions = {row.id: str(row.caption) for row in self.study.results.rows(self.study.results.samples)}
-        return [captions[id] for id in self.study.pairs.ids]
+        rows = self.study.rows
+        return list(rows.ids) if rows.texts is None else [str(caption) for caption in rows.captions()]
 
     @cached_property
     def answers(self) -> list[str]:
         """Each pair's answer: its label where the run's text field holds labels, else what it says."""
-        if not self._labelled:
-            return self.texts
-        by_id = self._answers_of(self.study.results.samples)
-        return [str(by_id[id]) for id in self.study.pairs.ids]
+        rows = self.study.rows
+        return [str(label) for label in rows.texts] if rows.labelled and rows.texts is not None else self.texts
 
     @cached_property
     def distinct(self) -> Tensor:
@@ -171,24 +168,13 @@ class Interpreter:
             first.setdefault(text, row)
         return torch.tensor(list(first.values()))
 
-    @property
-    def _labelled(self) -> bool:
-        name = self.config.text_field
-        return name is not None and is_classification_field(self.study.results.samples, name)
-
-    def _answers_of(self, samples: SampleCollection) -> dict[str, str | None]:
-        name = self.config.text_field
-        if name is None:
-            return {id: id for id in samples.values("id")}
-        return dict(zip(*samples.values(["id", f"{name}.label" if self._labelled else name])))
-
     def _candidates(self, asks: str) -> Tensor:
         """The pairs whose texts an image, or whose images a text, is looked up among."""
         return self.distinct if asks == "image" else torch.arange(len(self.study.pairs))
 
     def _about(self, feature: Tensor, asks: str, query: Query, name: str) -> Asked:
         scores = self.study.scores(feature[None], asks, self._candidates(asks))[0]
-        return self._ask(feature, scores, asks, query.right, query.wrong, set(), name)
+        return self._ask(feature, scores, asks, query.right, query.wrong, set(), name, None)
 
     def _ask(
         self,
@@ -199,6 +185,7 @@ class Interpreter:
         wrong: Answer,
         own: set[int],
         name: str,
+        sample_id: str | None,
         partner: Tensor | None = None,
     ) -> Asked:
         """The question; ``partner`` is the right answer's feature where no pair of the run has it."""
@@ -221,13 +208,13 @@ class Interpreter:
         inside = near < len(rows)
         question = Question(feature, asks, rows[near[inside]], is_right[near], others[near[~inside] - len(rows)])
         margin = (best - scores[~is_right].max()).item()
-        return Asked(question, own, name, margin, rank)
+        return Asked(question, own, name, sample_id, margin, rank)
 
     def _new_texts(self, answer: Answer, asks: str) -> Tensor:
         """Features of an image's right captions where no pair has them and a model can embed them, (E, F)."""
         wanted = [answer] if isinstance(answer, str) else list(answer or ())
         none = self.study.pairs.gather(torch.arange(0))[1 if asks == "image" else 0]
-        if asks == "text" or self._labelled or self.config.model is None or not wanted:
+        if asks == "text" or self.study.rows.labelled or self.config.model is None or not wanted:
             return none
         if any(text in self._coded(self.texts)[0] for text in wanted):
             return none
@@ -276,12 +263,10 @@ class Interpreter:
             return self._model.text_features(self._model.tokenize([text]))[0].float().cpu()
 
     @cached_property
-    def _model(self):
-        return load_run_model(self.config)
+    def _model(self) -> ContrastiveModel:
+        return self.study.run.model()
 
     @property
     def _source(self) -> TowerSource | EmbeddingSource:
-        config = self.config
-        if config.image_embeddings is not None:
-            return EmbeddingSource(config.image_embeddings, config.text_embeddings)
-        return TowerSource(self._model, config.text_field, config.templates, 0, self.progress)
+        stored = self.config.image_embeddings is not None
+        return EmbeddingSource() if stored else TowerSource(self._model, 0, self.progress)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +15,6 @@ from fiftyone_ecif.attribution import (
     Attributed,
     FittedPairs,
     RemovalEffect,
-    Settings,
     estimate_removal,
     mean_effect,
     recall,
@@ -28,14 +25,11 @@ from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
-from fiftyone_ecif.dataset.checks import is_classification_field
 from fiftyone_ecif.dataset.compute.chosen_scope import attributed_scope
-from fiftyone_ecif.dataset.pairs import TowerSource
 from fiftyone_ecif.dataset.repair.review import harmful
-from fiftyone_ecif.models import ContrastiveModel, ParameterScope, load_model, wrap_model
-
-if TYPE_CHECKING:
-    from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.rows import Rows
+from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.models import ContrastiveModel, ParameterScope, wrap_model
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class RemovalStudy:
     """One group of pairs of one run, and the fits and targets that its removal is judged by.
 
     Args:
-        results: the run
+        run: the run
         view: the samples to remove
         progress: called with each step's name
 
@@ -63,10 +57,10 @@ class RemovalStudy:
         ValueError: if no sample of ``view`` was scored, or the data has changed since the run
     """
 
-    def __init__(self, results: InfluenceResults, view: SampleCollection, progress: Progress) -> None:
-        self.results, self.config, self.progress = results, results.config, progress
-        self.settings = Settings(**{name: getattr(self.config, name) for name in Settings.__dataclass_fields__})
-        self.pairs, self.target = results.pairs(), results.target_pairs()
+    def __init__(self, run: Run, view: SampleCollection, progress: Progress) -> None:
+        self.run, self.config, self.settings, self.progress = run, run.config, run.settings, progress
+        self.rows, self.target_rows = run.rows(), run.target_rows()
+        self.pairs, self.target = run.pairs(self.rows), run.target_pairs(self.target_rows)
         wanted = set(view.values("id"))
         self.removed = torch.tensor([id in wanted for id in self.pairs.ids])
         if not self.removed.any():
@@ -133,56 +127,45 @@ class RemovalStudy:
     @cached_property
     def model(self) -> ContrastiveModel:
         """The run's model, as it was given."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the run has said it
-            model = load_model(self.config.model, self.config.pretrained, self.config.device)
-        if model.fingerprint != self.config.model_fingerprint:
-            raise ValueError(
-                f"The weights behind {self.config.model!r} ({self.config.pretrained}) are not those of the run: "
-                "put the checkpoint back, or compute the run again."
-            )
-        return model
+        return self.run.model()
 
     @cached_property
     def attributed(self) -> Attributed:
         """The run's scope at θ0, with its inputs."""
-        results, config = self.results, self.config
+        config, settings = self.config, self.settings
         if config.scope == "head":
-            return Attributed.of_head(results.given_head, self.pairs, self.target)
-        source = TowerSource(self.model, config.text_field, config.templates, None, self.progress)
+            return Attributed.of_head(self.run.given_head, self.pairs, self.target)
         chosen = attributed_scope(
-            source, config.scope, results.samples, self.pairs, results.target_samples, self.target,
-            self.settings.batch_size, self.settings.seed, self.progress, training_steps=0,
+            self.model, config.scope, self.rows, self.target_rows, settings.batch_size, settings.seed, self.progress,
+            training_steps=0,
         )  # fmt: skip
-        assert chosen is not None
-        return replace(chosen, scope=chosen.scope.replace(results.origin.to(self.model.device)))
+        return replace(chosen, scope=chosen.scope.replace(self.run.origin.to(self.model.device)))
 
     def _fits(self) -> Iterator[tuple[FittedPairs, torch.Tensor, Evaluation]]:
         """For every fit of the run with pairs to remove: what was fitted, on which rows, and what it is judged by."""
-        ids, inputs = self.pairs.ids, self.attributed.pairs
-        if self.target is not None and self.attributed.target is not None:
-            evaluate = self._evaluation(self.attributed.target, self.target.ids, self.results.target_samples)
-            yield self._restore(inputs, 0), torch.arange(len(ids)), evaluate
+        inputs = self.attributed.pairs
+        if self.target_rows is not None and self.attributed.target is not None:
+            evaluate = self._evaluation(self.attributed.target, self.target_rows)
+            yield self._restore(inputs, 0), torch.arange(len(self.pairs)), evaluate
             return
-        half = cross_fit_folds(len(ids), self.settings.seed)
-        for number in range(len(self.results.fitted)):
-            members, others = ((half == number).nonzero().squeeze(1), (half != number).nonzero().squeeze(1))
+        fold = cross_fit_folds(len(self.pairs), self.settings.seed)
+        for number in range(len(self.run.fitted)):
+            members, others = ((fold == number).nonzero().squeeze(1), (fold != number).nonzero().squeeze(1))
             if self.removed[members].any():
                 fitted = self._restore(Subset(inputs, members), number)
-                others_ids = [ids[row] for row in others.tolist()]
-                evaluate = self._evaluation(Subset(inputs, others), others_ids, self.results.samples)
-                yield fitted, members, evaluate
+                judges = self.rows.of([self.pairs.ids[row] for row in others.tolist()])
+                yield fitted, members, self._evaluation(Subset(inputs, others), judges)
 
     def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
-        vector = self.results.fitted[number].to(self.attributed.scope.vector())
-        anchor = self.results.health["anchor"][number]
+        vector = self.run.fitted[number].to(self.attributed.scope.vector())
+        anchor = self.run.health["anchor"][number]
         attributed = replace(self.attributed, pairs=inputs)
         return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings)
 
-    def _evaluation(self, target: Pairs, ids: list[str], samples: SampleCollection) -> Evaluation:
+    def _evaluation(self, target: Pairs, rows: Rows) -> Evaluation:
         """The figures of a target: its loss, and its recall or, with labels, its zero-shot accuracy."""
         objective = mean_loss(target, self.config.loss, self.settings, TARGET)
-        texts, labels = self._texts(ids, samples)
+        texts = rows.ids if rows.texts is None else rows.captions()
         number = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         own = torch.tensor([number[text] for text in texts])
         first = torch.from_numpy(np.unique(own.numpy(), return_index=True)[1])
@@ -191,34 +174,21 @@ class RemovalStudy:
             figures = {"target_loss": objective.value(scope)}
             image, text = (part.cpu() for part in embeddings_under(target, scope, self.settings.batch_size))
             text = text[first]
-            if labels is None:
+            if not rows.labelled or rows.texts is None:
                 return figures | recall(image, own, text)
-            classes = sorted(set(labels))
-            member = torch.tensor([classes.index(label) for label in labels])
+            classes = sorted({str(label) for label in rows.texts})
+            member = torch.tensor([classes.index(str(label)) for label in rows.texts])
             prompts = torch.zeros(len(classes), text.shape[1]).to(text).index_add(0, member[first], text)
             prompts = torch.nn.functional.normalize(prompts, dim=1)
             return figures | {"zero_shot_accuracy": recall(image, member, prompts, (1,))["recall_at_1"]}
 
         return evaluate
 
-    def _texts(self, ids: list[str], samples: SampleCollection) -> tuple[list, list[str] | None]:
-        """What each pair says, and its label where the text field holds labels."""
-        name = self.config.text_field
-        if name is None:
-            return list(ids), None
-        captions = {row.id: row.caption for row in self.results.rows(samples)}
-        if not is_classification_field(samples, name):
-            return [captions[id] for id in ids], None
-        label = dict(zip(*samples.values(["id", f"{name}.label"]), strict=True))
-        return [captions[id] for id in ids], [label[id] for id in ids]
 
-
-def forecast_removal(
-    results: InfluenceResults, view: SampleCollection | None, points: int, progress: Progress
-) -> RemovalCurve:
+def forecast_removal(run: Run, view: SampleCollection | None, points: int, progress: Progress) -> RemovalCurve:
     """See ``InfluenceResults.forecast_removal``."""
-    samples = harmful(results.dataset if view is None else view, results.run_key)
-    study = RemovalStudy(results, samples, progress)
+    samples = harmful(run.dataset if view is None else view, run.run_key)
+    study = RemovalStudy(run, samples, progress)
     ids = samples.limit(max(1, int(LARGE_GROUP * len(study.pairs)))).values("id")
     counts = np.unique(np.linspace(0, len(ids), points + 1).round().astype(int))[1:]
     return study.curve(ids, counts.tolist())

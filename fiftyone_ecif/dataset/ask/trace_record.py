@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import fiftyone as fo
 import torch
@@ -18,22 +18,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fiftyone_ecif.attribution.question import Question
+from fiftyone_ecif.core import Progress
 from fiftyone_ecif.core.query_gradient import KINDS
+from fiftyone_ecif.dataset.arguments import COUNT
 from fiftyone_ecif.dataset.ask.query import Answer, Asked, Interpreter, Query
-from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found
-from fiftyone_ecif.dataset.progress import as_progress
+from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found, TraceStudy
+from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.run.config import kept_trace_folder, kept_traces
-
-if TYPE_CHECKING:
-    from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.texts import text_path
 
 SHOWN = 3
 """Reasons that a message names."""
 
 _TENSORS = ("feature", "rows", "right", "others")
 _RECORDED = (
-    "query", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target", "notes",
-    "measured", "_by_round",
+    "query", "sample_ids", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target",
+    "notes", "measured", "_by_round",
 )  # fmt: skip
 
 
@@ -65,9 +66,10 @@ class Trace:
     """The pairs that are most to blame for a query, most first.
 
     Attributes:
-        results: the run
+        run: the run
         key: under which the trace is kept with the run
         query: in words
+        sample_ids: the samples that ask; empty for a query from outside
         kind: "margin" or "loss"
         ids: the pairs' sample ids, (k,)
         value: predicted change of the query's loss (kind "margin": of its negative margin), in nats, if the pair were
@@ -82,9 +84,10 @@ class Trace:
         measured: like ``target``, after really refitting without the first n pairs, by n: what was verified
     """
 
-    results: InfluenceResults
+    run: Run
     key: str
     query: str
+    sample_ids: list[str]
     kind: str
     ids: list[str]
     value: list[float]
@@ -103,17 +106,16 @@ class Trace:
 
     def view(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs as a view, most to blame first; samples deleted since are left out."""
-        ids = self.ids if limit is None else self.ids[: _count(limit)]
-        return self.results.dataset.select(ids, ordered=True)
+        ids = self.ids if limit is None else self.ids[: COUNT("limit", limit)]
+        return self.run.dataset.select(ids, ordered=True)
 
     def table(self) -> list[dict]:
         """One row per pair, most to blame first: id, text, value, both roles, relative influence and doubt."""
-        name = self.results.config.text_field
+        name = self.run.config.text_field
         texts: dict[str, str | None] = {}
         if name is not None:
             view = self.view()
-            labelled = isinstance(view.get_field(name), fo.EmbeddedDocumentField)
-            texts = dict(zip(*view.values(["id", f"{name}.label" if labelled else name])))
+            texts = dict(zip(*view.values(["id", text_path(view, name)])))
         return [
             dict(
                 id=id, text=texts.get(id), value=value, value_positive=positive, value_negative=negative,
@@ -126,8 +128,8 @@ class Trace:
 
     def predicted_effect(self, n: int) -> TraceEffect:
         """What becomes of the query if the n pairs that are most to blame are removed: at once, without refitting."""
-        n = min(_count(n), len(self))
-        heads = len(self.results.fitted)
+        n = min(COUNT("n", n), len(self))
+        heads = len(self.run.fitted)
         rounds = torch.tensor(self._by_round)[:, :n].sum(1) / heads
         error = rounds.std().item() / math.sqrt(len(rounds)) if len(rounds) > 1 else math.nan
         change = sum(self.value[:n]) / heads
@@ -140,12 +142,12 @@ class Trace:
         Raises:
             ValueError: if the data has changed since the run
         """
-        n = min(_count(n), len(self))
-        report = as_progress(progress)
-        study = self.results.trace_study()
+        n = min(COUNT("n", n), len(self))
+        study = TraceStudy(self.run)
         removed = torch.zeros(len(study.pairs), dtype=torch.bool)
         removed[[study.row[id] for id in self.ids[:n]]] = True
-        self.measured[n] = study.measured(self._questions, self.kind, removed, report)
+        with reporting(progress) as report:
+            self.measured[n] = study.measured(self._questions, self.kind, removed, report)
         self.save()
         return self.predicted_effect(n)
 
@@ -159,7 +161,7 @@ class Trace:
         tensors: dict[str, Tensor] = {}
         for number, question in enumerate(self._questions):
             tensors |= {f"{number}.{name}": getattr(question, name).contiguous() for name in _TENSORS}
-        path = trace_file(self.results, self.key)
+        path = trace_file(self.run, self.key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         save_file(tensors, part, metadata={"trace": json.dumps(record)})
@@ -167,7 +169,7 @@ class Trace:
 
 
 def make_traces(
-    results: InfluenceResults,
+    study: TraceStudy,
     query: str | fo.Sample | SampleCollection | Query | list,
     k: int,
     kind: str,
@@ -176,56 +178,76 @@ def make_traces(
     right: Answer,
     wrong: Answer,
     key: str | None,
-    progress: bool | Callable | None,
+    report: Progress,
 ) -> Trace | list[Trace]:
-    """See ``InfluenceResults.trace``."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {order!r}.")
-    _count(k, "k")
-    report = as_progress(progress)
-    interpreter = Interpreter(results.trace_study(), report)
-    several = isinstance(query, list)
-    groups, names, notes = [], [], []
-    for one in query if isinstance(query, list) else [query]:
-        asked, name, said = _asked(results, interpreter, one, direction, right, wrong)
-        groups.append(asked)
-        names.append(name)
-        notes.append(said)
-    questions = [[one.question for one in asked] for asked in groups]
-    excluded = [set().union(*(one.own for one in asked)) for asked in groups]
-    found = results.trace_study().trace(questions, kind, k, order, excluded, report) if groups else []
+    """See ``InfluenceResults.trace``; ``study`` is of the run."""
+    for name, value, known in (("kind", kind, KINDS), ("order", order, ORDERS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
+    queries = query if isinstance(query, list) else [query]
+    keys = _keys(study.run, key, len(queries) if isinstance(query, list) else None)
+    interpreter = Interpreter(study, report)
+    asking = [_asked(interpreter, one, direction, right, wrong) for one in queries]
+    questions = [[asked.question for asked in one.failing] for one in asking]
+    excluded = [set().union(*(asked.own for asked in one.failing)) for one in asking]
+    found = study.trace(questions, kind, k, order, excluded, report) if asking else []
     traces = []
-    for name, result, said, group in zip(names, found, notes, questions):
-        traces.append(_trace(results, key if not several else None, name, kind, result, said, group))
+    for name, one, group, result in zip(keys, asking, questions, found, strict=True):
+        traces.append(_trace(study, name, kind, one, group, result))
         traces[-1].save()
-    return traces if several else traces[0]
+    return traces if isinstance(query, list) else traces[0]
 
 
-def _asked(
-    results: InfluenceResults, interpreter: Interpreter, query, direction: str, right: Answer, wrong: Answer
-) -> tuple[list[Asked], str, list[str]]:
-    """The failing questions of one query, the query in words, and what is to be said about it."""
+def _keys(run: Run, key: str | None, several: int | None) -> list[str]:
+    """The keys to keep traces under: the one that was asked for, with a number each where there are several.
+
+    Raises:
+        ValueError: if it cannot name a trace
+    """
+    if key is not None:
+        chosen = [key] if several is None else [f"{key}-{number}" for number in range(1, several + 1)]
+        for each in chosen:
+            trace_file(run, each)
+        return chosen
+    taken = set(list_traces(run))
+    free: list[str] = []
+    number = len(taken)
+    while len(free) < (several or 1):
+        number += 1
+        if f"trace-{number}" not in taken:
+            free.append(f"trace-{number}")
+    return free if several is None or several else []
+
+
+class _Asking(NamedTuple):
+    """What one query asks: its failing questions, the query in words, the samples that ask, and what is to be said."""
+
+    failing: list[Asked]
+    name: str
+    sample_ids: list[str]
+    notes: list[str]
+
+
+def _asked(interpreter: Interpreter, query: Any, direction: str, right: Answer, wrong: Answer) -> _Asking:
+    """The failing questions of one query.
+
+    Raises:
+        ValueError: if it cannot be asked about, or nothing of it fails
+    """
     reasons: dict[str, str] = {}
     if isinstance(query, Query):
-        asked, name = [interpreter.outside(query)], ""
+        asked = [interpreter.outside(query)]
+        name, compared = asked[0].name, wrong is not None or query.wrong is not None
     else:
-        samples = _as_view(results, query)
+        samples = _as_view(interpreter.study.run, query)
         asked, reasons = interpreter.samples(samples, direction, right, wrong)
-        name = f"{len(samples)} samples"
+        name, compared = f"{len(samples)} samples", wrong is not None
         if len(samples) == 1 and reasons:
             raise ValueError(f"Sample {samples.first().id} cannot be traced: {next(iter(reasons.values()))}")
-    failing = [one for one in asked if one.margin < 0 or (wrong is not None or getattr(query, "wrong", None))]
-    notes = []
+    failing = [one for one in asked if one.margin < 0 or compared]
     if not failing:
-        if len(asked) == 1:
-            raise ValueError(
-                f"The {asked[0].name} does not fail: its right answer leads by {asked[0].margin:.2f}. To compare it "
-                "with a given answer all the same, pass that one as wrong=."
-            )
-        why = f"; {len(reasons)} cannot be asked about: {_some(reasons)}" if reasons else ""
-        raise ValueError(f"None of these {len(asked) + len(reasons)} samples fails{why}.")
+        raise ValueError(_nothing_fails(asked, reasons))
+    notes = []
     if len(failing) < len(asked):
         notes.append(f"{len(asked) - len(failing)} of {len(asked)} samples are answered right and were left out.")
     if reasons:
@@ -237,7 +259,19 @@ def _asked(
             if len(failing) == 1
             else f"{len(own)} of the queries are themselves training pairs: they are left out of the trace."
         )
-    return failing, name if len(failing) > 1 else failing[0].name, notes
+    sample_ids = [one.sample_id for one in failing if one.sample_id is not None]
+    return _Asking(failing, name if len(failing) > 1 else failing[0].name, sample_ids, notes)
+
+
+def _nothing_fails(asked: list[Asked], reasons: dict[str, str]) -> str:
+    """Why there is nothing to trace, and what to do."""
+    if len(asked) == 1:
+        return (
+            f"The {asked[0].name} does not fail: its right answer leads by {asked[0].margin:.2f}. To compare it "
+            "with a given answer all the same, pass that one as wrong=."
+        )
+    why = f"; {len(reasons)} cannot be asked about: {_some(reasons)}" if reasons else ""
+    return f"None of these {len(asked) + len(reasons)} samples fails{why}."
 
 
 def _some(reasons: dict[str, str]) -> str:
@@ -245,7 +279,7 @@ def _some(reasons: dict[str, str]) -> str:
     return "; ".join(sorted(set(reasons.values()))[:SHOWN])
 
 
-def _as_view(results: InfluenceResults, query) -> SampleCollection:
+def _as_view(run: Run, query: Any) -> SampleCollection:
     """A sample, its id or a collection, as a collection."""
     if isinstance(query, SampleCollection):
         if len(query) == 0:
@@ -255,7 +289,7 @@ def _as_view(results: InfluenceResults, query) -> SampleCollection:
     id = query.id if is_sample else query
     if not isinstance(id, str):
         raise ValueError(f"A query is a sample, its id, a view or a Query, not {type(query).__name__}.")
-    dataset = query.dataset if is_sample and query.in_dataset else results.dataset
+    dataset = query.dataset if is_sample and query.in_dataset else run.dataset
     try:
         view = dataset.select(id)
         found = len(view)
@@ -263,25 +297,18 @@ def _as_view(results: InfluenceResults, query) -> SampleCollection:
         found = 0
     if not found:
         raise ValueError(
-            f"There is no sample {id!r} in dataset {results.dataset.name!r}: it was deleted, or is of another dataset."
+            f"There is no sample {id!r} in dataset {run.dataset.name!r}: it was deleted, or is of another dataset."
         )
     return view
 
 
-def _trace(
-    results: InfluenceResults,
-    key: str | None,
-    name: str,
-    kind: str,
-    found: Found,
-    notes: list[str],
-    questions: list[Question],
-) -> Trace:
-    ids = results.trace_study().pairs.ids
+def _trace(study: TraceStudy, key: str, kind: str, asking: _Asking, questions: list[Question], found: Found) -> Trace:
+    ids = study.pairs.ids
     return Trace(
-        results,
-        key or _free_key(results),
-        name,
+        study.run,
+        key,
+        asking.name,
+        asking.sample_ids,
         kind,
         [ids[row] for row in found.rows.tolist()],
         found.value.tolist(),
@@ -290,33 +317,33 @@ def _trace(
         found.relative.tolist(),
         found.doubt.tolist(),
         found.target,
-        notes,
+        asking.notes,
         _by_round=found.by_round.tolist(),
         _questions=questions,
     )
 
 
-def trace_file(results: InfluenceResults, key: str) -> Path:
+def trace_file(run: Run, key: str) -> Path:
     """Where a trace of a run is kept."""
     if not key.replace("-", "_").isidentifier():
         raise ValueError(f"Trace key {key!r} cannot be used: take letters, digits, dashes and underscores.")
-    return kept_trace_folder(results.dataset, results.run_key) / f"{key}.safetensors"
+    return kept_trace_folder(run.dataset, run.run_key) / f"{key}.safetensors"
 
 
-def list_traces(results: InfluenceResults) -> list[str]:
+def list_traces(run: Run) -> list[str]:
     """Keys of the traces that are kept with a run, oldest first."""
-    return kept_traces(results.dataset, results.run_key)
+    return kept_traces(run.dataset, run.run_key)
 
 
-def load_trace(results: InfluenceResults, key: str) -> Trace:
+def load_trace(run: Run, key: str) -> Trace:
     """Open a trace.
 
     Raises:
         ValueError: if the run has none of this key, or another version of this package kept it
     """
-    path = _existing(results, key)
+    path = _existing(run, key)
     with safe_open(path, framework="pt") as file:
-        record = json.loads(file.metadata()["trace"])
+        record = {"sample_ids": []} | json.loads(file.metadata()["trace"])  # traces kept before these were
         expected = {f"{number}.{name}" for number in range(len(record.get("asks", ()))) for name in _TENSORS}
         if record.keys() != {*_RECORDED, "asks"} or set(file.keys()) != expected:
             raise ValueError(
@@ -331,36 +358,22 @@ def load_trace(results: InfluenceResults, key: str) -> Trace:
             )
             for number, asks in enumerate(record.pop("asks"))
         ]
-    return Trace(results, key, _questions=questions, **record)
+    return Trace(run, key, _questions=questions, **record)
 
 
-def delete_trace(results: InfluenceResults, key: str) -> None:
+def delete_trace(run: Run, key: str) -> None:
     """Forget a trace.
 
     Raises:
         ValueError: if the run has none of this key
     """
-    _existing(results, key).unlink()
+    _existing(run, key).unlink()
 
 
-def _existing(results: InfluenceResults, key: str) -> Path:
-    path = trace_file(results, key)
+def _existing(run: Run, key: str) -> Path:
+    path = trace_file(run, key)
     if not path.exists():
-        keys = list_traces(results)
+        keys = list_traces(run)
         there = f"its traces are {', '.join(keys)}" if keys else "it has none"
-        raise ValueError(f"Run {results.run_key!r} has no trace {key!r}: {there}.")
+        raise ValueError(f"Run {run.run_key!r} has no trace {key!r}: {there}.")
     return path
-
-
-def _free_key(results: InfluenceResults) -> str:
-    taken = set(list_traces(results))
-    number = len(taken) + 1
-    while f"trace-{number}" in taken:
-        number += 1
-    return f"trace-{number}"
-
-
-def _count(number: int, name: str = "n") -> int:
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, not {number}.")
-    return number

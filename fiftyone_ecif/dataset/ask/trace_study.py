@@ -6,13 +6,13 @@ import os
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.attribution import Attributed, FittedPairs, Settings
+from fiftyone_ecif.attribution import Attributed, FittedPairs
 from fiftyone_ecif.attribution.objectives import FITTED, mean_loss
 from fiftyone_ecif.attribution.question import Question
 from fiftyone_ecif.attribution.refit import verify_removal
@@ -21,11 +21,8 @@ from fiftyone_ecif.attribution.trace_tables import TraceTables, doubt, in_compan
 from fiftyone_ecif.core import Head, Objective, Progress, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.query_gradient import OuterProducts
-from fiftyone_ecif.dataset.fields import TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import trace_folder
-
-if TYPE_CHECKING:
-    from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.run.run import Run
 
 SMALLEST_STEP = 1e-3
 """Floor of a pair's self-influence, over the median: below it, rounding would decide the relative influence."""
@@ -64,36 +61,36 @@ class TraceStudy:
     its half, and a query's target is the mean of both.
 
     Args:
-        results: the run
+        run: the run
 
     Raises:
         ValueError: if the run's scope is not the head, or the data has changed since
     """
 
-    def __init__(self, results: InfluenceResults) -> None:
-        config = results.config
+    def __init__(self, run: Run) -> None:
+        config = run.config
         if config.scope != "head":
             raise ValueError(
                 f"Traces are made at head scope, and this run's scope is {config.scope!r}: compute a run with "
                 "scope='head' beside it; its features are there already."
             )
-        self.results, self.config = results, config
-        self.settings = Settings(**{name: getattr(config, name) for name in Settings.__dataclass_fields__})
-        self.pairs = results.pairs()
+        self.run, self.config, self.settings = run, config, run.settings
+        self.rows = run.rows()
+        self.pairs = run.pairs(self.rows)
         self.folder = trace_folder(config)
         self.row = {id: row for row, id in enumerate(self.pairs.ids)}
 
     @cached_property
     def fits(self) -> list[Fit]:
         """The run's heads."""
-        heads = [self.results.given_head.replace(vector) for vector in self.results.fitted]
+        heads = [self.run.given_head.replace(vector) for vector in self.run.fitted]
         everything = torch.arange(len(self.pairs))
-        halves = cross_fit_folds(len(self.pairs), self.settings.seed) if len(heads) > 1 else torch.zeros(len(self.row))
+        folds = cross_fit_folds(len(self.pairs), self.settings.seed) if len(heads) > 1 else torch.zeros(len(self.row))
         fits = []
         for number, head in enumerate(heads):
-            members = everything[halves == number]
+            members = everything[folds == number]
             objective = mean_loss(Subset(self.pairs, members), self.config.loss, self.settings, FITTED)
-            anchor = self.results.health["anchor"][number] + self.settings.damping
+            anchor = self.run.health["anchor"][number] + self.settings.damping
             fits.append(Fit(number, members, head, replace(objective, anchor=anchor, origin=head.vector())))
         return fits
 
@@ -201,19 +198,17 @@ class TraceStudy:
         What somebody has found right since is not doubted. The neighbours' evidence, which misalignment also stands
         on, is left out: wrong pairs that make a query fail come in clusters, and confirm each other.
         """
-        fine = set(self.results.dataset.match_tags(TRUSTED_TAG).values("id"))
-        trusted = torch.tensor([id in fine for id in self.pairs.ids])
-        return doubt(self.results.surprise).masked_fill(trusted, 0.0)
+        return doubt(self.run.surprise).masked_fill(torch.tensor(self.rows.trusted), 0.0)
 
     @cached_property
     def relative_scale(self) -> Tensor:
         """What a value is multiplied with for rel_n = ⟨s, g_n⟩ / √(g_nᵀ H⁻¹ g_n): √(N / self_n), (N,)  (ECIF.md §6)."""
-        name = self.results.fields["self_influence"]
-        if not self.results.dataset.has_sample_field(name):
-            raise ValueError(f"Field {name!r} was deleted: compute run {self.results.run_key!r} again.")
-        by_id = dict(zip(*self.results.dataset.values(["id", name])))
+        name = self.run.fields["self_influence"]
+        if not self.run.dataset.has_sample_field(name):
+            raise ValueError(f"Field {name!r} was deleted: compute run {self.run.run_key!r} again.")
+        by_id = dict(zip(*self.run.dataset.values(["id", name])))
         if any(by_id.get(id) is None for id in self.pairs.ids):
-            raise ValueError(self.results.changed("some of its samples have no score any more"))
+            raise ValueError(self.run.changed("some of its samples have no score any more"))
         own = torch.tensor([by_id[id] for id in self.pairs.ids])
         count = torch.zeros(len(own))
         for fit in self.fits:
@@ -234,8 +229,8 @@ class TraceStudy:
             if not gone.any():
                 total += evaluate(fit.head)["target"]
                 continue
-            attributed = Attributed.of_head(self.results.given_head, Subset(self.pairs, fit.members), None)
-            anchor = self.results.health["anchor"][fit.number]
+            attributed = Attributed.of_head(self.run.given_head, Subset(self.pairs, fit.members), None)
+            anchor = self.run.health["anchor"][fit.number]
             fitted = FittedPairs.restore(attributed, fit.head.vector(), self.config.loss, anchor, self.settings)
             effect = verify_removal(fitted, gone, evaluate, progress=progress)
             assert effect.measured is not None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fiftyone.core.collections import SampleCollection
-
 from fiftyone_ecif.attribution import Attributed
 from fiftyone_ecif.core import Progress
-from fiftyone_ecif.dataset.pairs import PairSource, TowerSource, pair_rows
-from fiftyone_ecif.features import ArrayPairs, RawPairs, StoredPairs
-from fiftyone_ecif.models import lora_scope, parameter_scope
+from fiftyone_ecif.dataset.pairs import PairSource, TowerSource
+from fiftyone_ecif.dataset.rows import Rows
+from fiftyone_ecif.features import RawPairs
+from fiftyone_ecif.models import ContrastiveModel, lora_scope, parameter_scope
 from fiftyone_ecif.models.lora import check_adaptable
 from fiftyone_ecif.models.parameter_scope import chosen_parameters
 
@@ -37,40 +36,33 @@ def check_scope(source: PairSource, scope: str) -> None:
 
 
 def attributed_scope(
-    source: PairSource,
+    model: ContrastiveModel,
     scope: str,
-    samples: SampleCollection,
-    pairs: StoredPairs | ArrayPairs,
-    target: SampleCollection | None,
-    target_pairs: StoredPairs | ArrayPairs | None,
+    rows: Rows,
+    target_rows: Rows | None,
     batch_size: int,
     seed: int,
     report: Progress,
     training_steps: int | None = None,
-) -> Attributed | None:
-    """What a run attributes to in place of the head; None for the head itself.
+) -> Attributed:
+    """What a run attributes to inside the towers, with the images and tokens that it takes.
 
     Args:
-        source: of the pairs
-        scope: "head", "lora", "full" or a regular expression of parameter names, as :func:`check_scope` passes it
-        samples: the scored collection
-        pairs: the features of its usable pairs
-        target: the trusted collection, or None
-        target_pairs: the features of its usable pairs
+        model: whose towers
+        scope: "lora", "full" or a regular expression of parameter names, as :func:`check_scope` passes it
+        rows: of the scored pairs, all of them usable
+        target_rows: of the target pairs, likewise; None to cross-fit
         batch_size: of the loss, for adapters that are trained
         seed: of fresh adapters
         report: called with the work done
         training_steps: of fresh adapters; 0 where a run's own values replace theirs, None for as many as usual
 
     Returns:
-        an :class:`~fiftyone_ecif.engine.Attributed`, or None
+        an :class:`~fiftyone_ecif.attribution.Attributed`
     """
-    if not isinstance(source, TowerSource) or scope == "head":
-        return None
-    model = source.model
     micro_batch = MICRO_BATCH.get(model.device.type)
-    raw = _raw(source, samples, pairs)
-    raw_target = None if target is None or target_pairs is None else _raw(source, target, target_pairs)
+    raw = RawPairs(model, rows.pair_rows())
+    raw_target = None if target_rows is None else RawPairs(model, target_rows.pair_rows())
     if scope == "lora":
         steps = ADAPTER_STEPS if training_steps is None else training_steps
         chosen = lora_scope(
@@ -79,9 +71,3 @@ def attributed_scope(
     else:
         chosen = parameter_scope(model, scope, micro_batch)
     return Attributed(chosen, raw, raw_target)
-
-
-def _raw(source: TowerSource, samples: SampleCollection, pairs: StoredPairs | ArrayPairs) -> RawPairs:
-    """Images and tokens of the pairs that have features, in their order."""
-    rows = {row.id: row for row in pair_rows(samples, source.text_field, source.templates)}
-    return RawPairs(source.model, [rows[id] for id in pairs.ids])

@@ -19,9 +19,11 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.expressions import ViewExpression
 from pymongo import UpdateOne
 
-from fiftyone_ecif.dataset.checks import check_collection, check_field, is_classification_field
+from fiftyone_ecif.dataset.arguments import PROBABILITY
+from fiftyone_ecif.dataset.checks import check_collection, check_field
 from fiftyone_ecif.dataset.fields import FIELDS, MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.texts import fixes_field, text_path
 
 FIX_FIELDS = {
     "before": (fo.StringField, "The text before the fix"),
@@ -131,8 +133,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     text_field = dataset.get_run_info(run_key).config.text_field
     if text_field is None:
         raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
-    if not 0.0 <= min_confidence <= 1.0:
-        raise ValueError(f"min_confidence lies between 0 and 1: {min_confidence} does not.")
+    min_confidence = PROBABILITY("min_confidence", min_confidence)
     path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(run_key)
     return {
         "without a suggestion": ~F(f"{suggestion}.label").exists(),
@@ -202,32 +203,6 @@ def last_fixed(samples: SampleCollection) -> fo.DatasetView:
     return samples.match(F(f"{name}.at")[-1] == time)
 
 
-def texts_at(samples: SampleCollection, text_field: str, time: datetime) -> dict[str, str | None]:
-    """Each sample's caption or label as it stood at a time, as far as fixes have changed it since.
-
-    Args:
-        samples: Dataset or view
-        text_field: a StringField or Classification field
-        time: naive, in UTC
-
-    Returns:
-        text by sample id
-    """
-    path, record = text_path(samples, text_field), fixes_field(text_field)
-    texts = dict(zip(*samples.values(["id", path]), strict=True))
-    if samples.has_field(record):
-        for id, times, befores in zip(*fixed(samples, text_field).values(["id", f"{record}.at", f"{record}.before"])):
-            since = [before for at, before in zip(times, befores, strict=True) if at > time]
-            if since:
-                texts[id] = since[0]
-    return texts
-
-
-def fixes_field(text_field: str) -> str:
-    """The field that records what was done to a text field."""
-    return f"{text_field}_fixes"
-
-
 def fixed_fields(dataset: SampleCollection) -> list[str]:
     """The text fields that have a record of fixes."""
     schema = dataset._dataset.get_field_schema(ftype=fo.ListField)
@@ -245,11 +220,6 @@ def writable_text(samples: SampleCollection, text_field: str) -> str:
         if check_field(samples._dataset, name).read_only:
             raise ValueError(f"Field {name!r} is read-only: it cannot be fixed. Set its read_only to False first.")
     return path
-
-
-def text_path(samples: SampleCollection, text_field: str) -> str:
-    """The path of a caption, or of a label within its field."""
-    return f"{text_field}.label" if is_classification_field(samples._dataset, text_field) else text_field
 
 
 def _declare(dataset: fo.Dataset, text_field: str) -> None:

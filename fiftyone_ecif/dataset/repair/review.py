@@ -6,9 +6,10 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.arguments import PROBABILITY
 from fiftyone_ecif.dataset.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
-from fiftyone_ecif.dataset.repair.fixes import fixes_field
 from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.texts import fixes_field
 
 SUSPECTED = 0.5
 """Misalignment from which a wrong text is likelier than a right one."""
@@ -55,8 +56,7 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
         ValueError: if there is no such run, or the threshold is no probability
     """
     check_run(samples._dataset, run_key)
-    if not 0.0 <= threshold <= 1.0:
-        raise ValueError(f"threshold is a probability between 0 and 1, not {threshold}.")
+    threshold = PROBABILITY("threshold", threshold)
     name = FIELDS["misalignment"].name(run_key)
     return samples.match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution.score import cross_fit_folds
-from fiftyone_ecif.dataset.checks import is_classification_field
-from fiftyone_ecif.dataset.repair.fixes import texts_at
+from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
-
-if TYPE_CHECKING:
-    from fiftyone_ecif.dataset.results import InfluenceResults
 
 
 def suggestion_labels(
@@ -39,30 +34,36 @@ def suggestion_labels(
     }
 
 
-def suggest_again(results: InfluenceResults, view: SampleCollection) -> dict[str, fo.Classification]:
+def suggest_again(run: Run, view: SampleCollection) -> dict[str, fo.Classification]:
     """See ``InfluenceResults.suggest``."""
-    dataset, config, name = results.dataset, results.config, results.fields["suggestion"]
-    if config.text_field is None:
-        raise ValueError(f"Run {results.run_key!r} was computed without captions or labels: there is none to suggest.")
+    dataset, name = run.dataset, run.fields["suggestion"]
+    if run.config.text_field is None:
+        raise ValueError(f"Run {run.run_key!r} was computed without captions or labels: there is none to suggest.")
     wanted = view.values("id")
     stored = dataset.select(wanted).exists(name)
     found = dict(zip(*stored.values(["id", name]), strict=True))
     missing = set(wanted) - set(found)
     if missing:
-        pairs = results.judged_pairs()
-        then = texts_at(results.samples, config.text_field, dataset.get_run_info(results.run_key).timestamp)
-        scores = dict(zip(*results.samples.values(["id", results.fields["misalignment"]]), strict=True))
-        texts = [str(then[id]) for id in pairs.ids]
-        suggested = suggest_texts(
-            LabelledPairs(pairs, texts) if is_classification_field(dataset, config.text_field) else pairs,
-            results.cross_fitted_heads,
-            cross_fit_folds(len(pairs), config.seed),
-            np.array([scores[id] for id in pairs.ids], dtype=float),
-            texts,
-            np.flatnonzero([id in missing for id in pairs.ids]),
-        )
-        computed = suggestion_labels(suggested, pairs.ids, texts)
+        computed = _suggested(run, missing)
         if computed:
             dataset.set_values(name, computed, key_field="id")
         found |= computed
     return found
+
+
+def _suggested(run: Run, wanted: set[str]) -> dict[str, fo.Classification]:
+    """Suggestions for some of the run's pairs, by what the run was fitted to."""
+    rows = run.rows()
+    pairs = run.judged_pairs(rows)
+    name = run.fields["misalignment"]
+    scores = dict(zip(*run.dataset.exists(name).values(["id", name]), strict=True))
+    texts = [str(text) for text in rows.texts or ()]
+    suggested = suggest_texts(
+        LabelledPairs(pairs, texts) if rows.labelled else pairs,
+        run.cross_fitted_heads,
+        cross_fit_folds(len(pairs), run.config.seed),
+        np.array([scores.get(id, np.nan) for id in pairs.ids], dtype=float),
+        texts,
+        np.flatnonzero([id in wanted for id in pairs.ids]),
+    )
+    return suggestion_labels(suggested, pairs.ids, texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import chain
@@ -123,6 +124,17 @@ def _set_together(dataset: fo.Dataset, columns: Columns) -> None:
 def _stored(value: object) -> object:
     """A field's value as the database keeps it."""
     return value.to_dict() if isinstance(value, fo.Label) else value
+
+
+def as_tensor(ids: Sequence[str]) -> Tensor:
+    """Sample ids as bytes, uint8 (N, 12): what the database makes of them, too."""
+    packed = np.frombuffer(b"".join(ObjectId(id).binary for id in ids), dtype=np.uint8)
+    return torch.from_numpy(packed.copy()).view(-1, 12)
+
+
+def ids_of(kept: Tensor) -> list[str]:
+    """The sample ids that :func:`as_tensor` packed."""
+    return [bytes(row).hex() for row in kept.numpy()]
 
 
 def load_tensors(config: EcifConfig) -> dict[str, Tensor]:

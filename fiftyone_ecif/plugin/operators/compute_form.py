@@ -73,7 +73,7 @@ def _choose_captions(
 
 
 def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    from fiftyone_ecif.dataset.pairs import DEFAULT_TEMPLATES
+    from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES
 
     default = "\n".join(DEFAULT_TEMPLATES)
     field = inputs.str(
@@ -165,7 +165,8 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description="How a pair leaves its batch",
         view=dropdown(removals, space=6),
     )
-    from fiftyone_ecif.dataset.compute.influence import DEFAULT_BATCH_SIZE, check_engine
+    from fiftyone_ecif.dataset.compute.influence import check_engine
+    from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
 
     half = types.FieldView(space=6)
     inputs.int(
@@ -199,7 +200,7 @@ def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Say what embedding and scoring will cost, where that is known."""
     from fiftyone_ecif.dataset.compute import cost
-    from fiftyone_ecif.dataset.compute.influence import DEFAULT_BATCH_SIZE
+    from fiftyone_ecif.dataset.compute.request import DEFAULT_BATCH_SIZE
     from fiftyone_ecif.models.views import VIEWS
 
     params, device, pairs = ctx.params, ctx.params.get("device", "auto"), len(samples)

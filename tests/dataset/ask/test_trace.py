@@ -172,6 +172,32 @@ def test_a_cloned_dataset_keeps_its_own_traces_and_deletes_only_its_own_run(own_
     assert ecif.load_results(dataset, "ecif").trace(failing.first(), k=5, progress=False).value == trace.value
 
 
+def test_several_traces_keep_the_key_with_a_number_each(results):
+    failing = ecif.find_failures(results.dataset, "ecif", progress=False)
+    first, second = failing.values("id")[:2]
+    both = results.trace([first, second], k=3, key="both", progress=False)
+    assert [trace.key for trace in both] == ["both-1", "both-2"]
+    assert [trace.sample_ids for trace in both] == [[first], [second]]
+    assert [results.load_trace(trace.key).sample_ids for trace in both] == [[first], [second]]
+    numbered = results.trace([first, second], k=3, progress=False)
+    assert len({trace.key for trace in numbered}) == 2 and not {"both-1", "both-2"} & {trace.key for trace in numbered}
+    assert results.trace([], progress=False) == []
+    with pytest.raises(ValueError, match="Trace key 'a/b' cannot be used"):
+        results.trace(first, key="a/b", progress=False)
+    for trace in both + numbered:
+        results.delete_trace(trace.key)
+
+
+def test_a_joint_trace_names_the_samples_that_ask(results):
+    failing = ecif.find_failures(results.dataset, "ecif", progress=False)
+    trace = results.trace(failing.limit(3), k=3, progress=False)
+    assert sorted(trace.sample_ids) == sorted(failing.limit(3).values("id"))
+    query = ecif.Query(text="nothing of the kind", right=failing.first().id)
+    with pytest.raises(ValueError, match="no model to embed"):
+        results.trace(query, progress=False)
+    results.delete_trace(trace.key)
+
+
 def test_what_cannot_be_traced_is_said(results, failing):
     right = next(id for id in results.samples.values("id") if id not in failing.values("id"))
     with pytest.raises(ValueError, match=r"does not fail.*wrong="):

@@ -1,0 +1,210 @@
+"""What a value may be: each kind converts what a caller passes, or refuses it in plain words.
+
+People pass numpy's numbers, torch's devices and paths; what is stored and compared afterwards is plain Python. Cheap to
+import: no tensors, no models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, Protocol
+
+LONGEST_TEXT = 4_096
+"""Characters of a name, a path or a template; more is a mistake."""
+
+LARGEST_SEED = 2**31 - 1
+"""Every generator in use takes a seed up to here."""
+
+MOST = 10_000_000
+"""Pairs that can be asked for at a time."""
+
+
+class Kind(Protocol):
+    """A kind of value."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """The value as plain Python.
+
+        Args:
+            name: of the argument, for the message
+            value: what was passed
+
+        Raises:
+            ValueError: if it cannot serve
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Anything:
+    """Any value, as it is; somebody else checks it."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        return value
+
+
+@dataclass(frozen=True)
+class WholeNumber:
+    """An integer between two bounds, both included; numpy's and zero-dimensional tensors' too.
+
+    Args:
+        minimum: the least
+        maximum: the greatest
+    """
+
+    minimum: int = 0
+    maximum: int = MOST
+
+    def __call__(self, name: str, value: Any) -> int:
+        found = None
+        if not _is_flag(value):
+            with contextlib.suppress(TypeError):
+                found = operator.index(value)
+        if found is None:
+            raise ValueError(f"{name} must be a whole number, not {value!r}.")
+        if found < self.minimum:
+            raise ValueError(f"{name} must be at least {self.minimum}, not {found}.")
+        if found > self.maximum:
+            raise ValueError(f"{name} must be at most {self.maximum:,}, not {found:,}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number between two bounds.
+
+    Args:
+        minimum: the least
+        maximum: the greatest; None for no bound
+        above: whether the minimum itself is excluded
+        unless: why the bounds are what they are, to end the message
+        called: what the number is, for the message
+    """
+
+    minimum: float = 0.0
+    maximum: float | None = None
+    above: bool = False
+    unless: str = ""
+    called: str = "a finite number"
+
+    def __call__(self, name: str, value: Any) -> float:
+        if _is_flag(value) or not (isinstance(value, Real) or _is_scalar(value)):
+            raise ValueError(f"{name} must be a number, not {value!r}.")
+        found = float(value)
+        fits = math.isfinite(found) and (found > self.minimum if self.above else found >= self.minimum)
+        if not fits or (self.maximum is not None and found > self.maximum):
+            raise ValueError(f"{name} must be {self.called} {self._range()}, not {found:g}{self.unless}.")
+        return found
+
+    def _range(self) -> str:
+        if self.maximum is not None:
+            return f"between {self.minimum:g} and {self.maximum:g}"
+        return f"above {self.minimum:g}" if self.above else f"of at least {self.minimum:g}"
+
+
+PROBABILITY = Number(0.0, 1.0, called="a probability")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that can be stored, or a path.
+
+    Args:
+        longest: characters at most
+    """
+
+    longest: int = LONGEST_TEXT
+
+    def __call__(self, name: str, value: Any) -> str:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a text, not {value!r}.")
+        return _storable(name, str(value), self.longest)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Several texts; a single one stands for a list of it alone."""
+
+    def __call__(self, name: str, value: Any) -> list[str]:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+            raise ValueError(f"{name} must be a list of texts, not {value!r}.")
+        return [_storable(name, str(each), LONGEST_TEXT) for each in given]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def __call__(self, name: str, value: Any) -> bool:
+        if not _is_flag(value):
+            raise ValueError(f"{name} must be True or False, not {value!r}.")
+        return bool(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values.
+
+    Args:
+        choices: what each value means, in words for a form
+    """
+
+    choices: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.choices:
+            raise ValueError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Device:
+    """The name of a torch device; whether it is there is asked when the work begins."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        if type(value).__name__ == "device" and type(value).__module__ == "torch":
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a device such as 'cpu' or 'cuda:1', not {value!r}.")
+        return _storable(name, value, 64)
+
+
+COUNT = WholeNumber(1)
+"""How many pairs to show, to remove, to blame."""
+
+
+def at_most(limit: Any, name: str = "limit") -> int | None:
+    """How many pairs are wanted at most; None for all of them.
+
+    Raises:
+        ValueError: unless it is a whole number of at least 1, or None
+    """
+    return None if limit is None else COUNT(name, limit)
+
+
+def _storable(name: str, text: str, longest: int) -> str:
+    if len(text) > longest:
+        raise ValueError(f"{name} is {len(text):,} characters long; at most {longest:,} can be used.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds a character that cannot be stored as text: {text!r}.") from None
+    return text
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (type(value).__name__ in ("bool_", "bool") and hasattr(value, "dtype"))
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether this is a zero-dimensional array or tensor of numbers."""
+    return getattr(value, "shape", None) == () and hasattr(value, "item") and isinstance(value.item(), Real)

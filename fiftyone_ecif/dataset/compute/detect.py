@@ -1,0 +1,53 @@
+"""The fourth step of a run: how likely each pair is misaligned, and better texts for the suspects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fiftyone_ecif.core import Pairs, Progress
+from fiftyone_ecif.dataset.compute.embed import Embedded
+from fiftyone_ecif.dataset.compute.request import RunRequest
+from fiftyone_ecif.dataset.repair.review import SUSPECTED
+from fiftyone_ecif.dataset.repair.suggest import suggestion_labels
+from fiftyone_ecif.detect import CrossFit, Misalignment
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
+from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How likely each pair is misaligned, and better texts for the suspects.
+
+    Attributes:
+        found: the misalignment
+        cross_fit: that it stands on
+        suggestions: label by sample id
+    """
+
+    found: Misalignment
+    cross_fit: CrossFit
+    suggestions: dict[str, Any]
+
+
+def detect(embedded: Embedded, request: RunRequest, device: str, report: Progress) -> Judged:
+    """How likely each pair is misaligned."""
+    rows = embedded.rows
+    trusted = torch.tensor(rows.trusted)
+    pairs: Pairs = embedded.pairs
+    views: Pairs | None = embedded.views
+    texts = None if rows.texts is None else [str(text) for text in rows.texts]
+    if texts is not None and rows.labelled:
+        pairs = LabelledPairs(pairs, texts)
+        views = None if views is None else LabelledPairs(views, texts)
+    found, fitted = find_misaligned(
+        pairs, views, embedded.head, embedded.source.loss, request.settings(), device, report, trusted
+    )
+    if texts is None:
+        return Judged(found, fitted, {})
+    suspected = np.flatnonzero(found.probability >= SUSPECTED)
+    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
+    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts))

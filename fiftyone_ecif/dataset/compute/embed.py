@@ -1,0 +1,122 @@
+"""The first two steps of a run: the snapshot that it stands on, and the features of its pairs."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.attribution import Attributed
+from fiftyone_ecif.core import Head, Progress, Workers
+from fiftyone_ecif.dataset.compute.chosen_scope import attributed_scope, check_scope
+from fiftyone_ecif.dataset.compute.request import RunRequest
+from fiftyone_ecif.dataset.pairs import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.dataset.rows import Rows, read_rows
+from fiftyone_ecif.features import ArrayPairs, StoredPairs
+from fiftyone_ecif.models import ContrastiveModel, load_model
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The snapshot that a run stands on.
+
+    Attributes:
+        rows: of the samples
+        target_rows: of the target; None to cross-fit
+        at: when it was read, in UTC
+    """
+
+    rows: Rows
+    target_rows: Rows | None
+    at: datetime
+
+
+def read(samples: SampleCollection, request: RunRequest) -> Taken:
+    """Read the samples and the target, once.
+
+    Raises:
+        ValueError: if a field cannot serve, or a sample is in both
+    """
+    fields = request.text_field, request.templates, request.image_embeddings, request.text_embeddings
+    at = datetime.now(timezone.utc)
+    rows = read_rows(samples, *fields)
+    target_rows = None if request.target is None else read_rows(request.target, *fields)
+    if target_rows is not None and (shared := set(rows.ids) & set(target_rows.ids)):
+        raise ValueError(
+            f"{len(shared)} samples are both scored and in the target. A pair cannot be judged by its own loss: "
+            "take them out of one of the two."
+        )
+    return Taken(rows, target_rows, at)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of the usable pairs.
+
+    Attributes:
+        source: where they come from
+        head: that they come with
+        pairs: of the samples
+        target_pairs: of the target; None to cross-fit
+        views: of the samples, each image by the mean over mild views of it; None without a model
+        attributed: the scope, with the inputs that it takes
+        rows: of ``pairs``, in their order
+        notes: what the user should know, in plain words
+    """
+
+    source: PairSource
+    head: Head
+    pairs: StoredPairs | ArrayPairs
+    target_pairs: StoredPairs | ArrayPairs | None
+    views: StoredPairs | None
+    attributed: Attributed
+    rows: Rows
+    notes: list[str] = field(default_factory=list)
+
+
+def embed(taken: Taken, request: RunRequest, report: Progress, workers: Workers) -> Embedded:
+    """Features of the snapshot's pairs, and the scope that is attributed to.
+
+    Raises:
+        ValueError: if there is no such model or scope, or a pair cannot be used and may not be skipped
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        source = source_of(request, report, workers)
+        check_scope(source, request.scope)
+        pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
+        target_pairs = None
+        if taken.target_rows is not None:
+            target_pairs = source.pairs(taken.target_rows, "Embed target", request.skip_failures)
+        rows = taken.rows.of(pairs.ids)
+        views = source.views(rows)
+        head = source.head(pairs)
+        if isinstance(source, TowerSource) and request.scope != "head":
+            target_rows = None
+            if taken.target_rows is not None and target_pairs is not None:
+                target_rows = taken.target_rows.of(target_pairs.ids)
+            attributed = attributed_scope(
+                source.model, request.scope, rows, target_rows, request.settings().batch_size, request.seed, report
+            )
+        else:
+            attributed = Attributed.of_head(head, pairs, target_pairs)
+    notes = [str(item.message) for item in caught]
+    if views is not None and views.ids != pairs.ids:
+        notes.append(
+            f"{len(pairs) - len(views)} images could not be read a second time, so that misalignment was judged "
+            "without mild views of the images. Compute the run again when they are back."
+        )
+        views = None
+    return Embedded(source, head, pairs, target_pairs, views, attributed, rows, notes)
+
+
+def source_of(request: RunRequest, report: Progress, workers: Workers) -> PairSource:
+    """Where the features of the pairs come from."""
+    if request.image_embeddings is not None:
+        return EmbeddingSource()
+    model = request.model
+    if not isinstance(model, ContrastiveModel):
+        model = load_model(model, request.weights, request.device)
+    return TowerSource(model, request.num_workers if request.engine == "local" else None, report, workers)

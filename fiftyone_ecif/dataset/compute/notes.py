@@ -1,0 +1,109 @@
+"""Whether a run's numbers can be trusted: its health in numbers, and what the user should know in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from fiftyone_ecif.attribution import InfluenceOutcome
+from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION
+from fiftyone_ecif.detect import CrossFit, Misalignment, threshold_for
+from fiftyone_ecif.features import ArrayPairs, StoredPairs, changed_since
+
+FEW_PAIRS = 30
+"""Pairs up to which everyone is everyone's neighbour."""
+
+MEMORISED = 0.5
+"""How much of the order of losses may be owed to memorised pairs before the user should know."""
+
+REPEATED = 0.1
+"""Share of captions that may repeat another one before the user should know."""
+
+
+def health_of(
+    pairs: StoredPairs | ArrayPairs,
+    target_pairs: StoredPairs | ArrayPairs | None,
+    outcome: InfluenceOutcome,
+    found: Misalignment,
+    cross_fit: CrossFit,
+) -> dict[str, Any]:
+    """The run's health, as its record keeps it."""
+    reports = outcome.reports
+    return dict(
+        pairs=len(pairs),
+        skipped=len(pairs.skipped),
+        skip_reasons=dict(Counter(pairs.skipped.values())),
+        truncated_captions=pairs.truncated,
+        target_pairs=None if target_pairs is None else len(target_pairs),
+        target_loss=float(np.mean([report.target_loss for report in reports])),
+        cg_relative_residual=max(report.solver_relative_residual for report in reports),
+        solver_iterations=sum(report.solver_iterations for report in reports),
+        fit_relative_gradient=max(report.fit_relative_gradient for report in reports),
+        anchor=[report.anchor for report in reports],
+        ranking_stability=min(report.ranking_stability for report in reports),
+        noise_rate=found.noise_rate,
+        suggested_threshold=threshold_for(found.probability, SUGGESTED_PRECISION),
+        memorised=cross_fit.memorised,
+    )
+
+
+def notes_on_pairs(pairs: StoredPairs | ArrayPairs, texts: Sequence[str | None] | None, batch_size: int) -> list[str]:
+    """What the user should know about the pairs."""
+    notes = []
+    if pairs.skipped:
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in Counter(pairs.skipped.values()).most_common(5))
+        notes.append(f"{len(pairs.skipped)} pairs were skipped and have no scores: {reasons}.")
+    if pairs.truncated:
+        notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
+    if len(pairs) < batch_size:
+        notes.append(f"There are fewer pairs ({len(pairs)}) than a batch ({batch_size}): all share one batch.")
+    repeats = 0.0 if texts is None else 1.0 - len(set(texts)) / len(texts)
+    if repeats > REPEATED:
+        notes.append(
+            f"{repeats:.0%} of the captions repeat another one. In a batch they count as negatives of each other, "
+            "as they do in training with this loss."
+        )
+    return notes
+
+
+def notes_on_misalignment(found: Misalignment, cross_fit: CrossFit) -> list[str]:
+    """What the user should know about the misalignment."""
+    notes, count = [], len(found.probability)
+    if found.probability.min() == found.probability.max():
+        notes.append(
+            f"Misalignment is {found.probability[0]:g} for every pair, which says nothing: all images or all captions "
+            "are alike, or there are too few pairs to compare."
+        )
+    elif count <= FEW_PAIRS:
+        notes.append(f"Only {count} pairs: misalignment of so few is an order at best, and no probability.")
+    elif threshold_for(found.probability, SUGGESTED_PRECISION) is None:
+        notes.append(
+            f"No threshold is expected to single out pairs of which {SUGGESTED_PRECISION:.0%} are wrong: "
+            "look through the most suspicious ones."
+        )
+    if cross_fit.memorised > MEMORISED:
+        notes.append(
+            "The model has memorised many of these pairs: misalignment rests on mild changes of the images and "
+            "on neighbours. Read it as an order rather than as a probability."
+        )
+    return notes
+
+
+def notes_on_images(filepaths: Sequence[str], read_at: datetime) -> list[str]:
+    """What the user should know about the image files.
+
+    Args:
+        filepaths: of the scored pairs
+        read_at: when the run began to read them, with its time zone
+    """
+    changed = changed_since(filepaths, read_at.timestamp())
+    if not changed:
+        return []
+    return [
+        f"{changed} images were changed while the run was computed, and scored as they were when they were read. "
+        "Compute it again: only they are embedded anew."
+    ]

@@ -1,0 +1,114 @@
+"""The last step of a run: its fields, its record and its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.attribution import InfluenceOutcome
+from fiftyone_ecif.core import Head
+from fiftyone_ecif.dataset.compute.detect import Judged
+from fiftyone_ecif.dataset.compute.embed import Embedded, Taken
+from fiftyone_ecif.dataset.compute.notes import health_of, notes_on_images, notes_on_misalignment, notes_on_pairs
+from fiftyone_ecif.dataset.compute.request import RunRequest
+from fiftyone_ecif.dataset.pairs import TowerSource
+from fiftyone_ecif.dataset.run.config import EcifConfig
+from fiftyone_ecif.dataset.run.store import as_tensor, score_columns, write_run
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Everything that a run has found out, before it is written.
+
+    Attributes:
+        taken: the snapshot
+        embedded: the features
+        outcome: the values
+        judged: the misalignment
+    """
+
+    taken: Taken
+    embedded: Embedded
+    outcome: InfluenceOutcome
+    judged: Judged
+
+    def notes(self, batch_size: int) -> list[str]:
+        """What the user should know about the run, in plain words."""
+        embedded, judged = self.embedded, self.judged
+        notes = [*embedded.notes, *self.outcome.warnings]
+        notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, batch_size)
+        notes += notes_on_misalignment(judged.found, judged.cross_fit)
+        if isinstance(embedded.source, TowerSource):
+            notes += notes_on_images(embedded.rows.filepaths, self.taken.at)
+        return notes
+
+
+def record(
+    samples: SampleCollection,
+    request: RunRequest,
+    device: str,
+    computed: Computed,
+    notes: list[str],
+    timings: dict[str, float],
+) -> None:
+    """Write the run's fields, its record and its tensors, or nothing at all."""
+    embedded, judged, target = computed.embedded, computed.judged, request.target
+    pairs, target_pairs = embedded.pairs, embedded.target_pairs
+    kept = dict(
+        health=health_of(pairs, target_pairs, computed.outcome, judged.found, judged.cross_fit),
+        timings=timings,
+        warnings=notes,
+        skipped=pairs.skipped,
+        read_at=computed.taken.at.replace(tzinfo=None).isoformat(),
+        target_dataset=None if target is None else target._dataset.name,
+        target_ids=None if target_pairs is None else list(target_pairs.ids),
+    )
+    columns = score_columns(computed.outcome, judged.found, pairs.ids, judged.suggestions, request.evidence)
+    config, tensors = config_of(request, device, embedded), tensors_of(embedded, computed.outcome, judged)
+    write_run(samples, request.run_key, config, columns, kept, tensors, request.overwrite)
+
+
+def config_of(request: RunRequest, device: str, embedded: Embedded) -> EcifConfig:
+    """What the run was asked for, what it ran on, and the versions it ran with."""
+    source, target = embedded.source, request.target
+    named = None if target is None else f"{len(embedded.target_pairs or ())} pairs of {target._dataset.name}"
+    return EcifConfig(
+        **request.stored() | asdict(request.settings()),
+        target=named,
+        model=source.name,
+        pretrained=source.pretrained,
+        model_fingerprint=source.fingerprint,
+        view_fingerprint=None if embedded.views is None else source.view_fingerprint,
+        loss=source.loss,
+        computed_on=device,
+        versions=_versions(),
+    )
+
+
+def tensors_of(embedded: Embedded, outcome: InfluenceOutcome, judged: Judged) -> dict[str, torch.Tensor]:
+    """What the run keeps on disk: its pairs' ids, and what was fitted."""
+    scope, cross_fit = embedded.attributed.scope, judged.cross_fit
+    origin = {} if isinstance(scope, Head) else {"origin": scope.vector()}
+    given = {f"given.{name}": value for name, value in vars(embedded.head).items() if value is not None}
+    return dict(
+        ids=as_tensor(embedded.pairs.ids),
+        fitted=torch.stack([fitted.vector() for fitted in outcome.scopes]),
+        halves=torch.stack([head.vector() for head in cross_fit.heads]),
+        surprise=cross_fit.surprise,
+        solutions=outcome.solutions,
+        **origin,
+        **given,
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("fiftyone-ecif", "fiftyone", "torch", "open_clip_torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

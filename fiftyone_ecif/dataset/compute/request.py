@@ -1,0 +1,334 @@
+"""What a run is asked for: every parameter once, with its kind, its default and what people read about it.
+
+The signature of ``compute_influence``, its checks, the stored configuration, ``refresh_run``, the operator and its form
+are made of this. Cheap to import: no tensors, no models.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fiftyone_ecif.dataset.arguments import (
+    LARGEST_SEED,
+    Anything,
+    Choice,
+    Device,
+    Flag,
+    Kind,
+    Number,
+    Text,
+    Texts,
+    WholeNumber,
+)
+from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
+
+if TYPE_CHECKING:
+    from fiftyone.core.collections import SampleCollection
+
+    from fiftyone_ecif.attribution import Settings
+    from fiftyone_ecif.models import ContrastiveModel
+
+DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
+DEFAULT_BATCH_SIZE = 256
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of a parameter besides its name, type and default.
+
+    Attributes:
+        kind: what it may be
+        description: for the docstring
+        label: its name in a form; empty where a form does not ask for it, or asks in a way of its own
+        hint: one line below it in the form
+        stored: whether the run's configuration keeps it, so that ``refresh_run`` asks for the same
+        keyword_only: whether it must be passed by name
+    """
+
+    kind: Kind
+    description: str
+    label: str = ""
+    hint: str = ""
+    stored: bool = True
+    keyword_only: bool = False
+
+
+def about(kind: Kind, description: str, **more: Any) -> dict[str, Parameter]:
+    """What is known of a field of :class:`RunRequest`; ``more`` are attributes of :class:`Parameter`."""
+    return {"parameter": Parameter(kind, description, **more)}
+
+
+class Model:
+    """An open_clip name, or a model that is loaded already."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if hasattr(value, "image_features") and hasattr(value, "head"):
+            return value
+        if isinstance(value, str):
+            return Text()(name, value)
+        raise ValueError(
+            f"{name} must be open_clip's name of a model, or a model from fiftyone_ecif.wrap_model, "
+            f"not {type(value).__name__}."
+        )
+
+
+class Reporter:
+    """Whether and where progress is shown."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if value is None or isinstance(value, bool) or callable(value):
+            return value
+        raise ValueError(f"{name} must be True, False, None or a function of (step, done, total), not {value!r}.")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The parameters of ``compute_influence`` but the samples, converted to plain Python and checked one by one.
+
+    Raises:
+        ValueError: for a value that cannot work; names the parameter and what it may be
+    """
+
+    text_field: str | None = field(
+        default=None,
+        metadata=about(
+            Text(),
+            "a StringField with captions, or a Classification field whose labels go into ``templates``; may be left "
+            "out with stored embeddings",
+            label="Captions",
+            hint="The field that holds each image's caption or label",
+        ),
+    )
+    target: SampleCollection | None = field(
+        default=None,
+        metadata=about(
+            Anything(),
+            "Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs: "
+            "each fold is scored against the loss of the other fold",
+            stored=False,
+        ),
+    )
+    run_key: str = field(
+        default="ecif",
+        metadata=about(
+            Text(LONGEST_RUN_KEY),
+            "name of the run, and prefix of its fields",
+            label="Run key",
+            hint="The name of this run, which its fields begin with",
+            stored=False,
+        ),
+    )
+    model: str | ContrastiveModel = field(
+        default=DEFAULT_MODEL[0],
+        metadata=about(
+            Model(), "open_clip's name of a model, or a loaded model (``fiftyone_ecif.wrap_model``)", stored=False
+        ),
+    )
+    pretrained: str | None = field(
+        default=None,
+        metadata=about(Text(), "open_clip's tag of its weights, or the path of a checkpoint", stored=False),
+    )
+    scope: str = field(
+        default="head",
+        metadata=about(
+            Text(),
+            'the parameters that may change: "head" for the last projections and the logit scale, "lora" for low-rank '
+            'adapters on the towers, "full" for all, or a regular expression of parameter names; values and '
+            "self-influence follow it, misalignment is the head's",
+        ),
+    )
+    removal: str = field(
+        default="exact",
+        metadata=about(
+            Choice({"exact": "Exact", "first_order": "First order: faster, less faithful"}),
+            '"exact" deletes a pair\'s negative role, "first_order" follows its derivative',
+            label="Removal",
+            hint="How a pair leaves its batch",
+        ),
+    )
+    rounds: int = field(
+        default=4,
+        metadata=about(
+            WholeNumber(1, 1_000),
+            "random partitions into batches that the scores are averaged over",
+            label="Rounds",
+            hint="Random partitions into batches that scores are averaged over",
+        ),
+    )
+    batch_size: int | None = field(
+        default=None,
+        metadata=about(
+            WholeNumber(2),
+            f"pairs per batch of the attributed loss; None for {DEFAULT_BATCH_SIZE}",
+            label="Batch size",
+            hint="Pairs per batch",
+        ),
+    )
+    damping: float | None = field(
+        default=None,
+        metadata=about(
+            Number(),
+            "added to the curvature on top of the anchor; None for none",
+            label="Damping",
+            hint="Added to the curvature on top of the anchor",
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=about(
+            WholeNumber(0, LARGEST_SEED), "of every random choice", label="Seed", hint="Of every random choice"
+        ),
+    )
+    device: str | None = field(
+        default=None,
+        metadata=about(Device(), '"cpu", "cuda", "cuda:1"; None for a GPU where there is one', label="Device"),
+    )
+    engine: str = field(
+        default="local",
+        metadata=about(
+            Choice({"local": "This machine", "ray": "A Ray cluster"}),
+            'where the towers, the curvature and the scores are computed: "local" for this process, "ray" for the '
+            "workers of a Ray cluster, which may have GPUs that this machine has not (docs/cluster.md)",
+            label="Where to compute",
+            hint="The cluster that RAY_ADDRESS names, or the one that runs here",
+        ),
+    )
+    num_workers: int | None = field(
+        default=None,
+        metadata=about(
+            WholeNumber(0, 10_000),
+            '"local": processes that decode images, None to choose; "ray": workers, None for all that are free',
+        ),
+    )
+    skip_failures: bool = field(
+        default=True,
+        metadata=about(Flag(), "whether an unusable pair is left out and its reason kept, or raises", stored=False),
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata=about(Flag(), "whether to replace a run of the same key, once the new one is complete", stored=False),
+    )
+    progress: bool | Callable[[str, int, int], None] | None = field(
+        default=None,
+        metadata=about(
+            Reporter(),
+            "True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to cancel",
+            stored=False,
+        ),
+    )
+    templates: list[str] | None = field(
+        default=None,
+        metadata=about(
+            Texts(),
+            "with ``{}`` for the label, when ``text_field`` is a Classification field",
+            label="Caption templates",
+            hint="One per line; {} stands for the label",
+            keyword_only=True,
+        ),
+    )
+    anchor: float | None = field(
+        default=None,
+        metadata=about(
+            Number(0.0, above=True, unless=": without it the problem has no minimum"),
+            "δ, the weight of the proximal term, which pulls towards the given weights; None to choose by curvature",
+            keyword_only=True,
+        ),
+    )
+    image_embeddings: str | None = field(
+        default=None,
+        metadata=about(Text(), "field with image embeddings to use in place of a model", keyword_only=True),
+    )
+    text_embeddings: str | None = field(
+        default=None, metadata=about(Text(), "field with text embeddings, likewise", keyword_only=True)
+    )
+    evidence: bool = field(
+        default=False,
+        metadata=about(
+            Flag(),
+            "whether to write the kinds of evidence that misalignment stands on, too "
+            "(:data:`~fiftyone_ecif.dataset.fields.EVIDENCE_FIELDS`)",
+            label="Write what each kind of evidence for misalignment says",
+            keyword_only=True,
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                object.__setattr__(self, each.name, described(each).kind(each.name, value))
+        if (self.image_embeddings is None) != (self.text_embeddings is None):
+            raise ValueError(
+                "Stored embeddings come in two fields: pass image_embeddings and text_embeddings together."
+            )
+        if self.text_field is None and self.image_embeddings is None:
+            raise ValueError("Pass text_field: the field that holds the captions or labels.")
+
+    @property
+    def weights(self) -> str | None:
+        """The tag or checkpoint to load: the default's own where nobody named a model."""
+        return DEFAULT_MODEL[1] if self.pretrained is None and self.model == DEFAULT_MODEL[0] else self.pretrained
+
+    def settings(self) -> Settings:
+        """The choices behind the scores."""
+        from fiftyone_ecif.attribution import Settings  # brings torch
+
+        batch_size, damping = self.batch_size or DEFAULT_BATCH_SIZE, self.damping or 0.0
+        return Settings(self.removal, self.rounds, batch_size, self.anchor, damping, self.seed)
+
+    def stored(self) -> dict[str, Any]:
+        """What the run's configuration keeps."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if described(each).stored}
+
+    @classmethod
+    def again(cls, config: Any, **more: Any) -> RunRequest:
+        """The request that a run's configuration keeps; a parameter that is younger than the run has its default.
+
+        Args:
+            config: of the run
+            **more: the parameters that it does not keep
+        """
+        kept: dict[str, Any] = {
+            each.name: getattr(config, each.name, each.default) for each in fields(cls) if described(each).stored
+        }
+        return cls(**{**kept, **more})
+
+
+def described(each: Field) -> Parameter:
+    """What is known of a field of :class:`RunRequest`."""
+    return each.metadata["parameter"]
+
+
+PARAMETERS: Mapping[str, Field] = {each.name: each for each in fields(RunRequest)}
+"""The fields of :class:`RunRequest` by name."""
+
+
+def takes_request(function: Callable[[SampleCollection, RunRequest], Result]) -> Callable[..., Result]:
+    """A function of (samples, request) as one of (samples, and each parameter), with signature and documentation.
+
+    Its docstring says ``{parameters}`` where they go.
+    """
+    shown = [inspect.Parameter("samples", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="SampleCollection")]
+    lines = []
+    for name, each in PARAMETERS.items():
+        kind = (
+            inspect.Parameter.KEYWORD_ONLY if described(each).keyword_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+        shown.append(inspect.Parameter(name, kind, default=each.default, annotation=each.type))
+        lines.append(f"{name}: {described(each).description}")
+    signature = inspect.Signature(shown, return_annotation=inspect.signature(function).return_annotation)
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **named: Any) -> Result:
+        given = signature.bind(*arguments, **named).arguments
+        return function(given.pop("samples"), RunRequest(**given))
+
+    called.__signature__ = signature  # type: ignore[attr-defined]
+    called.__doc__ = (function.__doc__ or "").replace("{parameters}", "\n        ".join(lines))
+    return called

@@ -1,0 +1,140 @@
+"""The rows of a collection, read once: what a run stands on from its beginning to its end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.checks import check_field, check_text_field, is_classification_field
+from fiftyone_ecif.dataset.fields import TRUSTED_TAG
+from fiftyone_ecif.dataset.texts import before_fixes, fixes_field, text_path
+from fiftyone_ecif.features import PairRow
+
+DEFAULT_TEMPLATES = ("a photo of a {}",)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One snapshot of a collection, in its order. Nothing asks the database for these things again.
+
+    Attributes:
+        ids: sample ids, (N,)
+        filepaths: of the images, (N,)
+        trusted: whether each pair is marked as right, (N,)
+        texts: captions or labels as they are written, (N,); None where there is no text field
+        templates: what labels are put into; None where the texts are captions
+        image_embeddings: vectors that the samples store, (N,); None where they are not used
+        text_embeddings: likewise
+    """
+
+    ids: list[str]
+    filepaths: list[str]
+    trusted: list[bool]
+    texts: list[str | None] | None = None
+    templates: tuple[str, ...] | None = None
+    image_embeddings: Sequence[Any] | None = None
+    text_embeddings: Sequence[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the texts are labels."""
+        return self.templates is not None
+
+    def of(self, ids: Iterable[str]) -> Rows:
+        """The rows of these samples, in their order; ids that have no row are left out."""
+        place = {id: row for row, id in enumerate(self.ids)}
+        rows = [place[id] for id in ids if id in place]
+        columns = {name: column for name, column in vars(self).items() if name != "templates" and column is not None}
+        taken: dict[str, Any] = {name: [column[row] for row in rows] for name, column in columns.items()}
+        return replace(self, **taken)
+
+    def captions(self) -> list[str | None]:
+        """What each pair says: its caption, or its label within a template, which is always the same one.
+
+        Raises:
+            ValueError: if there is no text field
+        """
+        if self.texts is None:
+            raise ValueError("These pairs were read without a text field: they have no captions.")
+        templates = self.templates
+        if templates is None:
+            return self.texts
+        return [
+            None if label is None else _template(id, templates).replace("{}", label)
+            for id, label in zip(self.ids, self.texts, strict=True)
+        ]
+
+    def pair_rows(self) -> list[PairRow]:
+        """The rows as the towers read them."""
+        return [PairRow(*row) for row in zip(self.ids, self.filepaths, self.captions(), strict=True)]
+
+
+def read_rows(
+    samples: SampleCollection,
+    text_field: str | None = None,
+    templates: Sequence[str] | None = None,
+    image_embeddings: str | None = None,
+    text_embeddings: str | None = None,
+    moment: datetime | None = None,
+) -> Rows:
+    """Read a collection, with one query.
+
+    Args:
+        samples: Dataset or view of images
+        text_field: a StringField, or a Classification field whose labels are put into templates
+        templates: with ``{}`` where the label goes; each sample gets one of them, always the same
+        image_embeddings: field with a vector of floats per sample
+        text_embeddings: likewise
+        moment: naive, in UTC: texts are read as they stood then, before fixes that came later; None for now
+
+    Returns:
+        :class:`Rows`
+
+    Raises:
+        ValueError: if a field does not exist or cannot serve, or a template has no ``{}``
+    """
+    chosen = None if text_field is None else _checked_templates(samples, text_field, templates)
+    paths = {"ids": "id", "filepaths": "filepath", "tags": "tags"}
+    if text_field is not None:
+        paths["texts"] = text_path(samples, text_field)
+        if moment is not None and samples.has_field(fixes_field(text_field)):
+            paths |= {"times": f"{fixes_field(text_field)}.at", "earlier": f"{fixes_field(text_field)}.before"}
+    for name, path in {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}.items():
+        if path is not None:
+            check_field(samples, path)
+            paths[name] = path
+    columns = dict(zip(paths, samples.values(list(paths.values())), strict=True))
+    tags, times, earlier = (columns.pop(name, None) for name in ("tags", "times", "earlier"))
+    if moment is not None and times is not None:
+        texts = zip(columns["texts"], times, earlier, strict=True)
+        columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
+    return Rows(**columns, trusted=[TRUSTED_TAG in (each or ()) for each in tags], templates=chosen)
+
+
+def _checked_templates(
+    samples: SampleCollection, text_field: str, templates: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """The templates for the labels of a field; None where it holds captions."""
+    check_text_field(samples, text_field)
+    if not is_classification_field(samples, text_field):
+        if templates:
+            raise ValueError(f"templates go with a Classification field; {text_field!r} holds captions already.")
+        return None
+    chosen = tuple(templates or DEFAULT_TEMPLATES)
+    without = [template for template in chosen if "{}" not in template]
+    if without:
+        raise ValueError(f"Template {without[0]!r} has no {{}} for the label.")
+    return chosen
+
+
+def _template(id: str, templates: Sequence[str]) -> str:
+    """The sample's template: chosen by its id, so that a second run asks for the same captions."""
+    return templates[int(hashlib.sha256(id.encode()).hexdigest(), 16) % len(templates)]

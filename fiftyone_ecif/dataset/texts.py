@@ -1,0 +1,38 @@
+"""The texts of a data set: where they stand, and what fixes have changed of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fiftyone.core.collections import SampleCollection
+
+from fiftyone_ecif.dataset.checks import is_classification_field
+
+
+def text_path(samples: SampleCollection, text_field: str) -> str:
+    """The path of a caption, or of a label within its field."""
+    return f"{text_field}.label" if is_classification_field(samples._dataset, text_field) else text_field
+
+
+def fixes_field(text_field: str) -> str:
+    """The field that records what fixes did to a text field."""
+    return f"{text_field}_fixes"
+
+
+def before_fixes(
+    text: str | None, times: Sequence[datetime] | None, earlier: Sequence[str | None] | None, moment: datetime
+) -> str | None:
+    """A text as it stood at a moment, as far as fixes have changed it since.
+
+    Args:
+        text: as it is now
+        times: when it was fixed, oldest first, naive and in UTC
+        earlier: what each fix replaced
+        moment: naive, in UTC
+
+    Returns:
+        what the first fix after the moment replaced; the text itself where there was none
+    """
+    since = (before for at, before in zip(times or (), earlier or (), strict=True) if at > moment)
+    return next(since, text)
