@@ -1,4 +1,4 @@
-"""Planted noise: captions that belong to something else, and the record of which."""
+"""Planted noise: wrong captions, and the record of which ones are wrong."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def swap_near(table: PairTable, rate: float, seed: int) -> tuple[list[str], np.n
 
 
 def _known_confusable(table: PairTable) -> Sequence[tuple[str, str]]:
-    """The pairs of classes that look alike, for data that we know."""
+    """The pairs of classes that look alike, for data sets where they are known."""
     for confusable in (CONFUSABLE_FASHION, CONFUSABLE_DIGITS):
         if {name for pair in confusable for name in pair} <= set(table.class_names):
             return confusable

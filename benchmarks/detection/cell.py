@@ -19,7 +19,7 @@ from fiftyone_ecif.features import ArrayPairs
 
 @dataclass(frozen=True)
 class Classes:
-    """What class-labelled pairs have besides.
+    """What class-labelled pairs have in addition.
 
     Attributes:
         names: K classes

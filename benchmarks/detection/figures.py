@@ -31,7 +31,7 @@ INSPECTED = 0.01
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a run of the package says of a cell's pairs."""
+    """What a run of the package finds among a cell's pairs."""
 
     found: Misalignment
     suggestions: SuggestedTexts
@@ -111,12 +111,12 @@ OWN_FIGURES = ("ece", "noise_rate_estimate", "suggestion_accuracy")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the methods say.
+    """The scores of all methods for one cell.
 
     Attributes:
         scores: (N,) by method, higher = more suspicious
         seconds: by method
-        judgement: of the package itself; None where it was not asked
+        judgement: what the package itself found; None if it was not among the methods
     """
 
     scores: dict[str, np.ndarray]
@@ -125,7 +125,7 @@ class Evidence:
 
 
 def evidence(cell: Cell, settings: Settings, methods: Sequence[str] = ALL_METHODS) -> Evidence:
-    """Ask the methods about a cell; those for class labels are left out where there are none.
+    """Score a cell's pairs by every method; methods for class labels are left out where there are none.
 
     Args:
         cell: the pairs
@@ -154,11 +154,11 @@ def evidence(cell: Cell, settings: Settings, methods: Sequence[str] = ALL_METHOD
 
 
 def figures(cell: Cell, found: Evidence) -> dict[str, float]:
-    """How well the methods find what was planted, as a flat table; without truth only what needs none.
+    """How well the methods find what was planted. Where nobody knows the truth, only figures that do not need it.
 
     Args:
         cell: the pairs and the truth
-        found: what the methods say
+        found: the scores of the methods
 
     Returns:
         ``auroc.<method>``, ``ap.<method>`` (average precision), ``f1.<method>`` (at the threshold that makes it best),

@@ -45,7 +45,7 @@ DATA: dict[DataName, Callable[..., PairTable]] = {
 HELDOUT_SHARE = 0.5
 """Held-out pairs over training pairs."""
 TRAINING_SAMPLES = 20_000
-"""Pairs that the model's training sees in all, repetitions counted."""
+"""Pairs that the model's training sees in total, repetitions included."""
 ADAPTER_STEPS = 20
 """Steps of Adam that fresh adapters get before θ0."""
 RETRIEVED = 5
@@ -114,7 +114,7 @@ REGIMES: dict[ScopeName, Regime] = {"head": Regime(), "lora": DEEP, "full": DEEP
 
 
 class Candidates(NamedTuple):
-    """Texts among which each held-out image should find its own.
+    """The texts among which each held-out image should find its own.
 
     Attributes:
         texts: (C, ...) text inputs

@@ -13,9 +13,9 @@ from fiftyone_ecif.core import Objective, Pairs, Scope, removal_gradients
 from fiftyone_ecif.core.scope import Cotangent
 
 TRAK_DIMENSION = 512
-"""Projections; half as many as pairs where these are few, since the kernel is singular from as many on."""
+"""Projections; a run with few pairs uses half as many as it has pairs, since more make the kernel singular."""
 TRAK_BATCH = 300
-"""Candidates that TRAK's output function compares a pair with, the package's default."""
+"""Candidates that TRAK's output function compares a pair with; the default of the package ``traker``."""
 TRAK_CHUNK = 32
 """Pairs whose own gradients are held together."""
 

@@ -1,4 +1,4 @@
-"""What others score suspicion by, over L2-normalised embeddings; higher = more suspicious (docs/detection.md)."""
+"""Published scores of how suspicious a pair is, from L2-normalised embeddings; higher is more suspicious."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEIGHBOUR_DECAY, PAIR_DECAY = 0.1, 5.0
 
 
 def clip_score(image: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """1 − cos(u_n, v_n): the CLIP score (Hessel et al. 2021), turned round.
+    """1 − cos(u_n, v_n): the CLIP score (Hessel et al., EMNLP 2021) with its sign changed.
 
     Args:
         image: (N, D) unit vectors
@@ -35,7 +35,7 @@ def batch_loss(
     batch_size: int = 256,
     seed: int = 0,
 ) -> np.ndarray:
-    """pos_n averaged over random batches: negCLIPLoss (Wang et al., arXiv 2405.19547), turned round.
+    """pos_n averaged over random batches: negCLIPLoss (Wang et al., arXiv 2405.19547) with its sign changed.
 
     Args:
         image: (N, D) unit vectors

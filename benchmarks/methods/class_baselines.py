@@ -1,4 +1,4 @@
-"""What others score the suspicion of class labels by; higher = more suspicious (docs/detection.md)."""
+"""Published scores of how suspicious a class label is; higher is more suspicious."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FiftyOne Brain's mistakenness of class labels, from zero-shot predictions."""
+"""The mistakenness of class labels by FiftyOne Brain, from zero-shot predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEMPERATURE = 0.01  # 1/τ of pretrained CLIP
 
 
 def mistakenness(image: np.ndarray, class_text: np.ndarray, labels: np.ndarray, class_names: list[str]) -> np.ndarray:
-    """``fiftyone.brain.compute_mistakenness`` on a dataset of its own, which is deleted afterwards.
+    """FiftyOne Brain's ``compute_mistakenness`` on a temporary dataset, which is deleted afterwards.
 
     Args:
         image: (N, D) unit vectors

@@ -110,7 +110,7 @@ def trak(pairs: Pairs, head: Head, seed: int = 0) -> Tensor:
 
 
 def _mean_loss(pairs: Pairs, loss: str, settings: Settings) -> Objective:
-    """In one round: self-influence is taken in the first round's batches."""
+    """The mean loss in one round of batches: self-influence is taken in the first round alone."""
     rounds = partitions(len(pairs), min(settings.batch_size, len(pairs)), 1, settings.seed)
     return Objective(pairs, rounds, LOSSES[loss])
 

@@ -97,7 +97,7 @@ def sentence_embeddings(texts: Sequence[str], progress: bool = True) -> np.ndarr
 
 
 def sentence_features(texts: Sequence[str], progress: bool = True) -> np.ndarray:
-    """The encoder's mean over a text's tokens, (N, 384) float32; a text that was ever encoded is looked up."""
+    """The encoder's mean over a text's tokens, (N, 384) float32; texts encoded before come from the cache."""
     path = cache_folder("sentences") / f"{PACKAGE}-{CONTEXT_LENGTH}.npz"
     known: dict[str, np.ndarray] = {}
     if path.exists():

@@ -10,14 +10,14 @@ import torch
 
 
 class Measured:
-    """Seconds of several things done in turn: by the clock, and on the processor.
+    """Seconds of several pieces of work done in turn, by the clock and on the processor.
 
     Args:
-        things: what is timed, by name
-        repeats: of each; once more before that, to warm caches up
-        device: whose work is waited for
-        between: called after each, and not timed
-        processor: processor seconds spent so far
+        things: the work that is timed, by name
+        repeats: how often each is timed, after one run that warms the caches
+        device: the timing waits until its work is done
+        between: called after each piece of work, and not timed
+        processor: returns the processor seconds spent so far
     """
 
     def __init__(

@@ -36,7 +36,7 @@ RUN_KEY = "made_up"
 WRONG = 0.1
 """Share of the made-up pairs with a high probability of being misaligned."""
 CALM_MILLISECONDS = 3000
-"""For which a page is left alone before it is used, as by somebody who looks first."""
+"""How long a page is left alone before it is used, as a person would who looks first."""
 
 PLAIN_PANEL = """import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -55,7 +55,7 @@ class PlainPanel(foo.Panel):
 def register(plugin):
     plugin.register(PlainPanel)
 """
-"""The least that a Python panel with a histogram does."""
+"""A Python panel that does nothing but draw a histogram."""
 MARK = """() => {
     window.began = performance.now()
     window.addEventListener('pointerup', () => { window.began = performance.now() }, true)
@@ -109,7 +109,7 @@ def made_up_dataset(samples: int, picture: Path) -> Any:
 
 
 def processor_seconds() -> float:
-    """Of all processes that this one has started: browser, App's server and database."""
+    """Processor seconds of all processes that this one has started: browser, App's server and database."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
     return sum(each.user + each.system for each in times)
 
@@ -141,7 +141,7 @@ def drag_over_bars(page: Any) -> None:
 
 
 def measure(browser: Any, session: Any, dataset: Any, repeats: int) -> dict[str, list[float]]:
-    """Use both panels in fresh pages, in turn.
+    """Time both panels in fresh pages, in turn.
 
     Args:
         browser: Chromium

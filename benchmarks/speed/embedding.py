@@ -23,7 +23,7 @@ IMAGE_SIZE = 320, 240
 SMALL_MODEL = "ecif-tiny"
 KILLED_PAIRS = 3 * SHARD_ROWS
 KILLS = 4
-"""At random moments of one embedding, which goes on after each."""
+"""How often one embedding is killed, at random moments; it goes on after each."""
 
 
 def embedding_figures(folder: Path, model_name: str, count: int, device: str, repeats: int) -> dict[str, float]:
@@ -110,7 +110,7 @@ def _small(rows: list[PairRow], store: Path) -> StoredPairs:
 
 
 def _stored(rows: list[PairRow], store: Path) -> StoredPairs:
-    """Its features of the rows that are stored already."""
+    """The small model's features of the rows that are already stored."""
     return FeatureStore(store, random_model(SMALL_MODEL).fingerprint).pairs(rows)
 
 

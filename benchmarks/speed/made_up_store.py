@@ -23,7 +23,7 @@ LOGIT_SCALE = 3.0
 
 
 def write_made_up_store(folder: Path, pairs: int, feature_dim: int, seed: int = 0) -> None:
-    """Write N pairs whose two halves show the same meaning, but for a few wrong ones, in shards of the usual size.
+    """Write N pairs in shards of the usual size; image and text share a meaning, except in a few wrong pairs.
 
     Args:
         folder: where stores are kept

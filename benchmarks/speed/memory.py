@@ -135,7 +135,7 @@ def _score(sender: Connection, folder: Path, pairs: int, dim: int, feature_dim: 
 
 
 def _status(name: str) -> int:
-    """A size of this process, in bytes."""
+    """One of the sizes in this process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024
 

@@ -181,4 +181,4 @@ PEERS: dict[PeerName, Peer] = {
 ALL_PEERS: tuple[PeerName, ...] = get_args(PeerName)
 
 WITHOUT_CURVATURE = {"captum_tracin"}
-"""Peers that solve nothing: they are timed beside one round of our scores along the target's own gradient, too."""
+"""Peers that invert no curvature. They are also compared with one round of our scores along the target's gradient."""

@@ -124,7 +124,7 @@ def peer_table(figures: Figures, limit: int | None) -> Table:
 
 
 def measure(asked: Peers) -> Figures:
-    """Seconds of ours, of every peer (at the given weights) and of refits, one after the other, by name."""
+    """Seconds of this package, of every peer at the given weights, and of refits, by name."""
     count = asked.pairs
     with tempfile.TemporaryDirectory() as name:
         write_made_up_store(Path(name), count + TARGETS, asked.feature_dim, asked.seed)
@@ -167,7 +167,7 @@ def measure(asked: Peers) -> Figures:
 
 
 def print_figures(figures: Figures) -> None:
-    """For people, as they come."""
+    """Print figures as soon as they are measured."""
     for name, value in figures.items():
         print(f"{name:<40}{value:.4g}", flush=True)
 
@@ -241,7 +241,7 @@ def refit_figures(objective: Objective, target: Objective, head: Head, settings:
 
 
 class Seconds(NamedTuple):
-    """By the clock, and of the processor: what a busy machine disturbs less."""
+    """Seconds by the clock, and of the processor, which a busy machine disturbs less."""
 
     clock: float
     processor: float
@@ -256,7 +256,7 @@ class Seconds(NamedTuple):
 
 
 def timed(work: Callable[[], Result]) -> tuple[Seconds, Result]:
-    """What some work took, and what came of it."""
+    """The seconds that some work took, and its result."""
     clock, processor = time.perf_counter(), time.process_time()
     result = work()
     return Seconds(time.perf_counter() - clock, time.process_time() - processor), result

@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def measure(asked: Throughput, folder: Path) -> Figures:
-    """All figures of one run, by name; of a scope inside the towers those of its own passes."""
+    """All figures of one run, by name; a scope inside the towers has figures of its own passes alone."""
     figures: Figures = {"threads": float(torch.get_num_threads()), "load": os.getloadavg()[0]}
     if asked.scope != "head":
         settings = run_settings(asked)
@@ -135,7 +135,7 @@ def measure(asked: Throughput, folder: Path) -> Figures:
 
 
 def run_settings(asked: Throughput) -> Settings:
-    """A run of the engine as it was asked for."""
+    """The settings of a run with the options of the command."""
     return Settings(rounds=ROUNDS, batch_size=asked.batch, seed=asked.seed, tolerance=asked.tolerance)
 
 

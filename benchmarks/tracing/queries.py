@@ -14,7 +14,7 @@ from fiftyone_ecif.core import LowRankInverse
 
 
 class FailingQueries(NamedTuple):
-    """Queries that fail, and are right in a refit without one planted group: such a group is a cause of it."""
+    """Queries that fail, but are right in a refit without one planted group; such a group is a cause of the failure."""
 
     rows: Tensor  # int64 (Q,), among the problem's queries
     causes: Tensor  # bool (Q, G), the groups without which a query is right
@@ -24,7 +24,7 @@ class FailingQueries(NamedTuple):
 def failing_queries(
     problem: TraceProblem, inverse: LowRankInverse, queries: int, seed: int, progress: bool
 ) -> FailingQueries:
-    """At most so many failing queries: one of each largest cause in turn."""
+    """Choose at most ``queries`` failing queries: one of each largest cause in turn."""
     before = problem.margins(problem.head)
     bar = tqdm(problem.causes, desc="refits: planted causes", unit="refit", disable=not progress)
     after = torch.stack([problem.margins(problem.refit(group, inverse)) for group in bar])

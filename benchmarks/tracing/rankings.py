@@ -1,4 +1,4 @@
-"""Whom each method blames for a failing query: traces in several orders, and the usual baselines."""
+"""Which pairs each method blames for a failing query: traces in several orders, and the usual baselines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ METHODS = {
 def rankings(
     problem: TraceProblem, questions: list[Question], dense: Tensor, value: Tensor, effects: list, seed: int
 ) -> dict[str, Tensor]:
-    """By method, (Q, N): the lower, the more to blame."""
+    """Scores (Q, N) by method; the lower a score, the more the pair is to blame."""
     objective, head = problem.objective, problem.head
     own = self_influence(objective, head, problem.curvature.quadratic)
     first_order = influence(objective, head, dense)

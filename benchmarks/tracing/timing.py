@@ -72,7 +72,7 @@ def query_seconds(tables: TraceTables, gradients: Callable[[int], OuterProducts]
 
     Args:
         tables: that the first trace left
-        gradients: of so many queries' targets
+        gradients: makes the gradients of a given number of queries' targets
     """
 
     def timed(count: int) -> tuple[float, float]:
