@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.report.results import RESULTS, read_table
 
 ROOT = Path(__file__).parent.parent.parent
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 END = "<!-- end of table -->"
 MARKED = re.compile(
     r"(<!-- table: (?P<asked>[^>]*?) -->\n)(?P<table>(?:(?!<!-- table:).)*?)" + re.escape(END), re.DOTALL
