@@ -45,11 +45,11 @@ def ecif(cell: Cell, settings: Settings) -> Judgement:
     if cell.classes:  # as a run does whose text field holds labels
         texts = [cell.classes.names[number] for number in cell.classes.given]
         pairs, views = LabelledPairs(pairs, texts), None if views is None else LabelledPairs(views, texts)
-    found, judges = find_misaligned(
+    found, fitted = find_misaligned(
         pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
     )
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    suggested = suggest_texts(views or pairs, judges.heads, judges.fold, found.probability, texts, suspected)
+    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
     return Judgement(found, suggested)
 
 

@@ -149,11 +149,11 @@ def planted_problem(data: DataName, pairs: int, anchor: float, seed: int, progre
     curvature = kronecker_curvature(objective, head, objective.anchor, seed=seed)
     fit = fit_to_rest(objective, head, curvature.solve, REST, 60)
     assert isinstance(fit.scope, Head)
-    judges = cross_fit(objective.pairs, None, head, "clip", Settings(batch_size=BATCH_SIZE, rounds=ROUNDS, seed=seed))
+    fitted = cross_fit(objective.pairs, None, head, "clip", Settings(batch_size=BATCH_SIZE, rounds=ROUNDS, seed=seed))
     first = np.unique(planted.captions, return_index=True)[1]
     return TraceProblem(
         objective, fit.scope, kronecker_curvature(objective, fit.scope, objective.anchor, seed=seed),
-        doubt(judges.surprise), causes, kinds, heldout_image,
+        doubt(fitted.surprise), causes, kinds, heldout_image,
         torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ REMOVAL_FORMS = ("exact", "first_order")
 HEAD_FIT_STEPS = 30
 """Newton steps that a fit of the head may take; on cached features they are cheap."""
 
-EXACT_SELF_INFLUENCE = 50_000
+PER_PAIR_SELF_INFLUENCE = 50_000
 """Pairs up to which the self-influence of a head is computed pair by pair, which takes as long as 190 epochs of
 training the head. An estimate from 32 random directions takes 26."""
 
@@ -84,7 +84,7 @@ class Attributed:
     @classmethod
     def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
-        probes = 0 if len(pairs) <= EXACT_SELF_INFLUENCE else cls.probes
+        probes = 0 if len(pairs) <= PER_PAIR_SELF_INFLUENCE else cls.probes
         return cls(head, pairs, target, HEAD_FIT_STEPS, probes)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,20 +137,16 @@ class TraceTables:
             the tables, memory-mapped
         """
         inverse = low_rank_inverse(objective, head, TOLERANCE, pairs=CURVATURE_PAIRS, seed=seed, progress=progress)
-        part = folder.with_name(folder.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        unit = _write_tables(part, objective, head, inverse, removal, progress)
-        scalars = [inverse.anchor, inverse.rest, inverse.relative_residual, unit]
-        state = dict(
-            vectors=inverse.vectors.cpu(),
-            eigenvalues=inverse.eigenvalues.cpu(),
-            scalars=torch.tensor(scalars, dtype=torch.float64),
-            order=torch.cat(objective.rounds[0]),
-        )
-        save_file({name: value.contiguous() for name, value in state.items()}, part / "state.safetensors")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
+        try:
+            unit = _write_tables(part, objective, head, inverse, removal, progress)
+            _write_state(part, inverse, unit, torch.cat(objective.rounds[0]))
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another job has put the same tables there meanwhile
+                os.replace(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         return cls.open(folder, objective, head, removal)
 
     @classmethod
@@ -297,6 +295,18 @@ def _single_threads() -> ThreadPoolExecutor:
         started.wait()
         fresh.submit(torch.set_num_threads, count).result()
     return pool
+
+
+def _write_state(folder: Path, inverse: LowRankInverse, unit: float, order: Tensor) -> None:
+    """Write what of :class:`TraceTables` is no table over the pairs."""
+    scalars = [inverse.anchor, inverse.rest, inverse.relative_residual, unit]
+    state = dict(
+        vectors=inverse.vectors.cpu(),
+        eigenvalues=inverse.eigenvalues.cpu(),
+        scalars=torch.tensor(scalars, dtype=torch.float64),
+        order=order,
+    )
+    save_file({name: value.contiguous() for name, value in state.items()}, folder / "state.safetensors")
 
 
 def _write_tables(

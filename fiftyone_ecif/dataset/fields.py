@@ -103,7 +103,7 @@ EVIDENCE_FIELDS = {
         "head": "How surprising the caption is to a head that was not fitted on the pair",
         "neighbours": "How little the texts of the nearest images speak for the caption",
         "classifier": "How surprising the caption is to a classifier of images that has not seen the pair; "
-        "0 where captions do not repeat or nothing was learnt by heart",
+        "0 where captions do not repeat or the model has memorised nothing",
     }.items()
 }
 """What ``compute_influence(evidence=True)`` writes, by the names of ``Misalignment.evidence``."""

@@ -33,7 +33,7 @@ def test_scores_in_bfloat16_rank_as_in_float32():
 
 
 def test_self_influence_of_very_many_pairs_is_estimated_and_said(monkeypatch):
-    monkeypatch.setattr("fiftyone_ecif.attribution.settings.EXACT_SELF_INFLUENCE", 59)
+    monkeypatch.setattr("fiftyone_ecif.attribution.settings.PER_PAIR_SELF_INFLUENCE", 59)
     exact = attributed()
     estimated = Attributed.of_head(exact.scope, exact.pairs, None)
     assert estimated.probes == 32

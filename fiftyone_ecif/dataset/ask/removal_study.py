@@ -154,8 +154,8 @@ class RemovalStudy:
             members, others = ((fold == number).nonzero().squeeze(1), (fold != number).nonzero().squeeze(1))
             if self.removed[members].any():
                 fitted = self._restore(Subset(inputs, members), number)
-                judges = self.rows.of([self.pairs.ids[row] for row in others.tolist()])
-                yield fitted, members, self._evaluation(Subset(inputs, others), judges)
+                target = self.rows.of([self.pairs.ids[row] for row in others.tolist()])
+                yield fitted, members, self._evaluation(Subset(inputs, others), target)
 
     def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
         vector = self.run.fitted[number].to(self.attributed.scope.vector())

@@ -6,7 +6,7 @@ import functools
 import time
 from dataclasses import dataclass
 
-from fiftyone_ecif.attribution.settings import EXACT_SELF_INFLUENCE
+from fiftyone_ecif.attribution.settings import PER_PAIR_SELF_INFLUENCE
 
 EFFICIENCY = 0.75
 """Share of a plain matrix product's speed that the towers reach.
@@ -18,7 +18,7 @@ It was measured on transformers, on two CPU cores at 155 GFLOP/s: ViT-B-32 took 
 MEASURED_ROUNDS = 4
 FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 64.0, 9.7, 3.2
 """What a run with as many rounds takes, measured in epochs: one forward and backward pass over the pairs each."""
-SELF_INFLUENCE_EPOCHS = {"exact": 190.0, "probes": 26.0}
+SELF_INFLUENCE_EPOCHS = {"per pair": 190.0, "probes": 26.0}
 """What self-influence takes in epochs, measured: exactly, or by probes (32 score passes of one round)."""
 SAMPLED_EPOCH_PAIRS = 100_000
 """The anchor and the Kronecker factors take as long as one epoch over this many pairs, whatever the run's size."""
@@ -82,7 +82,7 @@ def embedding_cost(
 
 def epochs(pairs: int, rounds: int = 4) -> float:
     """What a run takes after the towers, without the misalignment score, in epochs over the pairs."""
-    self_influence = SELF_INFLUENCE_EPOCHS["exact" if pairs <= EXACT_SELF_INFLUENCE else "probes"]
+    self_influence = SELF_INFLUENCE_EPOCHS["per pair" if pairs <= PER_PAIR_SELF_INFLUENCE else "probes"]
     of_rounds = (FIT_EPOCHS + SOLVE_EPOCHS + SCORE_EPOCHS) * rounds / MEASURED_ROUNDS
     return of_rounds + self_influence + SAMPLED_EPOCH_PAIRS / pairs
 

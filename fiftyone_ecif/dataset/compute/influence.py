@@ -124,5 +124,5 @@ def check_request(samples: SampleCollection, request: RunRequest) -> str:
     if request.target is not None:
         check_collection(request.target, "target")
     check_run_key(samples, request.run_key, request.overwrite)
-    check_engine(request.engine)
+    check_engine(request.engine, request.num_workers, request.device)
     return device_here(request.engine, request.device)

@@ -58,7 +58,7 @@ NOTHING_TO_GO_ON = ["one caption for all", "all pairs alike"]
 def test_whatever_the_pairs_misalignment_is_a_probability(case, views):
     pairs, wrong = make_pairs(case)
     settings = Settings(rounds=1, batch_size=64, anchor=0.1)
-    # Images that give nothing away by themselves, as after learning by heart.
+    # Images that give nothing away by themselves, as of a model that has memorised its pairs.
     seen = TensorPairs(pairs.image.flip(0), pairs.text) if views else pairs
     found, _ = find_misaligned(seen, pairs if views else None, Head.identity(16, 16, 2.0), "clip", settings)
     assert ((found.probability >= 0) & (found.probability <= 1)).all()  # no NaN either
