@@ -48,6 +48,9 @@ FACTOR_PAIRS, FACTOR_CURVATURE_PAIRS, FACTOR_TOLERANCE = 8, 1_024, 0.1
 """Pairs whose self-influence is solved for, pairs that the curvature is then taken from, and the residual at which the
 solver stops; the error of a self-influence is about the square of that."""
 
+SMALLEST_BATCH = 2
+"""Pairs that a contrastive loss needs at least."""
+
 STABLE = 0.5
 """Ranking stability below which a run comes with a warning."""
 
@@ -248,6 +251,8 @@ class _Run:
         damped = self.damped(fitted)
         sample = replace(damped, rounds=damped.rounds[:1]).sample(FACTOR_CURVATURE_PAIRS)
         order = torch.cat(sample.rounds[0])
+        if len(order) <= SMALLEST_BATCH:
+            return None  # without one of the pairs no contrastive loss is left to solve for
         rows = order[torch.linspace(0, len(order) - 1, min(FACTOR_PAIRS, len(order))).long()]
         # Both forms have a factor 1/N, and N is the number of pairs in the objective that is solved with.
         own = own * (damped.divisor / sample.divisor)

@@ -3,10 +3,10 @@ import os
 import fiftyone as fo
 import numpy as np
 import pytest
+import torch
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.compute import influence
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.run.config import tensor_file
 
@@ -187,7 +187,7 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
 def test_nonsense_is_refused_in_plain_words(embedded_dataset, stored, arguments, message):
-    if "device" in arguments and arguments["device"].startswith("cuda") and influence.torch.cuda.is_available():
+    if "device" in arguments and arguments["device"].startswith("cuda") and torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     if "templates" in arguments or "text_field" in arguments:
         stored = dict(text_field="caption", model="ecif-tiny", progress=False)
