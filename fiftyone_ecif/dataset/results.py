@@ -17,6 +17,7 @@ from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
+from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field
 from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
@@ -284,9 +285,29 @@ class InfluenceResults(Run):
         """Forget a trace; raises a ValueError that names those there are if there is none of this key."""
         delete_trace(self, key)
 
+    def change_text_field(self, text_field: str) -> None:
+        """Tell the run that its captions or labels are in another field now, as after the field was renamed.
+
+        Args:
+            text_field: the field
+
+        Raises:
+            ValueError: if the run had no texts, or the field does not hold such texts
+        """
+        config = self.config
+        if config.text_field is None:
+            raise ValueError(f"Run {self.run_key!r} was computed without captions or labels.")
+        check_text_field(self.dataset, text_field)
+        labelled = is_classification_field(self.dataset, text_field)
+        if labelled != self.rows().labelled:
+            held, holds = ("captions", "labels") if labelled else ("labels", "captions")
+            raise ValueError(f"Run {self.run_key!r} was computed on {held}, and {text_field!r} holds {holds}.")
+        config.text_field = text_field
+        self.dataset.update_run_config(self.run_key, config)
+
     def trace_study(self) -> TraceStudy:
         """What the run's traces share, kept open as long as the data stays as it is."""
-        state = self.dataset.count(), self.dataset.last_modified_at, self.samples.max("last_modified_at")
+        state = self.dataset.count(), self.dataset.last_modified_at, self.dataset.max("last_modified_at")
         if self._study is None or self._study[0] != state:
             self._study = state, TraceStudy(self)
         return self._study[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import fiftyone as fo
 import torch
 from fiftyone.core.collections import SampleCollection
 
@@ -65,7 +64,7 @@ def record(
         timings=timings,
         warnings=notes,
         skipped=pairs.skipped,
-        whole=isinstance(samples, fo.Dataset),
+        whole=not samples.view()._serialize(),
         labelled=embedded.rows.labelled,
         target_dataset=None if target is None else target._dataset.name,
         target_dataset_id=None if target is None else str(target._dataset._doc.id),

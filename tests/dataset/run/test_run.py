@@ -192,3 +192,18 @@ def test_with_a_model_estimates_stay_the_same_whatever_becomes_of_the_samples(pa
     again = ecif.load_results(pair_dataset, "ecif")
     assert effect(again, some) == pytest.approx(before)
     assert again.rows().texts == captions
+
+
+def test_a_renamed_text_field_can_be_told_to_the_run(embedded_dataset, stored):
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    embedded_dataset.rename_sample_field("caption", "text")
+    with pytest.raises(ValueError, match="no field 'caption'"):
+        ecif.apply_suggestions(embedded_dataset, "ecif")
+    with pytest.raises(ValueError, match="computed on captions, and 'ground_truth' holds labels"):
+        results.change_text_field("ground_truth")
+    with pytest.raises(ValueError, match="no field 'txt'. Did you mean 'text'"):
+        results.change_text_field("txt")
+    results.change_text_field("text")
+    assert ecif.load_results(embedded_dataset, "ecif").config.text_field == "text"
+    assert ecif.apply_suggestions(embedded_dataset, "ecif").changed > 0
+    assert ecif.refresh_run(embedded_dataset, progress=False).config.text_field == "text"
