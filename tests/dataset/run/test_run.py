@@ -201,7 +201,7 @@ def test_a_renamed_text_field_can_be_told_to_the_run(embedded_dataset, stored):
         ecif.apply_suggestions(embedded_dataset, "ecif")
     with pytest.raises(ValueError, match="computed on captions, and 'ground_truth' holds labels"):
         results.change_text_field("ground_truth")
-    with pytest.raises(ValueError, match="no field 'txt'. Did you mean 'text'"):
+    with pytest.raises(ValueError, match=r"no field 'txt'\. Did you mean 'text'"):
         results.change_text_field("txt")
     results.change_text_field("text")
     assert ecif.load_results(embedded_dataset, "ecif").config.text_field == "text"
