@@ -80,7 +80,9 @@ SCORE_FIELDS = [
     ScoreField(
         "self_influence",
         fo.FloatField,
-        "How much of its own loss the pair explains by itself, in nats; never negative. High: no other supports it.",
+        "How much of its own loss the pair explains by itself, in nats; never negative. High: no other pair supports "
+        "it. By the EK-FAC inverse of the curvature, which makes it larger by the factor in the run's health, "
+        "self_influence_factor.",
     ),
     ScoreField(
         "misalignment",
