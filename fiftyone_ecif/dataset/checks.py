@@ -36,8 +36,10 @@ def text_fields(collection: SampleCollection) -> list[str]:
 
 
 def check_text_field(collection: SampleCollection, name: str) -> None:
-    """Raise a ValueError unless the field exists and holds strings or classifications."""
+    """Raise a ValueError unless the field exists and holds captions or labels: strings or classifications."""
     field = check_field(collection, name)
+    if name in _NEVER_TEXT:
+        raise ValueError(f"Field {name!r} says where a sample is, not what it shows: choose a field with captions.")
     if not (_is_text(field) or _is_classification(field)):
         raise ValueError(
             f"Field {name!r} holds {type(field).__name__}: captions are a StringField or a Classification field."

@@ -10,7 +10,16 @@ import torch
 
 from fiftyone_ecif.core import HERE, LOSSES, Head, Progress, Workers
 from fiftyone_ecif.dataset.rows import Rows
-from fiftyone_ecif.features import ArrayPairs, PairRow, StoredPairs, embed_pairs, features_folder, stored_embeddings
+from fiftyone_ecif.features import (
+    ArrayPairs,
+    PairRow,
+    StoredPairs,
+    UnreadablePair,
+    embed_pairs,
+    features_folder,
+    stored_embeddings,
+)
+from fiftyone_ecif.features.reading import check_caption
 from fiftyone_ecif.models import ContrastiveModel, ViewAveraged
 
 
@@ -26,13 +35,27 @@ def embedding_pairs(rows: Rows) -> ArrayPairs:
     Raises:
         ValueError: if the two do not live in one space
     """
-    pairs = stored_embeddings(rows.ids, rows.image_embeddings or (), rows.text_embeddings or ())
+    faults = {} if rows.texts is None else _caption_faults(rows)
+    usable = rows.of(id for id in rows.ids if id not in faults) if faults else rows
+    pairs = stored_embeddings(usable.ids, usable.image_embeddings or (), usable.text_embeddings or ())
+    pairs.skipped |= faults
     if len(pairs) and pairs.image_dim != pairs.text_dim:
         raise ValueError(
             f"The stored image embeddings have {pairs.image_dim} numbers and the text embeddings {pairs.text_dim}: "
             "both must come from one model's shared space."
         )
     return pairs
+
+
+def _caption_faults(rows: Rows) -> dict[str, str]:
+    """Why a caption or label cannot be used, by sample id."""
+    faults = {}
+    for id, text in zip(rows.ids, rows.texts or (), strict=True):
+        try:
+            check_caption(text)
+        except UnreadablePair as error:
+            faults[id] = error.reason
+    return faults
 
 
 class PairSource(Protocol):

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -16,6 +17,14 @@ from fiftyone_ecif.features.folder import StoreFolder
 from fiftyone_ecif.features.shard import Shard
 
 KEY_BYTES = 16
+
+NUMBERS = "fiu"
+"""Kinds of numpy's types that an embedding may have."""
+
+SHORTEST, LONGEST = 1e-12, 1e12
+"""Lengths of an embedding between which float32 has room for its products."""
+
+FloatArray = npt.NDArray[np.float32]
 
 
 def key_tensor(keys: bytes) -> Tensor:
@@ -185,16 +194,16 @@ def stored_embeddings(ids: Sequence[str], image: Sequence[Any], text: Sequence[A
 def _as_matrix(vectors: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
     """Vectors as one float32 matrix, and what is wrong with the rows that cannot be used, some of which are zero."""
     faults: dict[int, str] = {}
-    if isinstance(vectors, np.ndarray) and vectors.ndim == 2 and vectors.dtype != object:
+    if isinstance(vectors, np.ndarray) and vectors.ndim == 2 and vectors.dtype.kind in NUMBERS:
         matrix = torch.from_numpy(np.array(vectors, dtype=np.float32))
     else:
-        rows = [None if vector is None else np.asarray(vector, dtype=np.float32).reshape(-1) for vector in vectors]
+        rows = [_as_vector(vector) for vector in vectors]
         lengths = [len(row) for row in rows if row is not None]
         width = max(set(lengths), key=lengths.count) if lengths else 0
         matrix = torch.zeros(len(rows), width)
         for number, row in enumerate(rows):
             if row is None:
-                faults[number] = "is missing"
+                faults[number] = "is missing" if vectors[number] is None else "is not a vector of numbers"
             elif len(row) != width:
                 faults[number] = f"has {len(row)} numbers, most have {width}"
             else:
@@ -203,4 +212,19 @@ def _as_matrix(vectors: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
         faults.setdefault(number, "is not finite")
     for number in (matrix == 0).all(dim=1).nonzero().flatten().tolist():
         faults.setdefault(number, "is all zeros")
+    length = matrix.double().norm(dim=1)
+    for number in ((length < SHORTEST) | (length > LONGEST)).nonzero().flatten().tolist():
+        faults.setdefault(number, f"has a length of {length[number]:.0e}, which cannot be computed with")
     return matrix, faults
+
+
+def _as_vector(vector: Any) -> FloatArray | None:
+    """A vector of numbers as float32 (F,); None for anything else."""
+    try:
+        array = np.asarray(vector)
+    except ValueError:  # lists within lists of different lengths
+        return None
+    if array.dtype.kind not in NUMBERS or array.ndim == 0:
+        return None
+    with np.errstate(over="ignore"):  # too large a number becomes infinite, which is said
+        return array.astype(np.float32).reshape(-1)

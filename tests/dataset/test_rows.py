@@ -7,6 +7,7 @@ import pytest
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.rows import read_rows
+from fiftyone_ecif.dataset.texts import before_fixes
 
 
 def test_rows_hold_what_the_samples_hold_in_their_order(embedded_dataset):
@@ -60,3 +61,15 @@ def test_fixes_after_the_moment_are_undone_and_earlier_ones_kept(scored_dataset)
     assert fixed.texts != first.texts
     assert read_rows(scored_dataset, "caption", moment=before).texts == first.texts
     assert read_rows(scored_dataset, "caption", moment=now() + timedelta(seconds=1)).texts == fixed.texts
+
+
+def test_times_with_and_without_a_zone_are_compared():
+    """FiftyOne gives times with a zone where ``fo.config.timezone`` names one."""
+    moment = datetime(2026, 1, 1, 12)
+    later, earlier = (moment + timedelta(minutes=step) for step in (1, -1))
+    aware = [time.replace(tzinfo=timezone.utc).astimezone(timezone(timedelta(hours=5))) for time in (earlier, later)]
+    for times in ([earlier, later], aware):
+        assert before_fixes("now", times, ["first", "second"], moment) == "second"
+        assert before_fixes("now", times, ["first", "second"], moment.replace(tzinfo=timezone.utc)) == "second"
+        assert before_fixes("now", times[:1], ["first"], moment) == "now"
+    assert before_fixes("now", None, None, moment) == "now"

@@ -46,6 +46,26 @@ def test_unusable_embeddings_are_skipped_with_their_reasons(arrays):
     }
 
 
+@pytest.mark.parametrize(
+    ("odd", "fault"),
+    [
+        ("a text", "is not a vector of numbers"),
+        ({"x": 1.0}, "is not a vector of numbers"),
+        ([[1.0, 2.0], [3.0]], "is not a vector of numbers"),
+        ([True] * 6, "is not a vector of numbers"),
+        (["1.0"] * 6, "is not a vector of numbers"),
+        (3.0, "is not a vector of numbers"),
+        (np.full(6, 1e25), "has a length of 2e+25, which cannot be computed with"),
+        (np.full(6, 1e-25), "has a length of 2e-25, which cannot be computed with"),
+        (np.full(6, 1e60), "is not finite"),
+        ([], "has 0 numbers, most have 6"),
+    ],
+)
+def test_what_is_no_embedding_is_skipped_with_its_reason(arrays, odd, fault):
+    pairs = stored_embeddings(IDS, [*arrays[0][:3], odd], list(arrays[1]))
+    assert pairs.ids == IDS[:3] and pairs.skipped == {IDS[3]: f"image embedding {fault}"}
+
+
 def test_users_arrays_are_not_changed_with(arrays):
     image = arrays[0].astype(np.float32)
     pairs = stored_embeddings(IDS, image, arrays[1])

@@ -43,6 +43,13 @@ def read(samples: SampleCollection, request: RunRequest) -> Taken:
     at = datetime.now(timezone.utc)
     rows = read_rows(samples, *fields)
     target_rows = None if request.target is None else read_rows(request.target, *fields)
+    for what, read_once in (("samples", rows), ("target", target_rows)):
+        repeated = 0 if read_once is None else len(read_once) - len(set(read_once.ids))
+        if repeated:
+            raise ValueError(
+                f"{what} holds {repeated} samples more than once: each pair can be scored once. Pass a view without "
+                "repetitions, such as dataset.select(view.values('id'))."
+            )
     if target_rows is not None and (shared := set(rows.ids) & set(target_rows.ids)):
         raise ValueError(
             f"{len(shared)} samples are both scored and in the target. A pair cannot be judged by its own loss: "

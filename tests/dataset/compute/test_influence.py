@@ -167,7 +167,27 @@ def test_unusable_embeddings_are_skipped_counted_and_explained(embedded_dataset,
         ecif.compute_influence(embedded_dataset, overwrite=True, skip_failures=False, **stored)
 
 
+def test_pairs_without_a_caption_are_skipped_with_stored_embeddings_too(embedded_dataset, stored):
+    ids = embedded_dataset.values("id")
+    embedded_dataset.set_values("caption", {ids[2]: None, ids[7]: " "}, key_field="id")
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    assert results.skipped == {ids[2]: "caption is missing", ids[7]: "caption is empty"}
+    assert len(results.pairs()) == 58 and results.rows().texts == [
+        caption for caption in embedded_dataset.values("caption") if caption and caption.strip()
+    ]
+
+
+def test_a_view_that_repeats_samples_is_refused(embedded_dataset, stored):
+    twice = embedded_dataset[:40].concat(embedded_dataset[30:50])
+    with pytest.raises(ValueError, match="samples holds 10 samples more than once"):
+        ecif.compute_influence(twice, **stored)
+    with pytest.raises(ValueError, match="target holds 5 samples more than once"):
+        target = embedded_dataset[40:50].concat(embedded_dataset[45:50])
+        ecif.compute_influence(embedded_dataset[:40], target=target, **stored)
+
+
 BAD_ARGUMENTS = [
+    (dict(text_field="filepath"), "says where a sample is"),
     (dict(text_field="capton"), "Did you mean 'caption'"),
     (dict(text_field="planted"), "BooleanField"),
     (dict(run_key="1st run"), "cannot be used"),
