@@ -59,6 +59,7 @@ def own_fiftyone() -> Path:
         FIFTYONE_DATASET_ZOO_DIR=str(root / "zoo-datasets"),
         FIFTYONE_MODEL_ZOO_DIR=str(root / "zoo-models"),
         FIFTYONE_ECIF_CACHE=str(root / "cache"),
+        RAY_TMPDIR=str(root),  # else Ray would look for a cluster of the user's, or for one that was killed
     )
     if HAS_FIFTYONE:
         os.environ["FIFTYONE_DATABASE_URI"] = start_mongod(root)

@@ -7,7 +7,7 @@ import difflib
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
+from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
 _NEVER_TEXT = ("id", "filepath")
@@ -83,6 +83,23 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
         raise ValueError(
             f"The dataset already has a field {taken[0]!r} that no run {run_key!r} owns: choose another run key."
         )
+
+
+def score_field(collection: SampleCollection, run_key: str, suffix: str) -> str:
+    """The name of a run's score field.
+
+    Args:
+        collection: a Dataset or view of the run's data set
+        run_key: the run's key
+        suffix: of the field
+
+    Raises:
+        ValueError: if the field was deleted: nothing may be concluded from what is not there
+    """
+    name = FIELDS[suffix].name(run_key)
+    if not collection._dataset.has_sample_field(name):
+        raise ValueError(f"Field {name!r} was deleted: compute run {run_key!r} again.")
+    return name
 
 
 def check_collection(collection: SampleCollection, what: str = "samples") -> None:

@@ -17,7 +17,7 @@ from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
-from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field
+from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field, score_field
 from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
@@ -66,8 +66,8 @@ class InfluenceResults(Run):
             raise ValueError("Pass a threshold or a precision, not both.")
         if threshold is not None:
             threshold = PROBABILITY("threshold", threshold)
-        name = self.fields["misalignment"]
-        view = self._scored(name)
+        name = self._score_field("misalignment")
+        view = self.dataset.exists(name)
         if precision is not None:
             threshold = self.suggested_threshold(precision)
             if threshold is None:
@@ -93,8 +93,8 @@ class InfluenceResults(Run):
         Returns:
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
-        name = self.fields["misalignment"]
-        return threshold_for(np.array(self._scored(name).values(name), dtype=float), precision)
+        name = self._score_field("misalignment")
+        return threshold_for(np.array(self.dataset.exists(name).values(name), dtype=float), precision)
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.
@@ -105,7 +105,7 @@ class InfluenceResults(Run):
         Returns:
             a view of pairs with a negative value, sorted by value, rising
         """
-        return self._limited(harmful(self._scored(self.fields["value"]), self.run_key), limit)
+        return self._limited(harmful(self.dataset, self.run_key), limit)
 
     def valuable(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would raise the target loss, most valuable first.
@@ -116,8 +116,8 @@ class InfluenceResults(Run):
         Returns:
             a view of pairs with a positive value, sorted by value, falling
         """
-        name = self.fields["value"]
-        return self._limited(self._scored(name).match(F(name) > 0).sort_by(name, reverse=True), limit)
+        name = self._score_field("value")
+        return self._limited(self.dataset.match(F(name) > 0).sort_by(name, reverse=True), limit)
 
     def embeddings(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Embeddings of the scored pairs by the model as it was given.
@@ -312,10 +312,8 @@ class InfluenceResults(Run):
             self._study = state, TraceStudy(self)
         return self._study[1]
 
-    def _scored(self, name: str) -> fo.DatasetView:
-        if not self.dataset.has_sample_field(name):
-            raise ValueError(f"Field {name!r} was deleted: compute run {self.run_key!r} again.")
-        return self.dataset.exists(name)
+    def _score_field(self, suffix: str) -> str:
+        return score_field(self.dataset, self.run_key, suffix)
 
     @staticmethod
     def _limited(view: fo.DatasetView, limit: int | None) -> fo.DatasetView:

@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import check_field, check_text_field, is_classification_field
 from fiftyone_ecif.dataset.fields import TRUSTED_TAG
-from fiftyone_ecif.dataset.texts import before_fixes, fixes_field, text_path
+from fiftyone_ecif.dataset.texts import before_fixes, fixes_field, has_fixes, text_path
 from fiftyone_ecif.features import PairRow
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
@@ -124,7 +124,7 @@ def read_rows(
     paths = {"ids": "id", "filepaths": "filepath", "tags": "tags"}
     if text_field is not None:
         paths["texts"] = text_path(samples, text_field)
-        if moment is not None and samples.has_field(fixes_field(text_field)):
+        if moment is not None and has_fixes(samples, text_field):
             paths |= {"times": f"{fixes_field(text_field)}.at", "earlier": f"{fixes_field(text_field)}.before"}
     for name, path in {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}.items():
         if path is not None:

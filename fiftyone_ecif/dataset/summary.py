@@ -8,6 +8,7 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
@@ -54,7 +55,7 @@ def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Susp
     Returns:
         :class:`Suspicion`
     """
-    name = FIELDS["misalignment"].name(run_key)
+    name = score_field(samples, run_key, "misalignment")
     group = {
         "_id": {"bin": _bin(f"${name}", FINE_BINS), "above": {"$gte": [f"${name}", threshold]}},
         "count": {"$sum": 1},
@@ -133,7 +134,7 @@ def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> d
         :class:`MeasuredPrecision` by field, the misalignment first and then the best, exact to 1/400 of the pairs;
         empty where no scored pair is wrong
     """
-    name = FIELDS["misalignment"].name(run_key)
+    name = score_field(samples, run_key, "misalignment")
     scored = samples.exists(name)
     own = _ranked(scored, name, truth)
     if own is None:
@@ -211,7 +212,7 @@ def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness |
     Returns:
         :class:`Sureness`; None where one round, or no pair, tells nothing of it
     """
-    value, spread = (FIELDS[suffix].name(run_key) for suffix in ("value", "value_std"))
+    value, spread = (score_field(samples, run_key, suffix) for suffix in ("value", "value_std"))
     errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
     lowest, highest = np.log2(SURENESS_EDGES[[0, -1]])
     doublings = {"$subtract": [{"$log": [{"$max": [errors, SURENESS_EDGES[0]]}, 2]}, lowest]}
@@ -238,7 +239,7 @@ def value_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POI
     Returns:
         numbers of removed pairs, rising, and changes in nats, (points + 1,) each, from (0, 0)
     """
-    name = FIELDS["value"].name(run_key)
+    name = score_field(samples, run_key, "value")
     group = {"groupBy": f"${name}", "buckets": points, "output": {"count": {"$sum": 1}, "sum": {"$sum": f"${name}"}}}
     buckets = list(harmful(samples, run_key)._aggregate(post_pipeline=[{"$bucketAuto": group}]))
     counts = np.cumsum([0] + [bucket["count"] for bucket in buckets])
@@ -258,7 +259,7 @@ def roles_sample(samples: SampleCollection, run_key: str, size: int, seed: int =
     Returns:
         columns "id", "positive", "negative", "misalignment"
     """
-    names = [FIELDS[suffix].name(run_key) for suffix in ("value_positive", "value_negative", "misalignment")]
+    names = [score_field(samples, run_key, suffix) for suffix in ("value_positive", "value_negative", "misalignment")]
     drawn = samples.exists(names[0])
     if len(drawn) > size:
         drawn = drawn.take(size, seed=seed)

@@ -20,6 +20,12 @@ def fixes_field(text_field: str) -> str:
     return f"{text_field}_fixes"
 
 
+def has_fixes(samples: SampleCollection, text_field: str) -> bool:
+    """Whether fixes of a text field were ever recorded; a field of that name which somebody else made is none."""
+    field = samples._dataset.get_field(fixes_field(text_field))
+    return field is not None and (field.info or {}).get("text_field") == text_field
+
+
 def before_fixes(
     text: str | None, times: Sequence[datetime] | None, earlier: Sequence[str | None] | None, moment: datetime
 ) -> str | None:

@@ -20,10 +20,10 @@ from fiftyone.core.expressions import ViewExpression
 from pymongo import UpdateOne
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY
-from fiftyone_ecif.dataset.checks import check_collection, check_field
-from fiftyone_ecif.dataset.fields import FIELDS, MISALIGNED_TAG, TRUSTED_TAG
+from fiftyone_ecif.dataset.checks import check_collection, check_field, score_field
+from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
-from fiftyone_ecif.dataset.texts import fixes_field, text_path
+from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
 
 FIX_FIELDS = {
     "before": (fo.StringField, "The text before the fix"),
@@ -86,7 +86,7 @@ def apply_suggestions(
         if len(left) < before:
             unchanged[reason] = before - len(left)
     text_field = dataset.get_run_info(run_key).config.text_field
-    path, (suggestion, misalignment) = writable_text(dataset, text_field), _score_fields(run_key)
+    path, (suggestion, misalignment) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
     columns = ["id", path, f"{suggestion}.label", f"{suggestion}.confidence", misalignment, "tags"]
     action = {"run_key": run_key, "by": by or _user(), "at": datetime.now(timezone.utc).replace(tzinfo=None)}
     writes, ids = [], []
@@ -134,7 +134,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     if text_field is None:
         raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
     min_confidence = PROBABILITY("min_confidence", min_confidence)
-    path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(run_key)
+    path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
     return {
         "without a suggestion": ~F(f"{suggestion}.label").exists(),
         "less confident": F(f"{suggestion}.confidence") < min_confidence,
@@ -143,8 +143,8 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     }
 
 
-def _score_fields(run_key: str) -> tuple[str, str]:
-    return FIELDS["suggestion"].name(run_key), FIELDS["misalignment"].name(run_key)
+def _score_fields(dataset: fo.Dataset, run_key: str) -> tuple[str, str]:
+    return score_field(dataset, run_key, "suggestion"), score_field(dataset, run_key, "misalignment")
 
 
 def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixReport:
@@ -162,7 +162,7 @@ def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixR
     """
     dataset, changed, edited = samples._dataset, 0, 0
     for name in [text_field] if text_field else fixed_fields(dataset):
-        if not dataset.has_sample_field(fixes_field(name)):
+        if not has_fixes(dataset, name):
             continue
         path, record = writable_text(dataset, name), fixes_field(name)
         last = f"${record}.after"
@@ -188,7 +188,7 @@ def fixed(samples: SampleCollection, text_field: str | None = None) -> fo.Datase
         a view
     """
     names = [text_field] if text_field else fixed_fields(samples._dataset)
-    present = [fixes_field(name) for name in names if samples._dataset.has_sample_field(fixes_field(name))]
+    present = [fixes_field(name) for name in names if has_fixes(samples, name)]
     return samples.match(F.any([F(name).length() > 0 for name in present])) if present else samples.limit(0)
 
 
@@ -225,6 +225,11 @@ def writable_text(samples: SampleCollection, text_field: str) -> str:
 def _declare(dataset: fo.Dataset, text_field: str) -> None:
     """Declare the record of fixes, if it is not there yet."""
     name = fixes_field(text_field)
+    if dataset.has_sample_field(name) and not has_fixes(dataset, text_field):
+        raise ValueError(
+            f"The dataset has a field {name!r} that is no record of fixes: rename it, so that fixes of {text_field!r} "
+            "can be recorded under that name."
+        )
     if not dataset.has_sample_field(name):
         dataset.add_sample_field(
             name,

@@ -7,9 +7,10 @@ from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY
-from fiftyone_ecif.dataset.fields import FIELDS, MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
+from fiftyone_ecif.dataset.checks import score_field
+from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
-from fiftyone_ecif.dataset.texts import fixes_field
+from fiftyone_ecif.dataset.texts import fixes_field, has_fixes
 
 SUSPECTED = 0.5
 """Misalignment from which a wrong text is likelier than a right one."""
@@ -57,7 +58,7 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     """
     check_run(samples._dataset, run_key)
     threshold = PROBABILITY("threshold", threshold)
-    name = FIELDS["misalignment"].name(run_key)
+    name = score_field(samples, run_key, "misalignment")
     return samples.match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
 
 
@@ -71,7 +72,7 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     Returns:
         a view sorted by value, rising
     """
-    name = FIELDS["value"].name(run_key)
+    name = score_field(samples, run_key, "value")
     return samples.match({name: {"$lt": 0}}).sort_by(name)
 
 
@@ -127,9 +128,9 @@ def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
         ValueError: if there is no such run
     """
     check_run(samples._dataset, run_key)
-    name = FIELDS["misalignment"].name(run_key)
+    name = score_field(samples, run_key, "misalignment")
     text_field = samples._dataset.get_run_info(run_key).config.text_field
     view = samples.exists(name).match_tags([TRUSTED_TAG, REJECTED_TAG], bool=False)
-    if text_field is not None and samples._dataset.has_sample_field(fixes_field(text_field)):
+    if text_field is not None and has_fixes(samples, text_field):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
     return view.sort_by(name, reverse=True)

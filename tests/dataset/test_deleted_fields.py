@@ -1,0 +1,56 @@
+"""What is not there is said: nothing is concluded from a score field that somebody deleted."""
+
+import fiftyone as fo
+import pytest
+
+import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset import summary
+
+GONE = "Field 'first_{}' was deleted: compute run 'first' again"
+
+ASKS = {
+    "export": (
+        "misalignment",
+        lambda ds, path: ecif.export_cleaned(ds, str(path / "out"), "csv", "caption", True, "first", 0.5),
+    ),
+    "cleaned": ("misalignment", lambda ds, path: ecif.cleaned(ds, "first", 0.5)),
+    "tag": ("misalignment", lambda ds, path: ecif.tag_misaligned(ds, "first")),
+    "review": ("misalignment", lambda ds, path: ecif.to_review(ds, "first")),
+    "misaligned": ("misalignment", lambda ds, path: ecif.load_results(ds, "first").misaligned()),
+    "threshold": ("misalignment", lambda ds, path: ecif.load_results(ds, "first").suggested_threshold()),
+    "harmful": ("value", lambda ds, path: ecif.load_results(ds, "first").harmful()),
+    "valuable": ("value", lambda ds, path: ecif.load_results(ds, "first").valuable()),
+    "forecast": ("value", lambda ds, path: ecif.load_results(ds, "first").forecast_removal(progress=False)),
+    "apply": ("suggestion", lambda ds, path: ecif.apply_suggestions(ds, "first")),
+    "suspicion": ("misalignment", lambda ds, path: summary.suspicion(ds, "first", 0.5)),
+    "sureness": ("value_std", lambda ds, path: summary.sureness(ds, "first", 4)),
+    "curve": ("value", lambda ds, path: summary.value_curve(ds, "first")),
+    "roles": ("value_negative", lambda ds, path: summary.roles_sample(ds, "first", 10)),
+}
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_a_deleted_score_field_is_said(scored_dataset, tmp_path, name):
+    suffix, ask = ASKS[name]
+    scored_dataset.delete_sample_field(f"first_{suffix}")
+    with pytest.raises(ValueError) as error:
+        ask(scored_dataset, tmp_path)
+    assert GONE.format(suffix) in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [fo.StringField, fo.FloatField, fo.ListField])
+def test_a_field_of_the_users_that_is_named_like_a_record_of_fixes_stays_as_it_is(scored_dataset, kind):
+    scored_dataset.add_sample_field("caption_fixes", kind)
+    values = {fo.StringField: "mine", fo.FloatField: 1.0, fo.ListField: ["mine"]}[kind]
+    scored_dataset.set_values("caption_fixes", [values] * 60)
+    captions = scored_dataset.values("caption")
+    assert len(ecif.to_review(scored_dataset, "first")) == 60
+    assert ecif.fixed(scored_dataset).values("id") == []
+    assert ecif.undo_fixes(scored_dataset).changed == 0
+    with pytest.raises(ValueError, match="a field 'caption_fixes' that is no record of fixes"):
+        ecif.apply_suggestions(scored_dataset, "first")
+    assert scored_dataset.values("caption") == captions
+    assert scored_dataset.values("caption_fixes") == [values] * 60
+    results = ecif.load_results(scored_dataset, "first")
+    assert results.rows().texts == captions
