@@ -159,7 +159,7 @@ class InfluenceResults(Run):
             progress: as in ``compute_influence``
 
         Returns:
-            a :class:`~fiftyone_ecif.engine.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
+            a :class:`~fiftyone_ecif.attribution.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
             accuracy for labels, before and after
 
         Raises:
@@ -176,7 +176,7 @@ class InfluenceResults(Run):
             progress: as in ``compute_influence``
 
         Returns:
-            a :class:`~fiftyone_ecif.engine.RemovalEffect` with ``measured``
+            a :class:`~fiftyone_ecif.attribution.RemovalEffect` with ``measured``
 
         Raises:
             ValueError: as :meth:`estimate_removal`
