@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, WholeNumber, at_most
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, WholeNumber, at_most
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -94,7 +94,7 @@ class InfluenceResults(Run):
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
         name = self.fields["misalignment"]
-        return threshold_for(np.array(self._scored(name).values(name), dtype=float), precision)
+        return threshold_for(np.array(self._scored(name).values(name), dtype=float), SHARE("precision", precision))
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.
@@ -336,4 +336,6 @@ def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     Raises:
         ValueError: if there is no such run
     """
+    if not isinstance(dataset, SampleCollection):
+        raise ValueError(f"dataset must be a FiftyOne Dataset or view, not {type(dataset).__name__}.")
     return InfluenceResults(dataset._dataset, run_key)

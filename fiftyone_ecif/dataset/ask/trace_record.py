@@ -288,7 +288,9 @@ def _as_view(run: Run, query: Any) -> SampleCollection:
     is_sample = isinstance(query, (fo.Sample, SampleView))
     id = query.id if is_sample else query
     if not isinstance(id, str):
-        raise ValueError(f"A query is a sample, its id, a view or a Query, not {type(query).__name__}.")
+        raise ValueError(
+            f"A query is a sample, its id, a view, a Query or a list of these, not {type(query).__name__}."
+        )
     dataset = query.dataset if is_sample and query.in_dataset else run.dataset
     try:
         view = dataset.select(id)
@@ -325,7 +327,7 @@ def _trace(study: TraceStudy, key: str, kind: str, asking: _Asking, questions: l
 
 def trace_file(run: Run, key: str) -> Path:
     """Where a trace of a run is kept."""
-    if not key.replace("-", "_").isidentifier():
+    if not isinstance(key, str) or not key.replace("-", "_").isidentifier():
         raise ValueError(f"Trace key {key!r} cannot be used: take letters, digits, dashes and underscores.")
     return kept_trace_folder(run.dataset, run.run_key) / f"{key}.safetensors"
 
