@@ -23,8 +23,10 @@ def test_the_signature_is_that_of_the_request():
     assert kinds[inspect.Parameter.POSITIONAL_OR_KEYWORD] == POSITIONAL.split()
     assert set(kinds[inspect.Parameter.KEYWORD_ONLY]) == set(PARAMETERS) - set(POSITIONAL.split())
     assert parameters["rounds"].default == 4 and parameters["run_key"].default == "ecif"
+    words = " ".join(ecif.compute_influence.__doc__.split())
     for name, each in PARAMETERS.items():
-        assert f"{name}: {described(each).description}" in ecif.compute_influence.__doc__
+        assert f"{name}: {' '.join(described(each).description.split())}" in words
+    assert max(map(len, ecif.compute_influence.__doc__.splitlines())) <= 120
     with pytest.raises(TypeError, match="'captions'"):
         ecif.compute_influence(None, captions="caption")
     with pytest.raises(TypeError, match="positional"):
