@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import fiftyone as fo
 import numpy as np
@@ -18,7 +17,7 @@ from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, 
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
@@ -29,8 +28,6 @@ NEWTON_STEPS = WholeNumber(1, 10)
 
 CURVE_POINTS = WholeNumber(1, 100)
 """Of a forecast: each costs a solve."""
-
-Reporter = bool | Callable[[str, int, int], None] | None
 
 
 class InfluenceResults(Run):
@@ -149,7 +146,7 @@ class InfluenceResults(Run):
         return suggest_again(self, view)
 
     def estimate_removal(
-        self, view: SampleCollection, newton_steps: int = 1, progress: Reporter = None
+        self, view: SampleCollection, newton_steps: int = 1, progress: ProgressChoice = None
     ) -> RemovalEffect:
         """Predict what removing pairs does to the target, without retraining (ECIF.md §7).
 
@@ -168,7 +165,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return RemovalStudy(self, view, report).estimate(NEWTON_STEPS("newton_steps", newton_steps))
 
-    def verify_removal(self, view: SampleCollection, progress: Reporter = None) -> RemovalEffect:
+    def verify_removal(self, view: SampleCollection, progress: ProgressChoice = None) -> RemovalEffect:
         """What removing pairs does to the target by really refitting the scope, beside the prediction.
 
         Args:
@@ -185,7 +182,7 @@ class InfluenceResults(Run):
             return RemovalStudy(self, view, report).verify()
 
     def forecast_removal(
-        self, view: SampleCollection | None = None, points: int = 6, progress: Reporter = None
+        self, view: SampleCollection | None = None, points: int = 6, progress: ProgressChoice = None
     ) -> RemovalCurve:
         """Predict the target as ever more harmful pairs are removed, the most harmful first, without retraining.
 
@@ -206,7 +203,7 @@ class InfluenceResults(Run):
             return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
     def edited_checkpoint(
-        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: Reporter = None
+        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: ProgressChoice = None
     ) -> str:
         """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
 
@@ -239,7 +236,7 @@ class InfluenceResults(Run):
         right: Answer = None,
         wrong: Answer = None,
         key: str | None = None,
-        progress: Reporter = None,
+        progress: ProgressChoice = None,
     ) -> Trace | list[Trace]:
         """Which training pairs are to blame for a failing query (ECIF.md §6, §8).
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from fiftyone_ecif.core.query_gradient import KINDS
 from fiftyone_ecif.dataset.arguments import COUNT
 from fiftyone_ecif.dataset.ask.query import Answer, Asked, Interpreter, Query
 from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found, TraceStudy
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.config import kept_trace_folder, kept_traces
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.texts import text_path
@@ -136,7 +135,7 @@ class Trace:
         measured = None if n not in self.measured else self._shown(self.measured[n])
         return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error, measured)
 
-    def verify(self, n: int, progress: bool | Callable | None = None) -> TraceEffect:
+    def verify(self, n: int, progress: ProgressChoice = None) -> TraceEffect:
         """The same, and what really refitting the head without them gives; kept with the trace.
 
         Raises:
