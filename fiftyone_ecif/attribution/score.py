@@ -166,8 +166,8 @@ class _Run:
         scores.self_influence[index] = own
         stability = ranking_stability(value)
         if stability < STABLE:
-            self.warnings.append(
-                f"Only {stability:.0%} of the 5 % most harmful pairs are the same in both halves of the rounds: "
+            self.warn_once(
+                f"Only {stability:.0%} of the 5% most harmful pairs are the same in both halves of the rounds: "
                 "their order is not stable. Use more rounds."
             )
         self.reports.append(

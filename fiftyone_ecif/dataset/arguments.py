@@ -103,12 +103,14 @@ class Number:
         return found
 
     def _range(self) -> str:
-        if self.maximum is not None:
-            return f"between {self.minimum:g} and {self.maximum:g}"
-        return f"above {self.minimum:g}" if self.above else f"of at least {self.minimum:g}"
+        least = f"above {self.minimum:g}" if self.above else f"of at least {self.minimum:g}"
+        if self.maximum is None:
+            return least
+        return f"{least} and up to {self.maximum:g}" if self.above else f"between {self.minimum:g} and {self.maximum:g}"
 
 
 PROBABILITY = Number(0.0, 1.0, called="a probability")
+SHARE = Number(0.0, 1.0, above=True, called="a share")
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
             raise ValueError(f"Run key {run_key!r} belongs to a run of another kind: choose another key.")
         if not overwrite:
             raise ValueError(
-                f"Run key {run_key!r} is in use: choose another, or pass overwrite=True to replace the run."
+                f"Run key {run_key!r} is in use: choose another, or have the run replaced (overwrite=True)."
             )
         return
     taken = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
@@ -111,7 +111,7 @@ def check_collection(collection: SampleCollection, what: str = "samples") -> Non
             f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
         )
     if len(collection) == 0:
-        raise ValueError(f"{what} is empty: there is nothing to score.")
+        raise ValueError(f"{what} is empty: there is no sample in it.")
     if collection.media_type != fo.core.media.IMAGE:
         raise ValueError(f"{what} holds media of type {collection.media_type!r}: ECIF scores images with captions.")
     if collection._is_generated:

@@ -26,6 +26,10 @@ def device_here(engine: str, device: str | None) -> str:
         kind = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not one that torch knows: try 'cpu' or 'cuda'.") from error
-    if kind.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'.")
+    seen = torch.cuda.device_count()
+    if kind.type == "cuda" and (kind.index or 0) >= seen:
+        there = ", ".join(f"cuda:{index}" for index in range(seen)) or "no CUDA device"
+        raise ValueError(
+            f"device {device!r} was asked for, but torch sees {there} here: use one that is there, or 'cpu'."
+        )
     return device

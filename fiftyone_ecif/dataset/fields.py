@@ -1,4 +1,4 @@
-"""The sample fields that a run writes: their names, types and what they say (DESIGN: `<run_key>_…`)."""
+"""The sample fields that a run writes: their names, types and what they say."""
 
 from __future__ import annotations
 

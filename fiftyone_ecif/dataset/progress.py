@@ -10,6 +10,9 @@ import fiftyone as fo
 
 from fiftyone_ecif.core import Progress
 
+ProgressChoice = bool | Callable[[str, int, int], None] | None
+"""What callers pass as ``progress=``: whether bars are shown, None for FiftyOne's setting, or their own function."""
+
 
 class StepBars:
     """One FiftyOne progress bar per step; a :data:`~fiftyone_ecif.core.Progress`.
@@ -38,7 +41,7 @@ class StepBars:
 
 
 @contextmanager
-def reporting(progress: bool | Callable[[str, int, int], None] | None) -> Iterator[Progress]:
+def reporting(progress: ProgressChoice) -> Iterator[Progress]:
     """What a caller passed as ``progress=``, as a function of (step, done, total); its bar ends with the block."""
     if callable(progress):
         yield progress

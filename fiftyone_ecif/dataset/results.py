@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import fiftyone as fo
 import numpy as np
@@ -12,13 +11,13 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, WholeNumber, at_most
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, WholeNumber, at_most
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field, score_field
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
@@ -29,8 +28,6 @@ NEWTON_STEPS = WholeNumber(1, 10)
 
 CURVE_POINTS = WholeNumber(1, 100)
 """Of a forecast: each costs a solve."""
-
-Reporter = bool | Callable[[str, int, int], None] | None
 
 
 class InfluenceResults(Run):
@@ -94,7 +91,7 @@ class InfluenceResults(Run):
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
         name = self._score_field("misalignment")
-        return threshold_for(np.array(self.dataset.exists(name).values(name), dtype=float), precision)
+        return threshold_for(np.array(self.dataset.exists(name).values(name), dtype=float), SHARE("precision", precision))
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.
@@ -149,7 +146,7 @@ class InfluenceResults(Run):
         return suggest_again(self, view)
 
     def estimate_removal(
-        self, view: SampleCollection, newton_steps: int = 1, progress: Reporter = None
+        self, view: SampleCollection, newton_steps: int = 1, progress: ProgressChoice = None
     ) -> RemovalEffect:
         """Predict what removing pairs does to the target, without retraining (ECIF.md §7).
 
@@ -159,7 +156,7 @@ class InfluenceResults(Run):
             progress: as in ``compute_influence``
 
         Returns:
-            a :class:`~fiftyone_ecif.engine.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
+            a :class:`~fiftyone_ecif.attribution.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
             accuracy for labels, before and after
 
         Raises:
@@ -168,7 +165,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return RemovalStudy(self, view, report).estimate(NEWTON_STEPS("newton_steps", newton_steps))
 
-    def verify_removal(self, view: SampleCollection, progress: Reporter = None) -> RemovalEffect:
+    def verify_removal(self, view: SampleCollection, progress: ProgressChoice = None) -> RemovalEffect:
         """What removing pairs does to the target by really refitting the scope, beside the prediction.
 
         Args:
@@ -176,7 +173,7 @@ class InfluenceResults(Run):
             progress: as in ``compute_influence``
 
         Returns:
-            a :class:`~fiftyone_ecif.engine.RemovalEffect` with ``measured``
+            a :class:`~fiftyone_ecif.attribution.RemovalEffect` with ``measured``
 
         Raises:
             ValueError: as :meth:`estimate_removal`
@@ -185,7 +182,7 @@ class InfluenceResults(Run):
             return RemovalStudy(self, view, report).verify()
 
     def forecast_removal(
-        self, view: SampleCollection | None = None, points: int = 6, progress: Reporter = None
+        self, view: SampleCollection | None = None, points: int = 6, progress: ProgressChoice = None
     ) -> RemovalCurve:
         """Predict the target as ever more harmful pairs are removed, the most harmful first, without retraining.
 
@@ -206,7 +203,7 @@ class InfluenceResults(Run):
             return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
     def edited_checkpoint(
-        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: Reporter = None
+        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: ProgressChoice = None
     ) -> str:
         """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
 
@@ -239,7 +236,7 @@ class InfluenceResults(Run):
         right: Answer = None,
         wrong: Answer = None,
         key: str | None = None,
-        progress: Reporter = None,
+        progress: ProgressChoice = None,
     ) -> Trace | list[Trace]:
         """Which training pairs are to blame for a failing query (ECIF.md §6, §8).
 
@@ -334,4 +331,6 @@ def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     Raises:
         ValueError: if there is no such run
     """
+    if not isinstance(dataset, SampleCollection):
+        raise ValueError(f"dataset must be a FiftyOne Dataset or view, not {type(dataset).__name__}.")
     return InfluenceResults(dataset._dataset, run_key)

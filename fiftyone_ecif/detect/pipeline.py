@@ -17,7 +17,7 @@ from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.labels import label_misalignment
 from fiftyone_ecif.detect.suggestions import suggest
 
-TRUSTED = 0.5
+BELIEVED_BELOW = 0.5
 """Misalignment below which the text of a pair may be suggested for other pairs."""
 
 MOST_BELIEFS = 2**27
@@ -113,8 +113,8 @@ def suggest_texts(
         first.setdefault(text, row)
     distinct = list(first)
     place = {text: number for number, text in enumerate(distinct)}
-    trusted = [place[text] for text, p in zip(texts, probability, strict=True) if p < TRUSTED]
-    counts = torch.bincount(torch.tensor(trusted, dtype=torch.int64), minlength=len(distinct)).float()
+    believed = [place[text] for text, p in zip(texts, probability, strict=True) if p < BELIEVED_BELOW]
+    counts = torch.bincount(torch.tensor(believed, dtype=torch.int64), minlength=len(distinct)).float()
     text_rows = torch.tensor([first[text] for text in distinct])
     asked: list[np.ndarray] = []
     suggested: list[str] = []

@@ -31,12 +31,13 @@ class Suggestions:
 def suggest(image: Tensor, texts: Tensor, counts: Tensor, logit_scale: float) -> Suggestions:
     """The text that an image would most probably be paired with.
 
-    The probability of text c for image n is the softmax over c of τ u_n·v_c + log(number of trusted pairs with text c).
+    The probability of text c for image n is the softmax over c of τ u_n·v_c + log(number of pairs with text c that are
+    believed to be right).
 
     Args:
         image: (M, D) unit vectors, by a head that was not fitted on these pairs
         texts: (C, D) unit vectors of distinct texts
-        counts: (C,) how many trusted pairs have the text; texts with none are not suggested
+        counts: (C,) how many pairs believed to be right have the text; texts with none are not suggested
         logit_scale: τ
 
     Returns:

@@ -85,13 +85,6 @@ class StoredPairs:
                 shard.read(within.tolist(), rows.tolist(), image=image, text=text)
         return image, text
 
-    def subset(self, index: Tensor) -> StoredPairs:
-        """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
-        index = index.cpu()
-        ids = [self.ids[row] for row in index.tolist()]
-        shards = self.folder, self.shards, self.starts
-        return StoredPairs(ids, self.position[index], *shards, self.image_dim, self.text_dim, {}, self.keys[index])
-
     @property
     def truncated(self) -> int:
         """The number of pairs whose caption was longer than the model's context."""
@@ -156,10 +149,6 @@ class ArrayPairs:
         rows = zip(self.image.contiguous().numpy(), self.text.contiguous().numpy())
         digests = b"".join(blake2b(image.tobytes() + text.tobytes(), digest_size=16).digest() for image, text in rows)
         return key_tensor(digests)
-
-    def subset(self, index: Tensor) -> ArrayPairs:
-        """The pairs ``index`` (int64, (M,)) alone, in that order, with nothing skipped."""
-        return ArrayPairs([self.ids[row] for row in index.tolist()], *self.gather(index), {})
 
 
 def stored_embeddings(ids: Sequence[str], image: Sequence[Any], text: Sequence[Any]) -> ArrayPairs:

@@ -36,7 +36,7 @@ def test_the_last_projections_inside_the_towers_score_as_the_head(problem, with_
         mine, theirs = (getattr(outcome.scores, name) for outcome in (by_towers, by_head))
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-3 * theirs.abs().max().item())
     assert len(by_towers.scopes) == len(by_towers.solutions) == len(by_towers.reports) == (1 if with_target else 2)
-    if not with_target:  # each half is judged by the loss of the other
+    if not with_target:  # each fold is judged by the loss of the other
         others = Subset(raw[0], (cross_fit_folds(24, SETTINGS.seed) == 1).nonzero().squeeze(1))
         rounds = partitions(len(others), SETTINGS.batch_size, SETTINGS.rounds, SETTINGS.seed + 2)
         expected = Objective(others, rounds, LOSSES["clip"]).value(by_towers.scopes[0])

@@ -8,6 +8,7 @@ import torch
 
 from fiftyone_ecif.dataset.arguments import (
     PROBABILITY,
+    SHARE,
     Choice,
     Device,
     Flag,
@@ -55,6 +56,7 @@ REFUSED = [
     (Number(), float("nan"), "finite number of at least 0"),
     (Number(above=True), 0, "finite number above 0, not 0"),
     (PROBABILITY, 1.5, "between 0 and 1, not 1.5"),
+    (SHARE, 0.0, "a share above 0 and up to 1, not 0"),
     (PROBABILITY, np.array([0.5]), "must be a number"),
     (Text(), 3, "must be a text, not 3"),
     (Text(10), "x" * 11, "11 characters long; at most 10"),

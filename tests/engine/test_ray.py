@@ -98,9 +98,8 @@ def test_features_and_skips_are_those_of_one_process(workers, model_and_rows, tm
 
 def test_scopes_inside_the_towers_travel(workers, model_and_rows):
     model, rows = model_and_rows
-    made = Attributed(
-        parameter_scope(model, "visual.proj|text_projection"), RawPairs.readable(model, rows[:8]), None, 1, 2
-    )
+    raw = RawPairs(model, rows[6:13])
+    made = Attributed(parameter_scope(model, "visual.proj|text_projection"), raw, None, 1, 2)
     settings = Settings(rounds=2, batch_size=2, anchor=1.0, max_iterations=5)
     assert_same_scores(
         compute(made, "clip", settings, workers=workers), compute(made, "clip", settings), tolerance=1e-3

@@ -38,15 +38,12 @@ def test_features_are_the_same_whatever_the_batches(
     assert_same(pairs.gather(EVERY), reference(model, rows))
 
 
-def test_gather_and_subset_keep_the_order_asked_for(model, rows, store, monkeypatch):
+def test_gather_keeps_the_order_asked_for(model, rows, store, monkeypatch):
     monkeypatch.setattr(embedding, "SHARD_ROWS", 5)
     pairs = embed_pairs(model, rows, store)
     image, text = pairs.gather(EVERY)
     index = torch.tensor([11, 0, 7, 7, 4])
     assert_same(pairs.gather(index), (image[index], text[index]))
-    subset = pairs.subset(index)
-    assert subset.ids == [rows[i].id for i in index] and len(subset) == 5
-    assert_same(subset.gather(torch.tensor([1, 0])), (image[[0, 11]], text[[0, 11]]))
     assert_same(pickle.loads(pickle.dumps(pairs)).gather(index), (image[index], text[index]))
     assert [half.shape for half in pairs.gather(torch.tensor([], dtype=torch.int64))] == [
         (0, pairs.image_dim),

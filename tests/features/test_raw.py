@@ -1,4 +1,4 @@
-"""Pairs as the towers take them: the same pairs, skips and reasons as the feature store's, decoded on demand."""
+"""Pairs as the towers take them, decoded on demand."""
 
 import os
 
@@ -15,7 +15,7 @@ def test_gather_hands_out_preprocessed_images_and_tokens_in_the_order_asked(mode
     expected = torch.stack([model.preprocess(read_image(rows[row].filepath)) for row in index.tolist()])
     torch.testing.assert_close(images, expected, atol=0, rtol=0)
     assert torch.equal(tokens, model.tokenize([rows[row].caption for row in index.tolist()]))
-    assert len(pairs) == 12 and pairs.ids == [row.id for row in rows] and pairs.skipped == {} and pairs.truncated == 0
+    assert len(pairs) == 12 and pairs.ids == [row.id for row in rows]
 
 
 def test_the_towers_on_raw_pairs_give_the_stored_features(model, rows, store):
@@ -24,17 +24,6 @@ def test_the_towers_on_raw_pairs_give_the_stored_features(model, rows, store):
     image, text = stored.gather(torch.arange(12))
     torch.testing.assert_close(model.image_features(images), image, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(model.text_features(tokens), text, atol=1e-4, rtol=1e-4)
-
-
-def test_unreadable_pairs_are_skipped_with_the_store_s_reasons(model, rows, store):
-    open(rows[2].filepath, "w").close()
-    os.remove(rows[5].filepath)
-    rows[8] = rows[8]._replace(caption=" ")
-    pairs = RawPairs.readable(model, rows)
-    stored = embed_pairs(model, rows, store)
-    assert pairs.ids == stored.ids and pairs.skipped == stored.skipped and len(pairs) == 9
-    with pytest.raises(UnreadablePair, match="id-2: image file is empty"):
-        RawPairs.readable(model, rows, skip_failures=False)
 
 
 def test_the_cache_stays_within_its_bytes_and_saves_decoding(model, rows, monkeypatch):

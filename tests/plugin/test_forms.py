@@ -137,6 +137,11 @@ def test_show_form_counts_the_pairs_and_refuses_an_empty_view(resolve_form, scor
     assert list(refusals(resolve_form(SHOW, scored_dataset, threshold=0.5))) == ["pairs"]
 
 
+def test_show_form_says_what_is_out_of_bounds(resolve_form, scored_dataset):
+    assert "between 0 and 1, not 4" in refusals(resolve_form(SHOW, scored_dataset, threshold=4))["pairs"]
+    assert "at least 1, not -2" in refusals(resolve_form(SHOW, scored_dataset, limit=-2))["pairs"]
+
+
 def test_runs_form_shows_settings_health_and_timings(resolve_form, scored_dataset):
     inputs = resolve_form(RUNS, scored_dataset)
     settings = {row["name"]: row["value"] for row in inputs["settings"].default}

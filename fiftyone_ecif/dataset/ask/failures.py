@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
@@ -11,7 +9,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.dataset.ask.query import Interpreter
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.run import Run
 
 
@@ -20,7 +18,7 @@ def find_failures(
     run_key: str = "ecif",
     direction: str = "image_to_text",
     run_dataset: fo.Dataset | None = None,
-    progress: bool | Callable | None = None,
+    progress: ProgressChoice = None,
 ) -> fo.DatasetView:
     """Mark the samples that a run's model answers wrong, and return them as a view.
 

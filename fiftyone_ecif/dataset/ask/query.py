@@ -20,7 +20,7 @@ from fiftyone_ecif.features.reading import check_caption, read_image
 from fiftyone_ecif.models import ContrastiveModel
 
 DIRECTIONS = {"image_to_text": "image", "text_to_image": "text"}
-"""Which way a sample is asked about, and which half of it asks."""
+"""Which way a sample is asked about, and whether its image or its text asks."""
 
 TOGETHER = 256
 """Queries whose similarities to all candidates are held together."""
@@ -105,11 +105,11 @@ class Interpreter:
             features.update(zip(pairs.ids, zip(*pairs.gather(torch.arange(len(pairs))))))
             answers.update(zip(rows.ids, rows.ids if rows.texts is None else rows.texts))
         asked = []
-        half = 0 if asks == "image" else 1
+        side = 0 if asks == "image" else 1
         candidates = self._candidates(asks)
         for part in range(0, len(features), TOGETHER):
             some = list(features)[part : part + TOGETHER]
-            scores = self.study.scores(torch.stack([features[id][half] for id in some]), asks, candidates)
+            scores = self.study.scores(torch.stack([features[id][side] for id in some]), asks, candidates)
             for id, score in zip(some, scores):
                 own = {self.study.row[id]} if id in self.study.row else set()
                 own_right: Answer = right
@@ -117,8 +117,8 @@ class Interpreter:
                 if right is None:
                     own_right = answers[id] if asks == "image" or not own else id
                     if not own and not self.study.rows.labelled and own_right not in self._coded(self.answers)[0]:
-                        partner = features[id][1 - half]  # no pair of the run says this: the sample's own half is right
-                query = features[id][half], score, asks, own_right, wrong, own, f"sample {id}", id, partner
+                        partner = features[id][1 - side]  # no pair of the run says this: the sample itself does
+                query = features[id][side], score, asks, own_right, wrong, own, f"sample {id}", id, partner
                 try:
                     asked.append(self._ask(*query))
                 except ValueError as error:

@@ -114,7 +114,7 @@ class RemovalStudy:
         """See ``InfluenceResults.edited_checkpoint``."""
         if self.config.model is None:
             raise ValueError("This run used stored embeddings: there is no model whose checkpoint could be edited.")
-        # A cross-fitted run has only seen halves: all pairs are fitted now, unless they were.
+        # Each fit of a cross-fitted run has only seen one fold: all pairs are fitted now, unless they were.
         fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
         _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
         if isinstance(moved, ParameterScope):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from fiftyone_ecif.core.query_gradient import KINDS
 from fiftyone_ecif.dataset.arguments import COUNT
 from fiftyone_ecif.dataset.ask.query import Answer, Asked, Interpreter, Query
 from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found, TraceStudy
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.config import kept_trace_folder, kept_traces
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.texts import text_path
@@ -136,7 +135,7 @@ class Trace:
         measured = None if n not in self.measured else self._shown(self.measured[n])
         return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error, measured)
 
-    def verify(self, n: int, progress: bool | Callable | None = None) -> TraceEffect:
+    def verify(self, n: int, progress: ProgressChoice = None) -> TraceEffect:
         """The same, and what really refitting the head without them gives; kept with the trace.
 
         Raises:
@@ -288,7 +287,9 @@ def _as_view(run: Run, query: Any) -> SampleCollection:
     is_sample = isinstance(query, (fo.Sample, SampleView))
     id = query.id if is_sample else query
     if not isinstance(id, str):
-        raise ValueError(f"A query is a sample, its id, a view or a Query, not {type(query).__name__}.")
+        raise ValueError(
+            f"A query is a sample, its id, a view, a Query or a list of these, not {type(query).__name__}."
+        )
     dataset = query.dataset if is_sample and query.in_dataset else run.dataset
     try:
         view = dataset.select(id)
@@ -325,7 +326,7 @@ def _trace(study: TraceStudy, key: str, kind: str, asking: _Asking, questions: l
 
 def trace_file(run: Run, key: str) -> Path:
     """Where a trace of a run is kept."""
-    if not key.replace("-", "_").isidentifier():
+    if not isinstance(key, str) or not key.replace("-", "_").isidentifier():
         raise ValueError(f"Trace key {key!r} cannot be used: take letters, digits, dashes and underscores.")
     return kept_trace_folder(run.dataset, run.run_key) / f"{key}.safetensors"
 

@@ -58,7 +58,7 @@ class TraceStudy:
     """One run, ready for any number of queries.
 
     A run with a target has one head. A cross-fitted one has two: each pair is judged under the head that was fitted on
-    its half, and a query's target is the mean of both.
+    its fold, and a query's target is the mean of both.
 
     Args:
         run: the run

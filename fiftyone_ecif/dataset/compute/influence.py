@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fiftyone.core.collections import SampleCollection
@@ -17,7 +17,7 @@ from fiftyone_ecif.dataset.compute.record import Computed, record
 from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
 from fiftyone_ecif.dataset.compute.signature import takes_request
 from fiftyone_ecif.dataset.device import device_here
-from fiftyone_ecif.dataset.progress import reporting
+from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.engine import check_engine, engine_workers
 
@@ -42,9 +42,7 @@ def compute_influence(samples: SampleCollection, request: RunRequest) -> Influen
     return run(samples, request)
 
 
-def refresh_run(
-    dataset: SampleCollection, run_key: str = "ecif", progress: bool | Callable[[str, int, int], None] | None = None
-) -> InfluenceResults:
+def refresh_run(dataset: SampleCollection, run_key: str = "ecif", progress: ProgressChoice = None) -> InfluenceResults:
     """Compute a run again as its samples are now, as it was asked for; only what changed is embedded.
 
     Deleted samples are left out, and the run's kept traces are forgotten: they speak of what was.

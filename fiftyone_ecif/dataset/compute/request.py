@@ -170,7 +170,7 @@ class RunRequest:
             WholeNumber(1, 1_000),
             "random partitions into batches that the scores are averaged over",
             label="Rounds",
-            hint="How many random partitions into batches",
+            hint="The number of random partitions into batches that the scores are averaged over",
             advanced=True,
         ),
     )
@@ -207,7 +207,11 @@ class RunRequest:
     device: str | None = field(
         default=None,
         metadata=about(
-            Device(), '"cpu", "cuda", "cuda:1"; None for a GPU where there is one', label="Device", advanced=True
+            Device(),
+            '"cpu", "cuda", "cuda:1"; None for a GPU where there is one',
+            label="Device",
+            hint="auto takes a GPU if there is one",
+            advanced=True,
         ),
     )
     engine: str = field(

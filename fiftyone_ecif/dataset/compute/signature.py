@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from fiftyone.core.collections import SampleCollection
@@ -45,7 +46,17 @@ def documented(
     function: Callable[..., Result], signature: inspect.Signature, names: Iterable[str]
 ) -> Callable[..., Result]:
     """The function with a signature, and descriptions of some parameters of a request in its docstring."""
-    lines: Sequence[str] = [f"{name}: {described(PARAMETERS[name]).description}" for name in names]
+    lines = [
+        textwrap.fill(
+            f"{name}: {described(PARAMETERS[name]).description}",
+            width=120,
+            initial_indent=" " * 8,
+            subsequent_indent=" " * 12,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name in names
+    ]
     function.__signature__ = signature  # type: ignore[attr-defined]
-    function.__doc__ = (function.__doc__ or "").replace("{parameters}", ("\n" + " " * 8).join(lines))
+    function.__doc__ = (function.__doc__ or "").replace("{parameters}", "\n".join(lines).strip())
     return function

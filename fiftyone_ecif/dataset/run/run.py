@@ -138,7 +138,7 @@ class Run:
         """The self-influence of each scored pair, nats, (N,).
 
         Raises:
-            ValueError: if the run is from before this was kept
+            ValueError: if the run is from before this was kept, and its field is gone
         """
         return self._kept("self_influence")
 
@@ -147,14 +147,19 @@ class Run:
         """The misalignment of each scored pair as it was computed, 0 to 1, (N,).
 
         Raises:
-            ValueError: if the run is from before this was kept
+            ValueError: if the run is from before this was kept, and its field is gone
         """
         return self._kept("misalignment")
 
     def _kept(self, name: str) -> torch.Tensor:
-        if name not in self._tensors:
+        if name in self._tensors:
+            return self._tensors[name]
+        field = self.fields.get(name)
+        if field is None or not self.dataset.has_sample_field(field):
             raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
-        return self._tensors[name]
+        by_id = dict(zip(*self.dataset.values(["id", field]), strict=True))  # earlier versions kept it there alone
+        found = [by_id[id] for id in self.ids]
+        return torch.tensor([torch.nan if value is None else value for value in found])
 
     def model(self) -> ContrastiveModel:
         """The run's model, as it was given.

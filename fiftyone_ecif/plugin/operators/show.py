@@ -57,7 +57,11 @@ class ShowPairs(RunOperator):
         """Ask for the limit and what the subclass adds, and say how many pairs these give."""
         self.choose_more(ctx, inputs)
         inputs.int("limit", min=1, label="Maximum number of pairs", description="Leave empty to show all")
-        pairs = len(self.pairs(ctx, run_key))
+        try:
+            pairs = len(self.pairs(ctx, run_key))
+        except ValueError as error:
+            refuse(inputs, "pairs", str(error))
+            return
         if pairs:
             notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs will be shown")
         else:

@@ -152,7 +152,7 @@ def test_scopes_inside_the_towers_are_predicted_verified_and_written(
     assert again.health["target_loss"] == pytest.approx(effect.predicted["target_loss"], rel=2e-3)
 
 
-def test_a_cross_fitted_run_inside_the_towers_is_judged_half_by_half(pair_dataset, tmp_path, monkeypatch):
+def test_a_cross_fitted_run_inside_the_towers_is_judged_fold_by_fold(pair_dataset, tmp_path, monkeypatch):
     """Labels and a regular expression; the checkpoint changes only what the expression finds."""
     monkeypatch.setattr(scopes, "Attributed", partial(Attributed, fit_steps=3, probes=1))
     base = saved_model(tmp_path / "base.pt")

@@ -3,7 +3,6 @@ import os
 import fiftyone as fo
 import numpy as np
 import pytest
-import torch
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
@@ -198,7 +197,7 @@ BAD_ARGUMENTS = [
     (dict(anchor=0.0), "anchor"),
     (dict(scope="attention"), "scope"),
     (dict(engine="spark"), "engine"),
-    (dict(device="cuda:99"), "CUDA"),
+    (dict(device="cuda:99"), "device 'cuda:99' was asked for, but torch sees"),
     (dict(device="abacus"), "device"),
     (dict(text_embeddings=None), "two fields"),
     (dict(templates=["a {}"]), "templates"),
@@ -207,8 +206,6 @@ BAD_ARGUMENTS = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
 def test_nonsense_is_refused_in_plain_words(embedded_dataset, stored, arguments, message):
-    if "device" in arguments and arguments["device"].startswith("cuda") and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
     if "templates" in arguments or "text_field" in arguments:
         stored = dict(text_field="caption", model="ecif-tiny", progress=False)
     with pytest.raises(ValueError, match=message):

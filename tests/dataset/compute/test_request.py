@@ -23,8 +23,10 @@ def test_the_signature_is_that_of_the_request():
     assert kinds[inspect.Parameter.POSITIONAL_OR_KEYWORD] == POSITIONAL.split()
     assert set(kinds[inspect.Parameter.KEYWORD_ONLY]) == set(PARAMETERS) - set(POSITIONAL.split())
     assert parameters["rounds"].default == 4 and parameters["run_key"].default == "ecif"
+    words = " ".join(ecif.compute_influence.__doc__.split())
     for name, each in PARAMETERS.items():
-        assert f"{name}: {described(each).description}" in ecif.compute_influence.__doc__
+        assert f"{name}: {' '.join(described(each).description.split())}" in words
+    assert max(map(len, ecif.compute_influence.__doc__.splitlines())) <= 120
     with pytest.raises(TypeError, match="'captions'"):
         ecif.compute_influence(None, captions="caption")
     with pytest.raises(TypeError, match="positional"):
@@ -93,7 +95,12 @@ def test_a_refresh_asks_for_what_was_asked(embedded_dataset, stored):
         (lambda results, view: results.estimate_removal(view, newton_steps=99), "newton_steps must be at most 10"),
         (lambda results, view: results.misaligned(limit=0), "limit must be at least 1"),
         (lambda results, view: results.misaligned(threshold="much"), "threshold must be a number"),
+        (lambda results, view: results.misaligned(precision="most"), "precision must be a number"),
+        (lambda results, view: results.suggested_threshold(0), "precision must be a share above 0 and up to 1, not 0"),
         (lambda results, view: results.trace(view.first(), k=2.5), "k must be a whole number"),
+        (lambda results, view: results.trace(view.first(), key=3, progress=False), "Trace key 3 cannot be used"),
+        (lambda results, view: results.load_trace(3), "Trace key 3 cannot be used"),
+        (lambda results, view: ecif.load_results("first", "first"), "dataset must be a FiftyOne Dataset or view"),
         (lambda results, view: ecif.tag_misaligned(view, "first", 2), "threshold must be a probability between 0"),
         (lambda results, view: ecif.apply_suggestions(view, "first", -1), "min_confidence must be a probability"),
     ],

@@ -70,10 +70,15 @@ def test_a_run_from_before_ids_were_kept_asks_its_view(embedded_dataset, stored)
     results = ecif.compute_influence(embedded_dataset, **stored)
     some, path = embedded_dataset.limit(4), tensor_file(results.config)
     before = effect(results, some)
+    kept = results.self_influence, results.misalignment
     younger = ("ids", "keys", "texts", "text_lengths", "self_influence", "misalignment")
     save_file({name: value.clone() for name, value in load_file(path).items() if name not in younger}, path)
     again = ecif.load_results(embedded_dataset, "ecif")
     assert again.ids == embedded_dataset.values("id") and effect(again, some) == pytest.approx(before)
+    torch.testing.assert_close((again.self_influence, again.misalignment), kept, check_dtype=False)
+    embedded_dataset.delete_sample_field("ecif_self_influence")
+    with pytest.raises(ValueError, match="from an earlier version"):
+        _ = again.self_influence
 
 
 def test_records_that_name_the_classes_of_version_0_1_still_open(embedded_dataset, stored):
