@@ -18,6 +18,7 @@ from fiftyone_ecif.dataset.compute.record import Computed, record
 from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest, takes_request
 from fiftyone_ecif.dataset.progress import reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
+from fiftyone_ecif.dataset.run.writing import claimed
 from fiftyone_ecif.engine import check_engine, engine_workers
 
 
@@ -78,8 +79,9 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
     Raises:
         ValueError: for anything that cannot work
     """
-    device, settings, timings = check_request(samples, request), request.settings(), Timings()
-    with reporting(request.progress) as report:
+    check_collection(samples)
+    with claimed(samples._dataset, request.run_key), reporting(request.progress) as report:
+        device, settings, timings = check_request(samples, request), request.settings(), Timings()
         with timings.of("total"):
             taken = read(samples, request)
             with engine_workers(request.engine, request.num_workers, request.device) as workers:
