@@ -17,6 +17,7 @@ from typing import Any
 from bson import ObjectId
 from fiftyone.core.odm.dataset import DatasetDocument
 from gridfs import GridFS
+from pymongo import WriteConcern
 from pymongo.collection import Collection
 from pymongo.errors import ConnectionFailure
 
@@ -130,7 +131,8 @@ def commit(change: Change) -> None:
     Raises:
         ValueError: if the dataset is gone, or its runs or fields are not those that the change is about
     """
-    datasets = database().datasets
+    # Files that a run leaves behind are deleted after this: it must outlive a crash of the database, too.
+    datasets = database().datasets.with_options(write_concern=WriteConcern(w="majority", j=True))
     runs: dict[str, Any] = {f"runs.{key}": record for key, record in change.before.items()}
     runs |= {f"runs.{key}": {"$exists": False} for key in change.after if key not in change.before}
     update: dict[str, Any] = {"$currentDate": {"last_modified_at": True}}
@@ -242,9 +244,10 @@ def _follow_in_app(change: Change, ended: list[str]) -> None:
     document.app_config._rename_paths(list(change.renamed), list(change.renamed.values()))
     document.app_config._delete_paths(ended)
     for name in (*ended, *change.renamed):
-        schema = document.label_schemas.pop(name, None)
-        if schema is not None and name in change.renamed:
-            document.label_schemas[change.renamed[name]] = schema
+        if name in document.label_schemas:
+            schema = document.label_schemas.pop(name)
+            if name in change.renamed:
+                document.label_schemas[change.renamed[name]] = schema
     active = [change.renamed.get(name, name) for name in document.active_label_schemas if name not in ended]
     if active != list(document.active_label_schemas):
         document.active_label_schemas = active

@@ -32,7 +32,7 @@ def writing(dataset: fo.Dataset) -> Iterator[Lease]:
         ConnectionError: if the database stops answering
     """
     refusal = f"Another job has been writing to dataset {dataset.name!r} for very long."
-    with plain_errors("while a run was written"), held(_lock(dataset._doc.id), refusal, leases.LONGEST_WAIT) as lease:
+    with plain_errors("while a run was written"), held(lock_of(dataset._doc.id), refusal, leases.LONGEST_WAIT) as lease:
         if (change := unfinished(dataset._doc.id)) is not None:
             settle(change, lease)
         dataset.reload()
@@ -109,12 +109,13 @@ def recover(dataset_id: ObjectId) -> bool:
     Raises:
         Busy: if the job lives
     """
-    with held(_lock(dataset_id), "It is being made.", wait=0) as lease:
+    with held(lock_of(dataset_id), "It is being made.", wait=0) as lease:
         change = unfinished(dataset_id)
         if change is not None:
             settle(change, lease)
     return change is not None
 
 
-def _lock(dataset_id: ObjectId) -> str:
+def lock_of(dataset_id: ObjectId) -> str:
+    """The name of the right to write to a dataset."""
     return f"writing {dataset_id}"
