@@ -33,3 +33,9 @@ bench-fidelity: env
 # One JSON file per cell in a folder: run it again to go on. `make bench-detection ARGS=--quick` measures a small part.
 bench-detection: env
 	$(VENV)/bin/python -m benchmarks.detection.grid $(ARGS)
+
+.PHONY: test-faults
+# A kill before every command of the database, of the process and of the database itself, and before every progress
+# call; `make test` tries a few of each. Some 20 minutes.
+test-faults: env
+	FAULTS=all $(VENV)/bin/python -m pytest tests/faults -rP $(ARGS)

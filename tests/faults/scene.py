@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from datetime import timezone
 from multiprocessing.connection import Connection
 
 import fiftyone as fo
@@ -34,17 +35,22 @@ KEY, OLD, NEW = "x", 1.0, 1000.0
 
 
 class Counter(pymongo.monitoring.CommandListener):
-    """Counts the commands to the database from ``armed`` on, and kills the process before a given one."""
+    """Counts the commands to the database from ``armed`` on, and kills a process before a given one.
 
-    def __init__(self, kill_at: int | None) -> None:
-        self.kill_at, self.count, self.armed = kill_at, 0, False
+    Args:
+        kill_at: the number of the command
+        victim: id of the process; None for this one
+    """
+
+    def __init__(self, kill_at: int | None, victim: int | None = None) -> None:
+        self.kill_at, self.victim, self.count, self.armed = kill_at, victim, 0, False
 
     def started(self, event):
         """A command is about to be sent."""
         if self.armed:
             self.count += 1
             if self.count == self.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(self.victim or os.getpid(), signal.SIGKILL)
 
     def succeeded(self, event):
         """Not counted."""
@@ -61,10 +67,13 @@ def connect_anew(listener: Counter) -> None:
     connection.establish_db_conn(fo.config)
 
 
-def child(call, arguments: tuple, kill_at: int | None, answer: Connection) -> None:
-    """Make a call on the database of the tests; answers (what it returned, commands), or (None, error as text)."""
-    counter = Counter(kill_at)
+def child(call, arguments: tuple, counter: dict, uri: str | None, answer: Connection) -> None:
+    """Make a call on the tests' database or another; answers (returned value, commands), or (None, error as text)."""
+    counter = Counter(**counter)
     try:
+        if uri is not None:
+            fo.config.database_uri = uri
+            connection._connection_kwargs["serverSelectionTimeoutMS"] = 500
         connect_anew(counter)
         returned = call(*arguments, counter)
         answer.send((returned, counter.count))
@@ -72,8 +81,15 @@ def child(call, arguments: tuple, kill_at: int | None, answer: Connection) -> No
         answer.send((None, traceback.format_exc()))
 
 
-def in_child(call, *arguments, kill_at: int | None = None):
+def in_child(call, *arguments, kill_at: int | None = None, victim: int | None = None, uri: str | None = None):
     """Make a call in a fresh process.
+
+    Args:
+        call: a function of this module
+        *arguments: its arguments but the last one, the :class:`Counter`
+        kill_at: the command before which a process is killed
+        victim: the id of that process; None for the fresh one
+        uri: of the database; None for that of the tests
 
     Returns:
         what it returned and how many commands it sent after ``counter.armed``; None if it was killed
@@ -81,7 +97,7 @@ def in_child(call, *arguments, kill_at: int | None = None):
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([__name__])
     here, there = server.Pipe(duplex=False)
-    process = server.Process(target=child, args=(call, arguments, kill_at, there))
+    process = server.Process(target=child, args=(call, arguments, dict(kill_at=kill_at, victim=victim), uri, there))
     process.start()
     there.close()
     try:
@@ -98,9 +114,10 @@ def in_child(call, *arguments, kill_at: int | None = None):
 
 def write_new(name: str, overwrite: bool, counter: Counter) -> None:
     """Write the run a second time, or for the first."""
-    dataset = fo.load_dataset(name)
+    some = fo.load_dataset(name).limit(4)
+    values = columns(some, base=NEW)
     counter.armed = True
-    write(dataset.limit(4), KEY, columns(dataset.limit(4), base=NEW), overwrite=overwrite)
+    write(some, KEY, values, overwrite=overwrite)
     counter.armed = False
 
 
@@ -123,6 +140,35 @@ def delete(name: str, counter: Counter) -> None:
 def look(name: str, counter: Counter) -> list[str]:
     """List the runs: what any call of the package does first."""
     return ecif.list_runs(fo.load_dataset(name))
+
+
+def write_under(name: str, run_key: str, base: float, counter: Counter) -> None:
+    """Write a run under some key."""
+    dataset = fo.load_dataset(name)
+    write(dataset, run_key, columns(dataset, base=base, evidence=True))
+
+
+def new_scene(counter: Counter) -> tuple[str, dict, dict]:
+    """Make a scene with a run; returns its name and what is there."""
+    dataset = scene(with_run=True)
+    return dataset.name, theirs(dataset), ours(dataset)
+
+
+def look_closely(name: str, counter: Counter) -> tuple[dict, dict, list]:
+    """List the runs, and say what is there and what was left."""
+    dataset = fo.load_dataset(name)
+    ecif.list_runs(dataset)
+    return theirs(dataset), ours(dataset), leftovers(dataset)
+
+
+def refusal(call, *arguments) -> str:
+    """What a call is refused with, in a process of its own."""
+    *arguments, counter = arguments
+    try:
+        call(*arguments, counter)
+    except (ValueError, ConnectionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "it was not refused"
 
 
 # The scene
@@ -189,18 +235,24 @@ def ours(dataset: fo.Dataset, key: str = KEY) -> dict:
 
 
 def leftovers(dataset: fo.Dataset) -> list:
-    """What belongs to no run: collections, journals, records, results and files; empty if all is well."""
-    document = database().datasets.find_one({"_id": dataset._doc.id})
+    """What was made since the dataset was and belongs to no run: records, collections, journals, results, files."""
+    document, since = database().datasets.find_one({"_id": dataset._doc.id}), dataset.created_at
     records = list(database().runs.find({"_dataset_id": dataset._doc.id}))
     lost = [record["_id"] for record in records if record["_id"] not in document["runs"].values()]
     lost += [name for name in database().list_collection_names() if name.startswith("ecif.staged.")]
     lost += list(database()["ecif.journals"].find())
     known = {record["results"] for record in database().runs.find() if record.get("results")}
-    lost += [each["_id"] for each in database()["fs.files"].find() if each["_id"] not in known]
-    lost += [each for each in database()["fs.chunks"].distinct("files_id") if each not in known]
+    lost += [each["_id"] for each in database()["fs.files"].find() if each["_id"] not in known | _made_before(since)]
+    lost += [id for id in database()["fs.chunks"].distinct("files_id") if id not in known | _made_before(since)]
     named = {record["config"].get("tensors") for record in database().runs.find()}
-    lost += [file.name for file in cache_folder("runs").iterdir() if file.stem not in named or file.suffix == ".part"]
-    return lost
+    seconds = since.replace(tzinfo=timezone.utc).timestamp()
+    files = [file for file in cache_folder("runs").iterdir() if file.stat().st_mtime > seconds]
+    return lost + [file.name for file in files if file.stem not in named or file.suffix == ".part"]
+
+
+def _made_before(moment) -> set:
+    """Ids of results that were stored before a moment."""
+    return {each["_id"] for each in database()["fs.files"].find({"uploadDate": {"$lt": moment}})}
 
 
 def dataset_results(record: dict) -> str:

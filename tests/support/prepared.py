@@ -27,5 +27,5 @@ def columns(samples, base: float = 0.0, evidence: bool = False) -> dict:
 
 def write(samples, run_key: str, values: dict, overwrite: bool = False, tensors: dict | None = None) -> None:
     """Write a run of prepared values."""
-    kept = {"health": {"pairs": len(samples)}}
+    kept = {"health": {"pairs": len(values["value"])}}
     write_run(samples, run_key, EcifConfig(asked="this"), values, kept, tensors or {"t": torch.zeros(2)}, overwrite)

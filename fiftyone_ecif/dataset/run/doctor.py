@@ -87,7 +87,8 @@ def _fields(apply: bool) -> Iterator[str]:
     for document in database().datasets.find({}, about):
         orphans = _orphans(document)
         if orphans and apply:
-            with held(lock_of(document["_id"]), f"Dataset {document['name']} is being written to.", wait=0) as lease:
+            refusal = f"Dataset {document['name']} is being written to: try again later."
+            with held(lock_of(document["_id"]), refusal, wait=10) as lease:
                 make(Change(document["_id"], document["sample_collection_name"], removed=orphans), lease)
         for name in orphans:
             yield f"field {name} of dataset {document['name']}, whose run is gone"
@@ -107,7 +108,7 @@ def _orphans(document: dict[str, Any]) -> list[str]:
 
 
 def _files(apply: bool) -> Iterator[str]:
-    """Tensors and traces in the cache folder that no run of this database names; other databases may share the folder."""
+    """Tensors and traces that no run of this database names; other databases may share the cache folder."""
     folder, runs = cache_folder("runs"), database().runs
     for name in sorted({path.stem for path in folder.iterdir() if is_name(path.stem) and _is_old(path)}):
         if runs.find_one({"config.tensors": name}, {"_id": 1}) or not _is_ours(folder / f"{name}.safetensors"):

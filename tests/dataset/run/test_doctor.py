@@ -109,9 +109,9 @@ def test_a_change_of_a_dead_job_is_undone_and_that_of_a_living_one_is_left(monke
 
 def test_rights_of_dead_jobs_and_lost_stages_are_removed():
     name, stage = f"run of {uuid.uuid4().hex}", f"ecif.staged.{uuid.uuid4().hex}"
-    database()[stage].insert_one({"value": 1})
     with held(name, "busy", wait=0):
         assert not lines(name, apply=True) and leases().find_one({"_id": name})
+        database()[stage].insert_one({"value": 1})
         leases().update_one({"_id": name}, {"$set": {"holder.started": "1"}})
         assert len(lines(name)) == len(lines(stage)) == 1 and leases().find_one({"_id": name})
         assert len(lines(name, apply=True)) == 1 and not leases().find_one({"_id": name})
