@@ -24,10 +24,13 @@ from pymongo.errors import ConnectionFailure
 from fiftyone_ecif.dataset.fields import ownership
 from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.dataset.run.files import delete_files, is_name, trace_path
-from fiftyone_ecif.dataset.run.lease import Lease, Lost
+from fiftyone_ecif.dataset.run.lease import Busy, Lease, Lost
 
 STAGES = "ecif.staged."
 """What the names of collections with prepared values begin with."""
+
+ATTEMPTS = 100
+"""How often a change is tried where others declare fields at the same time."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +141,16 @@ def commit(change: Change) -> None:
     update: dict[str, Any] = {"$currentDate": {"last_modified_at": True}}
     if ended := {f"runs.{key}": "" for key in change.before if key not in change.after}:
         update["$unset"] = ended
-    while True:
+    for _ in range(ATTEMPTS):
         found = datasets.find_one({"_id": change.dataset_id} | runs, {"sample_fields": 1})
         if found is None:
             raise ValueError("The dataset was deleted meanwhile, or its runs were changed: nothing was written.")
         fields = _changed_fields(found["sample_fields"], change)
         update["$set"] = {"sample_fields": fields} | {f"runs.{key}": record for key, record in change.after.items()}
         # Someone who declares a field in between is not overwritten: the schema must still be the one that was read.
-        if datasets.update_one(
-            {"_id": change.dataset_id, "sample_fields": found["sample_fields"]} | runs, update
-        ).matched_count:
+        if datasets.update_one(found | runs, update).matched_count:
             return
+    raise Busy("Others change the dataset's fields all the time: call again when they have ended.")
 
 
 def _changed_fields(fields: list[dict[str, Any]], change: Change) -> list[dict[str, Any]]:

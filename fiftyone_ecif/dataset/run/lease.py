@@ -69,9 +69,8 @@ class Lease:
 
     def _attempt(self, dead: list[str]) -> dict[str, Any]:
         """Take the right if it has expired or belongs to one of the dead; returns its document after that."""
-        free = {
-            "$or": [{"$lte": [{"$ifNull": ["$expires", datetime(1970, 1, 1)]}, "$$NOW"]}, {"$in": ["$owner", dead]}]
-        }
+        expired = {"$lte": [{"$ifNull": ["$expires", datetime(1970, 1, 1)]}, "$$NOW"]}
+        free = {"$or": [expired, {"$in": ["$owner", dead]}]}
         ours = {"_id": self.name, "owner": self.owner, "holder": {"$literal": _this_process()}}
         ours |= {"since": "$$NOW", "expires": _expiry()}
         update = [{"$replaceWith": {"$cond": [free, ours, "$$ROOT"]}}]
@@ -124,7 +123,7 @@ def held(name: str, refusal: str, wait: float) -> Iterator[Lease]:
         pause = min(2 * pause, LONGEST_PAUSE)
     try:
         yield lease
-    except ConnectionFailure:
+    except (ConnectionFailure, ConnectionError):
         lease._ended.set()  # a release would wait for the database once more
         raise
     finally:

@@ -22,7 +22,7 @@ def on_record(name):
 
 
 def expire(name):
-    leases.leases().update_one({"_id": name}, [{"$set": {"expires": {"$subtract": ["$$NOW", 1]}}}])
+    leases.leases().update_one({"_id": name}, [{"$set": {"expires": {"$subtract": ["$$NOW", 3_600_000]}}}])
 
 
 def test_a_held_right_is_refused_with_the_holder_and_free_after_it(name):

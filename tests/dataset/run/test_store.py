@@ -7,7 +7,7 @@ from fiftyone.core.runs import RunConfig
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
-from fiftyone_ecif.dataset.run import store
+from fiftyone_ecif.dataset.run import journal, store
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
 from fiftyone_ecif.dataset.run.database import database
 from tests.support.prepared import columns, few_samples, write
@@ -116,6 +116,20 @@ def test_a_field_of_another_process_is_kept_though_this_one_has_not_seen_it():
     assert not dataset.has_sample_field("theirs")
     write(dataset, "x", columns(dataset))
     dataset.reload()
+    assert dataset.has_sample_field("theirs") and dataset.has_sample_field("x_value")
+
+
+def test_a_field_that_falls_between_reading_and_writing_the_schema_is_kept(monkeypatch):
+    dataset, computed = few_samples(), journal._changed_fields
+
+    def somebody_is_faster(fields, change):
+        if len(fields) == len(dataset.get_field_schema()):
+            other = {"name": "theirs", "db_field": "theirs", "ftype": "fiftyone.core.fields.FloatField", "fields": []}
+            database().datasets.update_one({"_id": dataset._doc.id}, {"$push": {"sample_fields": other}})
+        return computed(fields, change)
+
+    monkeypatch.setattr(journal, "_changed_fields", somebody_is_faster)
+    write(dataset, "x", columns(dataset))
     assert dataset.has_sample_field("theirs") and dataset.has_sample_field("x_value")
 
 
