@@ -139,7 +139,9 @@ def delete(name: str, counter: Counter) -> None:
 
 def look(name: str, counter: Counter) -> list[str]:
     """List the runs: what any call of the package does first."""
-    return ecif.list_runs(fo.load_dataset(name))
+    dataset = fo.load_dataset(name)
+    counter.armed = True
+    return ecif.list_runs(dataset)
 
 
 def write_under(name: str, run_key: str, base: float, counter: Counter) -> None:

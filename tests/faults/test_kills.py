@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from fiftyone_ecif.dataset.run.journal import unfinished
 from tests.faults.scene import (
     KEY,
     NEW,
@@ -77,6 +78,25 @@ def test_a_kill_before_any_command_leaves_a_whole_run_and_all_else_as_it_was(kin
         assert leftovers(dataset) == [] and "other" in listed
     assert ends == sorted(ends, reverse=True) and len(set(ends)) == 2  # undone up to one command, made from there on
     print(f"{kind}: {len(ends)} of {commands} commands tried, {ends.count('undone')} undone, {ends.count('made')} made")
+
+
+@pytest.mark.parametrize("part", [0.5, 0.75])
+def test_a_kill_during_the_repair_is_repaired_by_the_next_call(part):
+    reference = scene(with_run=True)
+    _, commands = in_child(write_new, reference.name, True)
+    undisturbed = {key: ours(reference, key) for key in (KEY, "renamed")}
+    in_child(write_new, reference.name, True, kill_at=round(part * commands))
+    _, repairs = in_child(look, reference.name)
+    for point in points(repairs, 2):
+        dataset = scene(with_run=True)
+        before, others = {key: ours(dataset, key) for key in (KEY, "renamed")}, theirs(dataset)
+        assert in_child(write_new, dataset.name, True, kill_at=round(part * commands)) is None
+        assert unfinished(dataset._doc.id) is not None
+        assert in_child(look, dataset.name, kill_at=point) is None
+        in_child(look, dataset.name)
+        assert outcome(dataset, undisturbed, before) == ("undone" if part == 0.5 else "made")
+        assert theirs(dataset) == others and leftovers(dataset) == [], f"killed before repair {point} of {repairs}"
+    print(f"{len(points(repairs, 2))} of {repairs} commands of the repair tried")
 
 
 def test_a_kill_before_any_progress_leaves_the_old_run_and_the_next_call_scores_the_same():

@@ -29,6 +29,9 @@ from fiftyone_ecif.dataset.run.lease import Busy, Lease, Lost
 STAGES = "ecif.staged."
 """What the names of collections with prepared values begin with."""
 
+DURABLE = WriteConcern(w="majority", j=True)
+"""What files are written or deleted after must outlive a crash of the database."""
+
 ATTEMPTS = 100
 """How often a change is tried where others declare fields at the same time."""
 
@@ -79,7 +82,7 @@ class Change:
 
 def journals() -> Collection:
     """The collection of the changes that are being made."""
-    return database()["ecif.journals"]
+    return database().get_collection("ecif.journals", write_concern=DURABLE)
 
 
 def make(change: Change, lease: Lease, prepare: Callable[[], None] = lambda: None) -> None:
@@ -122,10 +125,14 @@ def settle(change: Change, lease: Lease) -> None:
 
 def is_made(change: Change) -> bool:
     """Whether the dataset's document has the change."""
-    document = database().datasets.find_one({"_id": change.dataset_id}, {"runs": 1})
-    runs = {} if document is None else document.get("runs", {})
-    ended = (runs.get(key) != record for key, record in change.before.items() if key not in change.after)
-    return document is not None and all(ended) and all(runs.get(key) == now for key, now in change.after.items())
+    document = database().datasets.find_one({"_id": change.dataset_id}, {"runs": 1, "sample_fields.name": 1})
+    if document is None:
+        return False
+    if not change.before and not change.after:
+        return not any(each["name"] in change.removed for each in document["sample_fields"])
+    runs = document.get("runs", {})
+    ended = [runs.get(key) != record for key, record in change.before.items() if key not in change.after]
+    return all(ended) and all(runs.get(key) == record for key, record in change.after.items())
 
 
 def commit(change: Change) -> None:
@@ -134,8 +141,7 @@ def commit(change: Change) -> None:
     Raises:
         ValueError: if the dataset is gone, or its runs or fields are not those that the change is about
     """
-    # Files that a run leaves behind are deleted after this: it must outlive a crash of the database, too.
-    datasets = database().datasets.with_options(write_concern=WriteConcern(w="majority", j=True))
+    datasets = database().get_collection("datasets", write_concern=DURABLE)
     runs: dict[str, Any] = {f"runs.{key}": record for key, record in change.before.items()}
     runs |= {f"runs.{key}": {"$exists": False} for key in change.after if key not in change.before}
     update: dict[str, Any] = {"$currentDate": {"last_modified_at": True}}

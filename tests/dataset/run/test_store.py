@@ -6,10 +6,12 @@ import torch
 from fiftyone.core.runs import RunConfig
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.run import journal, store
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
 from fiftyone_ecif.dataset.run.database import database
+from fiftyone_ecif.dataset.run.writing import writing
 from tests.support.prepared import columns, few_samples, write
 
 
@@ -141,6 +143,7 @@ def test_read_only_fields_are_refused_by_name_and_stay():
     field.save()
     before = dataset.values("x_value")
     for call in (
+        lambda: check_run_key(dataset, "x", overwrite=True),  # before anything is computed
         lambda: write(dataset, "x", columns(dataset, base=5.0), overwrite=True),
         lambda: ecif.rename_run(dataset, "x", "y"),
         lambda: ecif.delete_run(dataset, "x"),
@@ -149,6 +152,19 @@ def test_read_only_fields_are_refused_by_name_and_stay():
             call()
         assert ecif.list_runs(dataset) == ["x"] and dataset.values("x_value") == before
     assert database()["ecif.journals"].count_documents({}) == 0
+
+
+def test_fields_that_cannot_be_removed_keep_their_values():
+    dataset = few_samples()
+    dataset.add_sample_field("locked", fo.FloatField, read_only=True)
+    dataset.set_values("quality", [0.5] * 6)
+    samples = database()[dataset._sample_collection_name]
+    samples.update_many({}, {"$set": {"locked": 1.5}})
+    change = journal.Change(dataset._doc.id, dataset._sample_collection_name, removed=["quality", "locked"])
+    with writing(dataset) as lease, pytest.raises(ValueError, match="'locked' is read-only"):
+        journal.make(change, lease)
+    assert dataset.values("quality") == [0.5] * 6 and dataset.values("locked") == [1.5] * 6
+    assert journal.unfinished(dataset._doc.id) is None
 
 
 def test_a_record_from_elsewhere_makes_no_path_and_can_be_deleted(tmp_path):
