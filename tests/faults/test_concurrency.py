@@ -5,8 +5,9 @@ import threading
 import pytest
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.run import store
 from fiftyone_ecif.dataset.run.lease import Busy
-from fiftyone_ecif.dataset.run.writing import claimed, writing
+from fiftyone_ecif.dataset.run.writing import claimed
 from tests.faults.scene import (
     KEY,
     embedded_samples,
@@ -118,8 +119,15 @@ def test_a_key_is_free_again_after_an_error():
         pass
 
 
-def test_runs_are_listed_while_another_job_writes():
-    dataset = scene(with_run=True)
-    with writing(dataset):
-        listed, _ = in_child(look, dataset.name)
-    assert listed == ["other", KEY]
+def test_runs_are_listed_as_they_were_while_another_job_writes(monkeypatch):
+    dataset, listed = scene(with_run=True), []
+    prepared = store._save_record
+
+    def look_meanwhile(*arguments):
+        prepared(*arguments)
+        listed.append(ecif.list_runs(dataset))
+        listed.append(in_child(look, dataset.name)[0])
+
+    monkeypatch.setattr(store, "_save_record", look_meanwhile)
+    write(dataset, "new", columns(dataset))
+    assert listed == [["other", KEY]] * 2 and ecif.list_runs(dataset) == ["other", KEY, "new"]
