@@ -54,3 +54,9 @@ $(BENCHMARKS:%=bench-%): bench-%: env
 bench-detection: env
 	$(VENV)/bin/python -m $(MODULE_detection) $(if $(JSON),--json "$(JSON)",$(if $(ARGS),,--json $(GRID))) $(ARGS)
 	$(if $(ARGS)$(JSON),,$(VENV)/bin/python -m benchmarks.report)
+
+.PHONY: test-faults
+# A kill before every command of the database, of the process and of the database itself, and before every progress
+# call; `make test` tries a few of each. Some 20 minutes.
+test-faults: env
+	FAULTS=all $(VENV)/bin/python -m pytest tests/faults -rP $(ARGS)

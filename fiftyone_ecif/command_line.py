@@ -55,8 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fiftyone-ecif", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("install-plugin", help="link the installed package into FiftyOne's plugins folder")
-    parser.parse_args(arguments)
+    doctor = commands.add_parser("doctor", help="list what crashes left in the database and the cache folder")
+    doctor.add_argument("--apply", action="store_true", help="remove it, too")
+    chosen = parser.parse_args(arguments)
+    return report_leftovers(chosen.apply) if chosen.command == "doctor" else report_installation()
 
+
+def report_installation() -> int:
+    """Install the plugin and say where; returns the exit status."""
     import fiftyone as fo
 
     try:
@@ -66,6 +72,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"FiftyOne will load the plugin from {link} -> {link.resolve()}")
     print("Remove it by deleting that link. An App that is running finds it after a reload of its page.")
+    return 0
+
+
+def report_leftovers(apply: bool) -> int:
+    """Say what crashes left, and remove it where asked to; returns the exit status."""
+    from fiftyone_ecif.dataset.run.doctor import examine
+
+    try:
+        found = examine(apply)
+    except (ConnectionError, ValueError) as error:
+        print(f"The examination was not completed: {error}", file=sys.stderr)
+        return 1
+    for line in found:
+        print(f"{'Removed' if apply else 'Found'}: {line}")
+    if not found:
+        print("Nothing was left behind.")
+    elif not apply:
+        print("Nothing was changed. fiftyone-ecif doctor --apply removes this.")
     return 0
 
 

@@ -68,12 +68,18 @@ def own_fiftyone() -> Path:
 
 def start_mongod(root: Path) -> str:
     """Start a database server under ``root`` that stops when the tests end; returns its URI."""
+    port = free_port()
+    start_server(root, port)
+    return f"mongodb://127.0.0.1:{port}"
+
+
+def start_server(root: Path, port: int) -> subprocess.Popen:
+    """Start a database server, on the files that an earlier one left under ``root`` where there are any."""
     bundled = Path(importlib.util.find_spec("fiftyone").submodule_search_locations[0]) / "db" / "bin" / "mongod"
     mongod = str(bundled) if bundled.is_file() else shutil.which("mongod")
     if mongod is None:
         raise pytest.UsageError("There is no mongod, so the tests against FiftyOne cannot run; `make env` installs one")
-    port = free_port()
-    (root / "database").mkdir()
+    (root / "database").mkdir(exist_ok=True)
     server = subprocess.Popen(
         [mongod, "--dbpath", root / "database", "--logpath", root / "mongod.log"]
         + ["--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"],
@@ -81,7 +87,7 @@ def start_mongod(root: Path) -> str:
     )
     atexit.register(stop_server, server)
     wait_for_server(server, port, root / "mongod.log")
-    return f"mongodb://127.0.0.1:{port}"
+    return server
 
 
 def stop_server(server: subprocess.Popen) -> None:

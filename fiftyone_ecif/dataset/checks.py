@@ -77,6 +77,9 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
             raise ValueError(
                 f"Run key {run_key!r} is in use: choose another, or have the run replaced (overwrite=True)."
             )
+        for name in (field.name(run_key) for field in RUN_FIELDS):
+            if getattr(dataset.get_field(name), "read_only", False):
+                raise ValueError(f"Field {name!r} is read-only, so its run cannot change: set its read_only to False.")
         return
     taken = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
     if taken:

@@ -21,6 +21,11 @@ REJECTED_TAG = "rejected"
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
 
+def ownership(name: str, tensors: str) -> dict[str, str]:
+    """What a run's field says of whose it is; a copy that somebody made of it has another name, and is theirs."""
+    return {"ecif_run": tensors, "ecif_field": name}
+
+
 @dataclass(frozen=True)
 class ScoreField:
     """One field of a run.
@@ -43,10 +48,13 @@ class ScoreField:
         """The field's name on a sample."""
         return f"{run_key}_{self.suffix}"
 
-    def add_to(self, dataset: fo.Dataset, run_key: str) -> None:
-        """Declare the field, with its description."""
+    def add_to(self, dataset: fo.Dataset, run_key: str, tensors: str | None = None) -> None:
+        """Declare the field, with its description and, by the name of its run's tensors, whose it is."""
         name = self.name(run_key)
-        dataset.add_sample_field(name, self.ftype, embedded_doc_type=self.embedded, description=self.description)
+        info = None if tensors is None else ownership(name, tensors)
+        dataset.add_sample_field(
+            name, self.ftype, embedded_doc_type=self.embedded, description=self.description, info=info
+        )
 
     def index(self, dataset: fo.Dataset, run_key: str) -> None:
         """Make the field's index, where views sort by it; cheaper when its values are written."""

@@ -91,7 +91,9 @@ class InfluenceResults(Run):
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
         name = self._score_field("misalignment")
-        return threshold_for(np.array(self.dataset.exists(name).values(name), dtype=float), SHARE("precision", precision))
+        return threshold_for(
+            np.array(self.dataset.exists(name).values(name), dtype=float), SHARE("precision", precision)
+        )
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.

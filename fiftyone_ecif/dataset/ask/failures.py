@@ -11,6 +11,7 @@ from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.run.writing import writing
 
 
 def find_failures(
@@ -51,11 +52,12 @@ def find_failures(
         "margin": [one.margin for one in asked],
     }
     dataset = samples._dataset
+    with writing(dataset):
+        for kept in FAILURE_FIELDS:
+            if not dataset.has_sample_field(kept.name(run_key)):
+                kept.add_to(dataset, run_key, study.run.config.tensors if dataset is study.run.dataset else None)
+                kept.index(dataset, run_key)
     for kept in FAILURE_FIELDS:
-        name = kept.name(run_key)
-        if not dataset.has_sample_field(name):
-            kept.add_to(dataset, run_key)
-            kept.index(dataset, run_key)
-        dataset.set_values(name, dict(zip(ids, columns[kept.suffix])), key_field="id")
+        dataset.set_values(kept.name(run_key), dict(zip(ids, columns[kept.suffix])), key_field="id")
     failed = f"{run_key}_failed"
     return samples.select(ids).match(F(failed)).sort_by(f"{run_key}_margin")

@@ -19,6 +19,7 @@ from fiftyone_ecif.dataset.compute.signature import takes_request
 from fiftyone_ecif.dataset.device import device_here
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
+from fiftyone_ecif.dataset.run.writing import claimed
 from fiftyone_ecif.engine import check_engine, engine_workers
 
 
@@ -77,8 +78,9 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
     Raises:
         ValueError: for anything that cannot work
     """
-    device, settings, timings = check_request(samples, request), request.settings(), Timings()
-    with reporting(request.progress) as report:
+    check_collection(samples)
+    with claimed(samples._dataset, request.run_key), reporting(request.progress) as report:
+        device, settings, timings = check_request(samples, request), request.settings(), Timings()
         with timings.of("total"):
             taken = read(samples, request)
             with engine_workers(request.engine, request.num_workers, request.device) as workers:

@@ -23,6 +23,7 @@ from fiftyone_ecif.dataset.arguments import PROBABILITY
 from fiftyone_ecif.dataset.checks import check_collection, check_field, score_field
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.run.writing import writing
 from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
 
 FIX_FIELDS = {
@@ -225,22 +226,23 @@ def writable_text(samples: SampleCollection, text_field: str) -> str:
 def _declare(dataset: fo.Dataset, text_field: str) -> None:
     """Declare the record of fixes, if it is not there yet."""
     name = fixes_field(text_field)
-    if dataset.has_sample_field(name) and not has_fixes(dataset, text_field):
-        raise ValueError(
-            f"The dataset has a field {name!r} that is no record of fixes: rename it, so that fixes of {text_field!r} "
-            "can be recorded under that name."
-        )
-    if not dataset.has_sample_field(name):
-        dataset.add_sample_field(
-            name,
-            fo.ListField,
-            subfield=fo.EmbeddedDocumentField,
-            embedded_doc_type=fo.DynamicEmbeddedDocument,
-            description=f"What ECIF's fixes did to {text_field}, oldest first",
-            info={"text_field": text_field},
-        )
-    for part, (kind, description) in FIX_FIELDS.items():
-        dataset.add_sample_field(f"{name}.{part}", kind, description=description)
+    with writing(dataset):
+        if dataset.has_sample_field(name) and not has_fixes(dataset, text_field):
+            raise ValueError(
+                f"The dataset has a field {name!r} that is no record of fixes: rename it, so that fixes of "
+                f"{text_field!r} can be recorded under that name."
+            )
+        if not dataset.has_sample_field(name):
+            dataset.add_sample_field(
+                name,
+                fo.ListField,
+                subfield=fo.EmbeddedDocumentField,
+                embedded_doc_type=fo.DynamicEmbeddedDocument,
+                description=f"What ECIF's fixes did to {text_field}, oldest first",
+                info={"text_field": text_field},
+            )
+        for part, (kind, description) in FIX_FIELDS.items():
+            dataset.add_sample_field(f"{name}.{part}", kind, description=description)
 
 
 def _replacement(path: str, text_field: str, record: dict[str, Any]) -> list[dict]:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import fiftyone as fo
-from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
-from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
+from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
+from fiftyone_ecif.dataset.run.journal import Change, belongings, delete_unshared_files
+from fiftyone_ecif.dataset.run.writing import change_runs, claimed, record_of, up_to_date, writing
 
 
 def tensor_file(config: EcifConfig) -> Path:
-    """Where a run's tensors lie on this machine."""
-    return cache_folder("runs") / f"{config.tensors}.safetensors"
+    """Where a run's tensors lie on this machine; raises a ValueError where its record names another kind of place."""
+    return tensor_path(getattr(config, "tensors", None))
 
 
 def trace_folder(config: EcifConfig) -> Path:
     """Where what a run's traces share, and the traces themselves, lie on this machine."""
-    return tensor_file(config).with_suffix(".traces")
+    return trace_path(getattr(config, "tensors", None))
 
 
 def kept_trace_folder(dataset: fo.Dataset, run_key: str) -> Path:
@@ -31,6 +31,8 @@ def kept_trace_folder(dataset: fo.Dataset, run_key: str) -> Path:
 
 def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
     """Keys of the traces that are kept with a run, oldest first."""
+    if not is_name(getattr(dataset.get_run_info(run_key).config, "tensors", None)):
+        return []
     files = kept_trace_folder(dataset, run_key).glob("*.safetensors")
     return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
@@ -51,23 +53,29 @@ class Ecif(Run):
 
     def get_fields(self, samples, key):
         """Names of the run's fields that the collection has."""
-        dataset = samples._dataset
-        return [name for name in (field.name(key) for field in RUN_FIELDS) if dataset.has_sample_field(name)]
+        return run_field_names(samples._dataset, key)
 
     def rename(self, samples, key, new_key):
-        """Rename the run's fields with it."""
-        present = set(self.get_fields(samples, key))
-        renamed = {field.name(key): field.name(new_key) for field in RUN_FIELDS if field.name(key) in present}
-        samples._dataset.rename_sample_fields(renamed)
+        """Rename the run's fields with it, where FiftyOne renames it by itself."""
+        with writing(samples._dataset):
+            samples._dataset.rename_sample_fields(_renamed(samples._dataset, key, new_key))
 
     def cleanup(self, samples, key):
-        """Delete the run's fields with it, and its tensors where no clone of the dataset needs them."""
+        """Delete the run's fields with it, and its tensors where no clone of the dataset needs them; likewise."""
         dataset = samples._dataset
-        dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
-        shutil.rmtree(kept_trace_folder(dataset, key), ignore_errors=True)
-        if not RunDocument.objects(config__tensors=self.config.tensors, dataset_id__ne=dataset._doc.id):
-            tensor_file(self.config).unlink(missing_ok=True)
-            shutil.rmtree(trace_folder(self.config), ignore_errors=True)
+        with writing(dataset):
+            dataset.delete_sample_fields(self.get_fields(samples, key), error_level=1)
+            delete_unshared_files(belongings(record_of(dataset, key)), dataset._doc.id)
+
+
+def run_field_names(dataset: fo.Dataset, run_key: str) -> list[str]:
+    """Names of the fields that a run has on its dataset."""
+    return [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
+
+
+def _renamed(dataset: fo.Dataset, run_key: str, new_run_key: str) -> dict[str, str]:
+    """The run's fields under its new key."""
+    return {name: new_run_key + name[len(run_key) :] for name in run_field_names(dataset, run_key)}
 
 
 def list_runs(dataset: fo.Dataset) -> list[str]:
@@ -79,6 +87,7 @@ def list_runs(dataset: fo.Dataset) -> list[str]:
     Returns:
         list of run keys
     """
+    up_to_date(dataset._dataset)
     keys = dataset.list_runs(method=METHOD)
     return sorted(keys, key=lambda key: dataset.get_run_info(key).timestamp)
 
@@ -102,9 +111,19 @@ def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
     Raises:
         ValueError: if there is no such run, or the new key cannot be used
     """
-    check_run(dataset, run_key)
-    check_run_key(dataset, new_run_key)
-    dataset.rename_run(run_key, new_run_key)
+    dataset = dataset._dataset
+    with claimed(dataset, new_run_key), writing(dataset) as lease:
+        check_run(dataset, run_key)
+        check_run_key(dataset, new_run_key)
+        record = record_of(dataset, run_key)
+        change = Change(
+            dataset._doc.id,
+            dataset._sample_collection_name,
+            before={run_key: record["_id"]},
+            after={new_run_key: record["_id"]},
+            renamed=_renamed(dataset, run_key, new_run_key),
+        )
+        change_runs(dataset, change, lease)
 
 
 def delete_run(dataset: fo.Dataset, run_key: str) -> None:
@@ -117,8 +136,18 @@ def delete_run(dataset: fo.Dataset, run_key: str) -> None:
     Raises:
         ValueError: if there is no such run
     """
-    check_run(dataset, run_key)
-    dataset.delete_run(run_key)
+    dataset = dataset._dataset
+    with writing(dataset) as lease:
+        check_run(dataset, run_key)
+        record = record_of(dataset, run_key)
+        change = Change(
+            dataset._doc.id,
+            dataset._sample_collection_name,
+            before={run_key: record["_id"]},
+            removed=run_field_names(dataset, run_key),
+            gone=belongings(record),
+        )
+        change_runs(dataset, change, lease)
 
 
 def stored_results(dataset: fo.Dataset, run_key: str) -> RunResults:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import uuid
+from copy import deepcopy
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
 import torch
-from bson import ObjectId
+from bson import ObjectId, json_util
 from fiftyone.core.collections import SampleCollection
-from pymongo import UpdateOne
+from fiftyone.core.odm.dataset import SampleFieldDocument
+from fiftyone.core.odm.runs import RunDocument
+from fiftyone.core.odm.utils import create_field
+from fiftyone.core.runs import RunResults
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fiftyone_ecif.attribution import InfluenceOutcome
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, RUN_FIELDS
-from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
+from fiftyone_ecif.dataset.checks import check_run_key
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, RUN_FIELDS, ScoreField, ownership
+from fiftyone_ecif.dataset.run.config import EcifConfig, run_field_names, tensor_file
+from fiftyone_ecif.dataset.run.database import database, database_mark
+from fiftyone_ecif.dataset.run.journal import STAGES, Change, belongings, with_any
+from fiftyone_ecif.dataset.run.writing import change_runs, record_of, writing
 from fiftyone_ecif.detect import Misalignment
 
 TOGETHER = 10_000
@@ -67,7 +77,7 @@ def write_run(
     tensors: dict[str, Tensor],
     overwrite: bool,
 ) -> None:
-    """Write a complete run; if anything fails, the dataset is left as it was.
+    """Write a complete run; if anything fails, the dataset is left as it was, at the latest by the next call.
 
     Args:
         samples: what was scored
@@ -77,47 +87,102 @@ def write_run(
         record: what is kept about it in the database; small
         tensors: what is kept about it on disk; large
         overwrite: whether to replace a run of that key, after the new one is complete
+
+    Raises:
+        ValueError: if the key was taken meanwhile, or a field of the replaced run is read-only
+        ConnectionError: if the database stops answering
     """
     dataset = samples._dataset
-    replaces = overwrite and run_key in dataset.list_runs()
-    # A run that replaces another is written beside it and takes its key when it is complete.
-    key = f"{run_key}_replacement" if replaces else run_key
-    config.tensors = uuid.uuid4().hex
-    part = tensor_file(config).with_suffix(".part")
-    try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
-        part.replace(tensor_file(config))
+    with writing(dataset) as lease:
+        check_run_key(dataset, run_key, overwrite)
+        replaced = record_of(dataset, run_key) if run_key in dataset.list_runs() else None
+        config.tensors = number = uuid.uuid4().hex
+        stage = STAGES + number
+        born: dict[str, Any] = {"run": ObjectId(), "results": ObjectId(), "tensors": number}
         fields = [field for field in RUN_FIELDS if field.suffix in columns]
-        for field in fields:
-            field.add_to(dataset, key)
-        _set_together(dataset, {field.name(key): columns[field.suffix] for field in fields})
-        for field in fields:
-            field.index(dataset, key)
-        samples.register_run(key, config, cleanup=False)
-        dataset.save_run_results(key, dataset.init_run_results(key, **record), cache=False)
-    except BaseException:
-        if key in dataset.list_runs():
-            dataset.delete_run(key)
-        leftover = [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(key))]
-        dataset.delete_sample_fields(leftover)
-        for file in (part, tensor_file(config)):
-            file.unlink(missing_ok=True)
-        raise
-    if replaces:
-        dataset.delete_run(run_key)
-        dataset.rename_run(key, run_key)
+        former = [] if replaced is None else run_field_names(dataset, run_key)
+        change = Change(
+            dataset._doc.id,
+            dataset._sample_collection_name,
+            before={} if replaced is None else {run_key: replaced["_id"]},
+            after={run_key: born["run"]},
+            added=[declaration(field, run_key, number) for field in fields],
+            removed=former,
+            indexed=[field.name(run_key) for field in fields if field.indexed],
+            stage=stage,
+            born=born,
+            gone=None if replaced is None else belongings(replaced),
+        )
+
+        def prepare() -> None:
+            _save_tensors(tensors, tensor_file(config))
+            _stage_values(stage, {field.name(run_key): columns[field.suffix] for field in fields})
+            _stage_former(stage, dataset, former)
+            _save_record(samples, run_key, config, record, born)
+
+        change_runs(dataset, change, lease, prepare)
 
 
-def _set_together(dataset: fo.Dataset, columns: Columns) -> None:
-    """Set several fields, by their names, with one update per sample: ``set_values`` takes one per sample and field."""
+def declaration(field: ScoreField, run_key: str, tensors: str) -> dict[str, Any]:
+    """A field as the dataset's document declares it, marked as its run's."""
+    name = field.name(run_key)
+    made = create_field(
+        name,
+        field.ftype,
+        embedded_doc_type=field.embedded,
+        description=field.description,
+        info=ownership(name, tensors),
+    )
+    made.db_field = name
+    made._set_created_at(datetime.now(timezone.utc).replace(tzinfo=None))
+    return SampleFieldDocument.from_field(made).to_dict()
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a run's tensors beside their place, then put them there; they say which database knows the run."""
+    part = path.with_suffix(".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part, database_mark())
+    part.replace(path)
+
+
+def _stage_values(stage: str, columns: Columns) -> None:
+    """Put values, by field name, where they wait for the change, one document per sample."""
     ids = list(dict.fromkeys(chain.from_iterable(columns.values())))
     for start in range(0, len(ids), TOGETHER):
-        batch, now = ids[start : start + TOGETHER], datetime.now(timezone.utc)
-        updates = []
-        for id in batch:
-            values = {name: _stored(values[id]) for name, values in columns.items() if id in values}
-            updates.append(UpdateOne({"_id": ObjectId(id)}, {"$set": {**values, "last_modified_at": now}}))
-        dataset._bulk_write(updates, ids=batch)
+        batch = []
+        for id in ids[start : start + TOGETHER]:
+            values = {name: _stored(of[id]) for name, of in columns.items() if id in of}
+            batch.append({"_id": ObjectId(id), **values})
+        database()[stage].insert_many(batch, ordered=False)
+
+
+def _stage_former(stage: str, dataset: fo.Dataset, former: list[str]) -> None:
+    """Put the samples that have values of the replaced run there, too: some may get none from the new one."""
+    if former:
+        into = {"into": stage, "on": "_id", "whenMatched": "keepExisting", "whenNotMatched": "insert"}
+        dataset._sample_collection.aggregate([{"$match": with_any(former)}, {"$project": {"_id": 1}}, {"$merge": into}])
+
+
+def _save_record(
+    samples: SampleCollection, run_key: str, config: EcifConfig, record: dict, born: dict[str, Any]
+) -> None:
+    """Save the run's record and its results as FiftyOne does, under the ids that were drawn for them."""
+    stages = None
+    if isinstance(samples, fo.DatasetView):
+        stages = [json_util.dumps(stage) for stage in samples._serialize(include_uuids=False)]
+    document = RunDocument(
+        id=born["run"],
+        dataset_id=samples._dataset._doc.id,
+        key=run_key,
+        version=fo.__version__,
+        timestamp=datetime.now(timezone.utc).replace(tzinfo=None),
+        config=deepcopy(config.serialize()),
+        view_stages=stages,
+    )
+    results = RunResults(samples, config, run_key, **record).serialize()
+    kind = {"content_type": "application/json", "_id": born["results"]}
+    document.results.put(json_util.dumps(results).encode(), **kind)
+    document.save(upsert=True)
 
 
 def _stored(value: object) -> object:

@@ -121,7 +121,7 @@ def test_a_failed_run_leaves_everything_as_it_was(embedded_dataset, stored, monk
     def fail(*args, **kwargs):
         raise RuntimeError("the disk is full")
 
-    monkeypatch.setattr(fo.Dataset, "save_run_results", fail)
+    monkeypatch.setattr("fiftyone_ecif.dataset.run.store._save_record", fail)
     for arguments in (dict(run_key="second"), dict(overwrite=True, seed=1)):
         with pytest.raises(RuntimeError, match="disk is full"):
             ecif.compute_influence(embedded_dataset, **stored, **arguments)
