@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import ray
 import torch
+from cachetools import LRUCache
 from ray.cloudpickle import CloudPickler
 from torch import Tensor, nn
 
@@ -85,13 +85,10 @@ class Unpickler(pickle.Unpickler):
         if content not in _held:
             value = unpack(ray.get(self.references[content]), self.device)
             _held[content] = value.to(self.device) if isinstance(value, nn.Module) else value
-        _held.move_to_end(content)
-        while len(_held) > HELD:
-            _held.popitem(last=False)
         return _held[content]
 
 
-_held: OrderedDict[str, Any] = OrderedDict()
+_held: LRUCache[str, Any] = LRUCache(HELD)
 """The kept objects of a worker, by the names of their references."""
 
 

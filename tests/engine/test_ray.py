@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes finds what one process finds, and lives through the death of a worker."""
 
+import io
 import os
 import signal
 import warnings
@@ -164,3 +165,24 @@ def test_what_goes_wrong_is_said_plainly(workers, monkeypatch):
     monkeypatch.setattr(ray, "get", dead)
     with pytest.raises(RuntimeError, match=r"died 4 times .* Finished feature shards are kept"):
         list(workers.map(where, [0]))
+
+
+def test_a_worker_holds_the_objects_that_it_used_last(monkeypatch):
+    from fiftyone_ecif.engine import ray_worker
+
+    fetched = []
+
+    def fetch(reference):
+        fetched.append(reference)
+        file = io.BytesIO()
+        ray_worker.Pickler(file, reference).dump(reference)
+        return file.getvalue(), {}
+
+    monkeypatch.setattr(ray_worker.ray, "get", fetch)
+    ray_worker._held.clear()
+    names = [str(number) for number in range(ray_worker.HELD + 1)]
+    reader = ray_worker.Unpickler(io.BytesIO(), {name: name for name in names}, "cpu")
+    used = [*names[:-1], names[0], names[-1], names[0], names[1]]
+    assert [reader.persistent_load(("kept", name)) for name in used] == used
+    assert fetched == [*names, names[1]] and len(ray_worker._held) == ray_worker.HELD
+    ray_worker._held.clear()
