@@ -26,6 +26,8 @@ def device_here(engine: str, device: str | None) -> str:
         kind = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not one that torch knows: try 'cpu' or 'cuda'.") from error
+    if kind.type == "meta":
+        raise ValueError("device 'meta' computes nothing: try 'cpu' or 'cuda'.")
     seen = torch.cuda.device_count()
     if kind.type == "cuda" and (kind.index or 0) >= seen:
         there = ", ".join(f"cuda:{index}" for index in range(seen)) or "no CUDA device"

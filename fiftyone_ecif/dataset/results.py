@@ -188,7 +188,8 @@ class InfluenceResults(Run):
     ) -> RemovalCurve:
         """Predict the target as ever more harmful pairs are removed, the most harmful first, without retraining.
 
-        Each point is an ``estimate_removal`` of its own; what they share is prepared once.
+        Each point is an ``estimate_removal`` of its own, with the curvature of the pairs that are left, and costs a
+        solve; the fits and the target are read once. Why no inverse is kept for all points: docs/fidelity.md.
 
         Args:
             view: the samples to remove from, as far as they are harmful; None: all

@@ -206,7 +206,11 @@ def _keys(run: Run, key: str | None, several: int | None) -> list[str]:
     if key is not None:
         chosen = [key] if several is None else [f"{key}-{number}" for number in range(1, several + 1)]
         for each in chosen:
-            trace_file(run, each)
+            if trace_file(run, each).exists():
+                raise ValueError(
+                    f"Run {run.run_key!r} has a trace {each!r} already: choose another key, or forget that trace with "
+                    f"results.delete_trace({each!r})."
+                )
         return chosen
     taken = set(list_traces(run))
     free: list[str] = []

@@ -40,7 +40,12 @@ def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
 class EcifConfig(RunConfig):
     """What a run was asked for; the arguments of ``compute_influence`` and the versions it ran with."""
 
-    evidence = False  # of runs from before it could be asked for
+    # Of runs from before these could be asked for, or were kept:
+    evidence = False
+    damping = 0.0
+    view_fingerprint = None
+    engine = "local"
+    device = None
 
     @property
     def method(self):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from copy import deepcopy
 from dataclasses import asdict
 from datetime import datetime, timezone
 from itertools import chain
@@ -176,7 +175,7 @@ def _save_record(
         key=run_key,
         version=fo.__version__,
         timestamp=datetime.now(timezone.utc).replace(tzinfo=None),
-        config=deepcopy(config.serialize()),
+        config=config.serialize(),
         view_stages=stages,
     )
     results = RunResults(samples, config, run_key, **record).serialize()

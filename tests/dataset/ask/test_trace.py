@@ -182,6 +182,8 @@ def test_several_traces_keep_the_key_with_a_number_each(results):
     numbered = results.trace([first, second], k=3, progress=False)
     assert len({trace.key for trace in numbered}) == 2 and not {"both-1", "both-2"} & {trace.key for trace in numbered}
     assert results.trace([], progress=False) == []
+    with pytest.raises(ValueError, match="has a trace 'both-1' already"):
+        results.trace([first], key="both", progress=False)
     with pytest.raises(ValueError, match="Trace key 'a/b' cannot be used"):
         results.trace(first, key="a/b", progress=False)
     for trace in both + numbered:

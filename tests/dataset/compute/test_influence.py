@@ -199,6 +199,7 @@ BAD_ARGUMENTS = [
     (dict(engine="spark"), "engine"),
     (dict(device="cuda:99"), "device 'cuda:99' was asked for, but torch sees"),
     (dict(device="abacus"), "device"),
+    (dict(device="meta"), "computes nothing"),
     (dict(text_embeddings=None), "two fields"),
     (dict(templates=["a {}"]), "templates"),
 ]

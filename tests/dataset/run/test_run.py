@@ -81,6 +81,19 @@ def test_a_run_from_before_ids_were_kept_asks_its_view(embedded_dataset, stored)
         _ = again.self_influence
 
 
+def test_a_record_with_fewer_settings_has_their_defaults(embedded_dataset, stored):
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    before = effect(results, embedded_dataset.limit(4))
+    document = RunDocument.objects(dataset_id=embedded_dataset._doc.id, key="ecif").first()
+    for name in ("damping", "view_fingerprint", "engine", "device", "evidence", "num_workers", "computed_on"):
+        del document.config[name]
+    document.save()
+    embedded_dataset.reload()
+    again = ecif.load_results(embedded_dataset, "ecif")
+    assert effect(again, embedded_dataset.limit(4)) == before and again.settings == results.settings
+    assert again.suggest(embedded_dataset.limit(2)) is not None
+
+
 def test_records_that_name_the_classes_of_version_0_1_still_open(embedded_dataset, stored):
     results = ecif.compute_influence(embedded_dataset, **stored)
     document = RunDocument.objects(dataset_id=embedded_dataset._doc.id, key="ecif").first()
