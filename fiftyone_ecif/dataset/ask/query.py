@@ -80,7 +80,7 @@ class Interpreter:
 
     def __init__(self, study: TraceStudy, progress: Progress) -> None:
         self.study, self.config, self.progress = study, study.config, progress
-        study.prepare(progress)
+        study.prepare_answers(progress)
 
     def samples(
         self, samples: SampleCollection, direction: str, right: Answer, wrong: Answer

@@ -94,11 +94,16 @@ class TraceStudy:
             fits.append(Fit(number, members, head, replace(objective, anchor=anchor, origin=head.vector())))
         return fits
 
-    def prepare(self, progress: Progress) -> None:
-        """Compute what every trace needs, unless it is there: minutes for 100,000 pairs, once per run."""
-        self.relative_scale  # noqa: B018 - what is missing in the dataset is said before anything is computed
+    def prepare_answers(self, progress: Progress) -> None:
+        """Compute what it takes to rank answers, unless it is there: the embeddings under the run's heads."""
         for fit in self.fits:
             self._embeddings(fit, progress)
+
+    def prepare(self, progress: Progress) -> None:
+        """Compute what every trace needs, unless it is there: minutes for 100,000 pairs, once per run."""
+        self.relative_scale  # noqa: B018 - what is missing in the run is said before anything is computed
+        self.prepare_answers(progress)
+        for fit in self.fits:
             self._tables(fit, progress)
 
     def embeddings(self, number: int, tower: str) -> np.ndarray:

@@ -172,6 +172,12 @@ def test_a_cloned_dataset_keeps_its_own_traces_and_deletes_only_its_own_run(own_
     assert ecif.load_results(dataset, "ecif").trace(failing.first(), k=5, progress=False).value == trace.value
 
 
+def test_failures_are_found_without_what_only_traces_need(own_results, monkeypatch):
+    tables = "fiftyone_ecif.attribution.trace_tables.TraceTables.build"
+    monkeypatch.setattr(tables, lambda *arguments, **more: pytest.fail("trace tables were built"))
+    assert len(ecif.find_failures(own_results.dataset, "ecif", progress=False)) > 0
+
+
 def test_several_traces_keep_the_key_with_a_number_each(results):
     failing = ecif.find_failures(results.dataset, "ecif", progress=False)
     first, second = failing.values("id")[:2]
