@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
@@ -206,7 +208,12 @@ class InfluenceResults(Run):
             return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
     def edited_checkpoint(
-        self, view: SampleCollection, path: str, newton_steps: int = 1, progress: ProgressChoice = None
+        self,
+        view: SampleCollection,
+        path: str,
+        newton_steps: int = 1,
+        progress: ProgressChoice = None,
+        overwrite: bool = False,
     ) -> str:
         """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
 
@@ -218,13 +225,18 @@ class InfluenceResults(Run):
                 loads it
             newton_steps: 1 for the closed form, 2 to correct it once; at most 10
             progress: as in ``compute_influence``
+            overwrite: whether to replace a file that is there
 
         Returns:
             ``path``
 
         Raises:
-            ValueError: as :meth:`estimate_removal`, or if the run has no model to edit
+            ValueError: as :meth:`estimate_removal`, or if the run has no model to edit, or there is such a file
         """
+        if Path(path).exists() and not overwrite:
+            raise ValueError(
+                f"There is a file {os.fspath(path)!r} already: choose another name, or pass overwrite=True."
+            )
         with reporting(progress) as report:
             study = RemovalStudy(self, view, report)
             return study.write_checkpoint(path, NEWTON_STEPS("newton_steps", newton_steps))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,13 @@ def export_cleaned(
     count = len(view)
     if count == 0:
         raise ValueError("No sample is left to export: all are tagged or suspected.")
-    part = path.with_name(f"{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as room:
+        part = Path(room) / path.name
         view.export(export_dir=str(part), progress=False, **_exporter(view, format, text_field, copy_images))
         if path.exists():
             path.rmdir()
         part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return count
 
 
@@ -104,8 +102,19 @@ def check_export(samples: SampleCollection, folder: str, format: str, text_field
         if text_field is None:
             raise ValueError("Pass text_field: the captions or labels to export.")
         check_field(samples, text_field)
-    if format == "folders" and not is_classification_field(samples, str(text_field)):
-        raise ValueError(f"Image folders are named by labels; {text_field!r} holds captions.")
+    if format == "folders":
+        if not is_classification_field(samples, str(text_field)):
+            raise ValueError(f"Image folders are named by labels; {text_field!r} holds captions.")
+        _check_folder_names(samples.distinct(f"{text_field}.label"))
+
+
+def _check_folder_names(labels: Sequence[str]) -> None:
+    """Raise a ValueError unless each label names a folder inside the one that is exported to."""
+    for label in labels:
+        if label in ("", ".", "..") or any(mark in label for mark in ("/", "\\", "\0")):
+            raise ValueError(
+                f"Label {label!r} cannot name an image folder. Change it, or export as CSV, where labels are text."
+            )
 
 
 def _exporter(view: fo.DatasetView, format: str, text_field: str | None, copy_images: bool) -> dict[str, Any]:
