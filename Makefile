@@ -33,6 +33,8 @@ $(READY): pyproject.toml scripts/make_env.sh
 demo: env
 	$(VENV)/bin/python -m examples.demo --data $(DATA) $(if $(filter 0,$(APP)),--no-app) $(if $(JSON),--json "$(JSON)")
 
+# Tests compute on small tensors, for which a second thread costs more than it spares.
+test: export OMP_NUM_THREADS ?= 1
 test: env
 	bash scripts/find_chromium.sh
 	$(VENV)/bin/python -m pytest $(ARGS)
