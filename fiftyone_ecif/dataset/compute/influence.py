@@ -120,7 +120,6 @@ def check_request(samples: SampleCollection, request: RunRequest) -> str:
     Raises:
         ValueError: with the reason and what to do
     """
-    check_collection(samples)
     if request.target is not None:
         check_collection(request.target, "target")
     check_run_key(samples, request.run_key, request.overwrite)

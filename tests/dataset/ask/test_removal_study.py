@@ -112,7 +112,7 @@ def test_the_edited_checkpoint_loads_in_plain_open_clip_and_differs(pair_dataset
     assert not any(name.startswith(("transformer", "visual.layer", "token_embedding")) for name in changed)
     image = torch.rand(2, 3, 32, 32)
     assert np.isfinite(edited.encode_image(image).detach().numpy()).all()
-    with pytest.raises(ValueError, match="already: pass overwrite=True"):
+    with pytest.raises(ValueError, match="pass overwrite=True"):
         results.edited_checkpoint(pair_dataset[:6], path, progress=False)
     base.unlink()
     load_model("ecif-tiny").save_checkpoint(base)  # other weights under the same name
