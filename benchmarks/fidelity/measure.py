@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def mixed_precision(problem: Problem, scope: ParameterScope, values: Tensor) -> 
         objective = replace(problem.objective, anchor=problem.objective.anchor + problem.damping)
         gradient = problem.target.value_and_gradient(coarse)[1]
         solution = conjugate_gradients(
-            lambda directions: objective.gauss_newton_product(coarse, directions),  # noqa: B023 - called at once
+            partial(objective.gauss_newton_product, coarse),
             gradient[None],
             torch.clone,
             1e-3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -64,7 +65,7 @@ def fit_to_rest(
     while relative > tolerance and steps < max_steps:
         progress(step, steps, max_steps)
         solution = conjugate_gradients(
-            lambda direction: objective.gauss_newton_product(scope, direction),  # noqa: B023 - called at once
+            partial(objective.gauss_newton_product, scope),
             gradient[None],
             preconditioner,
             tolerance=min(0.1, relative**0.5),  # far from the minimum an exact step is wasted

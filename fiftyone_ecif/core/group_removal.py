@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ def removal_step(
         moved = scope.replace(theta + change)
         gradient = kept.value_and_gradient(moved)[1] - drift if step else first
         solution = conjugate_gradients(
-            lambda direction: damped.gauss_newton_product(moved, direction),  # noqa: B023 - called at once
+            partial(damped.gauss_newton_product, moved),
             -gradient[None],
             preconditioner,
             tolerance,
