@@ -45,6 +45,14 @@ def refuse(inputs: types.Object, name: str, label: str, description: str = "") -
     invalidate(notice(inputs, name, types.Warning, label, description), f"{label} {description}".strip())
 
 
+def say_count(inputs: types.Object, name: str, count: int, some: str, none: str, description: str = "") -> None:
+    """Say how many samples the form is about, in the words ``some``, or refuse it with ``none`` if there are none."""
+    if count:
+        notice(inputs, name, types.Notice, some, description)
+    else:
+        refuse(inputs, name, none)
+
+
 def invalidate(field: types.Property, reason: str) -> None:
     """Mark a field's value as wrong, with the reason below it."""
     field.invalid = True

@@ -11,7 +11,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
-from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, notice, passes, refuse
+from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, passes, say_count
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
@@ -103,10 +103,8 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
             invalidate(field, "A probability lies between 0 and 1.")
             return
     total, left = len(samples), len(cleaned(samples, run_key, threshold))
-    if left:
-        notice(inputs, "count", types.Notice, f"{left:,} of {total:,} samples will be exported")
-    else:
-        refuse(inputs, "count", "No sample is left to export: all of them are tagged or suspected.")
+    none = "No sample is left to export: all of them are tagged or suspected."
+    say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
 
 
 def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fiftyone_ecif.plugin.forms import (
     invalidate,
     notice,
     refuse,
+    say_count,
 )
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.panel.choices import keep_forecast
@@ -115,11 +116,9 @@ class ForecastRemoval(RemovalOperator):
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs harm, or refuse."""
         harmful = review.harmful(samples, run_key).count()
-        if harmful:
-            text = f"{harmful:,} of these pairs are harmful"
-            notice(inputs, "count", types.Notice, text, "The most harmful are removed first.")
-        else:
-            refuse(inputs, "count", "None of these samples was scored as harmful in this run.")
+        text = f"{harmful:,} of these pairs are harmful"
+        none = "None of these samples was scored as harmful in this run."
+        say_count(inputs, "count", harmful, text, none, "The most harmful are removed first.")
 
     def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
         forecast = results.forecast_removal(samples, progress=progress)

@@ -19,6 +19,7 @@ from fiftyone_ecif.plugin.forms import (
     notice,
     passes,
     refuse,
+    say_count,
     show_fields,
 )
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
@@ -68,10 +69,8 @@ class TagMisaligned(RunOperator):
         )
         if passes(field, review.suspected, samples, run_key, threshold):
             count = len(review.suspected(samples, run_key, threshold))
-            if count:
-                notice(inputs, "count", types.Notice, f"{count:,} pairs will be tagged")
-            else:
-                refuse(inputs, "count", "No pair reaches this threshold. Lower it to tag some.")
+            none = "No pair reaches this threshold. Lower it to tag some."
+            say_count(inputs, "count", count, f"{count:,} pairs will be tagged", none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
@@ -219,11 +218,9 @@ class UndoFixes(SampleOperator):
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples, and say how many of them have a fix."""
         count = len(ecif.fixed(choose_samples(ctx, inputs, "Restore")))
-        if count:
-            text = "A caption that was edited by hand after its fix stays as it is."
-            notice(inputs, "count", types.Notice, f"{count:,} samples have a fix", text)
-        else:
-            refuse(inputs, "count", "None of these samples has a fix.")
+        text = "A caption that was edited by hand after its fix stays as it is."
+        none = "None of these samples has a fix."
+        say_count(inputs, "count", count, f"{count:,} samples have a fix", none, text)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Restore, and say what was not restored and why."""

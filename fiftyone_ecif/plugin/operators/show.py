@@ -8,7 +8,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.plugin.forms import chosen_run, notice, refuse, show_fields
+from fiftyone_ecif.plugin.forms import chosen_run, refuse, say_count, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
@@ -62,10 +62,7 @@ class ShowPairs(RunOperator):
         except ValueError as error:
             refuse(inputs, "pairs", str(error))
             return
-        if pairs:
-            notice(inputs, "pairs", types.Notice, f"{pairs:,} pairs will be shown")
-        else:
-            refuse(inputs, "pairs", self.none)
+        say_count(inputs, "pairs", pairs, f"{pairs:,} pairs will be shown", self.none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Set the view and the fields shown on the thumbnails."""
