@@ -43,6 +43,7 @@ class Tracing:
         seed: of data, training, planting and partitions
         timing_pairs: made-up pairs to take the seconds on; 0 takes them on the traced pairs alone
         timing_rounds: rounds of the run on the made-up pairs
+        timing_device: where the made-up pairs are traced
         json: the result is written to this file
     """
 
@@ -55,6 +56,7 @@ class Tracing:
     seed: int = 0
     timing_pairs: int = 0
     timing_rounds: int = 4
+    timing_device: str = "cpu"
     json: Path | None = None
 
 
@@ -66,7 +68,7 @@ def main() -> None:
         problem = planted_problem(asked.data, asked.pairs, asked.anchor, asked.seed)
         figures |= measure(problem, asked.queries, asked.remove, asked.seed, asked.refits)
     if asked.timing_pairs:
-        figures |= timings(asked.timing_pairs, asked.timing_rounds, asked.seed)
+        figures |= timings(asked.timing_pairs, asked.timing_rounds, asked.seed, asked.timing_device)
     made = {"methods": method_table(figures)} if "fix_rate.ecif" in figures else {}
     print_figures(figures, made)
     write_result(asked.json, MODULE, vars(asked), figures, made)

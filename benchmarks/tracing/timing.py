@@ -23,13 +23,14 @@ Figures = dict[str, float]
 """Figures by name; a standard error has its figure's name and ``_se``."""
 
 
-def timings(pairs: int, rounds: int, seed: int) -> Figures:
+def timings(pairs: int, rounds: int, seed: int, device: str = "cpu") -> Figures:
     """Seconds of the first trace, of a later one, and of 64 together, on made-up features of ViT-B-32's sizes.
 
     Args:
         pairs: N; the features lie in memory-mapped files
         rounds: partitions of the pairs
         seed: of the features
+        device: where the tables are computed, and the values of a query
     """
     dim, image_dim, text_dim = TIMED_DIMS
     generator = torch.Generator().manual_seed(seed)
@@ -46,7 +47,7 @@ def timings(pairs: int, rounds: int, seed: int) -> Figures:
             for target, mixing in ((image, shown), (text, said)):
                 target[rows] = meaning @ mixing + 3.0 * torch.randn(len(rows), mixing.shape[1], generator=generator)
         weights = [torch.randn(dim, width, generator=generator) / width**0.5 for width in (image_dim, text_dim)]
-        head = Head(weights[0], weights[1], torch.tensor(3.0))
+        head = Head(weights[0], weights[1], torch.tensor(3.0)).to(device)
         objective = Objective(
             TensorPairs(image, text), partitions(pairs, 256, rounds, seed), LOSSES["clip"], 0.01, head.vector()
         )

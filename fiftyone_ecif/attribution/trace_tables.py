@@ -128,7 +128,7 @@ class TraceTables:
         Args:
             folder: to write them to; what it holds is replaced
             objective: J with its anchor and any damping
-            head: at θ̂
+            head: at θ̂; where it is, the tables are computed
             removal: "exact" or "first_order"
             seed: of the random start of the inverse
             progress: called with the name of each step
@@ -151,7 +151,7 @@ class TraceTables:
 
     @classmethod
     def open(cls, folder: Path, objective: Objective, head: Head, removal: str) -> TraceTables:
-        """Open the tables that :meth:`build` has written.
+        """Open the tables that :meth:`build` has written; what is asked of them is computed on the CPU.
 
         Raises:
             FileNotFoundError: if there are none
@@ -161,13 +161,13 @@ class TraceTables:
         inverse = LowRankInverse(state["vectors"], state["eigenvalues"], anchor, rest, residual)
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in _ARRAYS}
         sizes = [len(index) for index in objective.rounds[0]]
-        return cls(head, objective, removal, inverse, state["order"], sizes, arrays, unit)
+        return cls(head.to("cpu"), objective, removal, inverse, state["order"], sizes, arrays, unit)
 
     def values(self, gradients: OuterProducts, progress: Progress = silent) -> TracedQueries:
         """The effect of removing each pair on the targets of K queries, from one pass over the pairs.
 
         Args:
-            gradients: of the targets at θ̂
+            gradients: of the targets at θ̂, on the CPU
             progress: called per few batches
 
         Returns:

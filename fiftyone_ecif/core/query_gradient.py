@@ -106,6 +106,7 @@ def query_gradient(
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
     batch = head.linearize(image, text)
     scores = batch.similarity().flatten()
+    right = right.to(scores.device)
     if kind == "margin":
         cotangent = torch.zeros_like(scores)
         best = scores.masked_fill(~right, -torch.inf).argmax()
@@ -124,7 +125,7 @@ def query_gradient(
     def part(number: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
         inputs, outputs = layers[number].inputs, layers[number].output_gradients[0]
         used = outputs.abs().sum(1) > 0  # the margin depends on two candidates alone
-        return (outputs[used], inputs[used]), torch.zeros(int(used.sum()), dtype=torch.int64)
+        return (outputs[used], inputs[used]), torch.zeros(int(used.sum()), dtype=torch.int64, device=used.device)
 
     (image_part, image_owner), (text_part, text_owner) = part(0), part(1)
     bias = torch.zeros(1).to(scores) if pulled.logit_bias is None else pulled.logit_bias

@@ -35,3 +35,17 @@ def device_here(engine: str, device: str | None) -> str:
             f"device {device!r} was asked for, but torch sees {there} here: use one that is there, or 'cpu'."
         )
     return device
+
+
+def if_here(engine: str, device: str | None) -> str | None:
+    """The device that a run asked for before, perhaps on another machine; None, which lets torch choose, if it is gone.
+
+    Args:
+        engine: as in :func:`device_here`
+        device: what the run asked for
+    """
+    try:
+        device_here(engine, device)
+    except ValueError:
+        return None
+    return device

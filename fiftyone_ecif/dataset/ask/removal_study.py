@@ -134,7 +134,7 @@ class RemovalStudy:
         """The run's scope at θ0, with its inputs."""
         config, settings = self.config, self.settings
         if config.scope == "head":
-            return Attributed.of_head(self.run.given_head, self.pairs, self.target)
+            return Attributed.of_head(self.run.given_head.to(self.run.device), self.pairs, self.target)
         self.run.check_inputs(self.rows)
         chosen = attributed_scope(
             self.model, config.scope, self.rows, self.target_rows, settings.batch_size, settings.seed, self.progress,

@@ -240,11 +240,12 @@ class TraceStudy:
     def _tables(self, fit: Fit, progress: Progress) -> TraceTables:
         if fit.number not in self._open:
             folder = self.folder / f"head-{fit.number}"
-            arguments = folder, fit.objective, fit.head, self.settings.removal
+            removal, seed = self.settings.removal, self.settings.seed
             try:
-                tables = TraceTables.open(*arguments)
+                tables = TraceTables.open(folder, fit.objective, fit.head, removal)
             except FileNotFoundError:
-                tables = TraceTables.build(*arguments, seed=self.settings.seed, progress=progress)
+                head = fit.head.to(self.run.device)
+                tables = TraceTables.build(folder, fit.objective, head, removal, seed, progress)
             self._open[fit.number] = tables
         return self._open[fit.number]
 

@@ -16,7 +16,7 @@ from fiftyone_ecif.dataset.compute.embed import embed, read
 from fiftyone_ecif.dataset.compute.record import Computed, record
 from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
 from fiftyone_ecif.dataset.compute.signature import takes_request
-from fiftyone_ecif.dataset.device import device_here
+from fiftyone_ecif.dataset.device import device_here, if_here
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.dataset.run.writing import claimed
@@ -61,8 +61,9 @@ def refresh_run(dataset: SampleCollection, run_key: str = "ecif", progress: Prog
     """
     results = load_results(dataset, run_key)
     model = DEFAULT_MODEL[0] if results.config.model is None else results.model()
+    device = if_here(results.config.engine, results.config.device)
     more = dict(target=results.target_samples, run_key=run_key, model=model, overwrite=True, progress=progress)
-    return run(results.samples, RunRequest.again(results.config, **more))
+    return run(results.samples, RunRequest.again(results.config, device=device, **more))
 
 
 def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:

@@ -15,7 +15,7 @@ from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
-from fiftyone_ecif.dataset.device import device_here
+from fiftyone_ecif.dataset.device import device_here, if_here
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
@@ -161,6 +161,12 @@ class Run:
         found = [by_id[id] for id in self.ids]
         return torch.tensor([torch.nan if value is None else value for value in found])
 
+    @property
+    def device(self) -> str:
+        """The device that questions about the run are computed on: that of the run, where it is here."""
+        config = self.config
+        return device_here(config.engine, if_here(config.engine, config.device))
+
     def model(self) -> ContrastiveModel:
         """The run's model, as it was given.
 
@@ -172,7 +178,7 @@ class Run:
             raise ValueError("This run used stored embeddings: there is no model.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has said it
-            model = load_model(config.model, config.pretrained, device_here(config.engine, config.device))
+            model = load_model(config.model, config.pretrained, self.device)
         if model.fingerprint != config.model_fingerprint:
             raise ValueError(
                 f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "
