@@ -78,6 +78,8 @@ def tag_file(name: str, tag: str, local_files_only: bool = False) -> Path:
         ConnectionError: if they are not on this machine and cannot be downloaded
     """
     entry, what = open_clip.get_pretrained_cfg(name, tag), f"The weights {tag!r} of {name}"
+    if file := entry.get("file"):
+        return Path(file)
     if repository := entry.get("hf_hub"):
         repository, file = os.path.split(repository)
         names = (str(Path(file).with_suffix(".safetensors")), file) if file else WEIGHTS
@@ -105,7 +107,7 @@ def require_network(what: str, url: str, local_files_only: bool = False) -> None
     if local_files_only:
         reason = "nothing may be downloaded here"
     elif constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE forbids to download it"
+        reason = "HF_HUB_OFFLINE forbids downloads"
     elif _answers(url):
         return
     else:

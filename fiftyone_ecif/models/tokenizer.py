@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from huggingface_hub import constants
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer
 from torch import Tensor
 
-from fiftyone_ecif.models.hub import require_network
+from fiftyone_ecif.models.hub import cached_file, require_network
 
 Tokenizer = Callable[..., Tensor]
 """Turns a list of texts, and perhaps a context length, into int64 tokens (B, context_length)."""
+
+_FILES = ("tokenizer_config.json", "tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt")
+"""Files of a tokenizer, by one of which its folder in the cache is found."""
 
 
 def load_tokenizer(
@@ -39,30 +44,36 @@ def load_tokenizer(
     source = text.get("hf_tokenizer_name")
     if not source:
         return _open_clips(name, text, length)
-    where = str(source if folder is None else folder)
+    if find_spec("transformers") is None:
+        raise ValueError(f"The tokenizer of {name} needs the package transformers: pip install transformers.")
     options = dict(
         context_length=length, tokenizer_mode=text.get("tokenizer_mode"), **(text.get("tokenizer_kwargs") or {})
     )
-    try:
-        return _hugging_faces(where, local_files_only=True, **options)
-    except ImportError as error:
-        raise ValueError(f"The tokenizer of {name} needs the package transformers: {error}") from error
-    except Exception as error:
-        if Path(where).is_dir():
+    if folder is None and Path(source).is_dir():
+        folder = Path(source)
+    if folder is not None:
+        try:
+            return _hugging_faces(folder, **options)
+        except Exception as error:
             raise ValueError(
-                f"{where} holds no tokenizer that can be read, and {name} needs one "
-                f"(tokenizer.json and tokenizer_config.json): {error}"
+                f"{folder} holds no tokenizer that can be read, and {name} needs one (tokenizer.json and "
+                f"tokenizer_config.json): {error}"
             ) from error
-    what = f"The tokenizer {where!r} of {name}"
+    found = cached_file(source, *_FILES)
+    if found is not None:
+        with suppress(Exception):  # only a part of it may be in the cache
+            return _hugging_faces(found.parent, **options)
+    what = f"The tokenizer {source!r} of {name}"
     require_network(what, constants.ENDPOINT, local_files_only)
     try:
-        return _hugging_faces(where, **options)
+        return _hugging_faces(source, **options)
     except Exception as error:
         raise ConnectionError(f"{what} could not be downloaded: {error}") from error
 
 
-def _hugging_faces(where: str, **options: Any) -> Tokenizer:
-    tokenizer: Tokenizer = HFTokenizer(where, **options)
+def _hugging_faces(where: str | Path, **options: Any) -> Tokenizer:
+    """A tokenizer out of a folder, for which transformers asks the hub for nothing, or out of a repository."""
+    tokenizer: Tokenizer = HFTokenizer(str(where), **options)
     return tokenizer
 
 
