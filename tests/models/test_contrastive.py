@@ -80,12 +80,11 @@ def test_projection_is_the_towers_last_linear_map(make_model, family):
 
 
 @every_family
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_saved_checkpoint_loads_with_plain_open_clip(make_model, images, tmp_path, family, suffix):
+def test_saved_checkpoint_loads_with_plain_open_clip(make_model, images, tmp_path, family):
     model = make_model(family)
     batch, tokens = images(model), model.tokenize(TEXTS)
     head = edited(model.head(), model)
-    path = tmp_path / f"edited{suffix}"
+    path = tmp_path / "edited.pt"  # .safetensors: test_families.py
     model.save_checkpoint(path, head)
     loaded, _, _ = open_clip.create_model_and_transforms(model.name, pretrained=str(path), pretrained_text=False)
     for ours, theirs in zip(embeddings(model, head, batch, tokens), encoded(loaded.eval(), batch, tokens)):
