@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
@@ -221,25 +219,22 @@ class InfluenceResults(Run):
 
         Args:
             view: the samples whose influence is removed
-            path: ends in .pt or .safetensors; ``open_clip.create_model_and_transforms(model, pretrained=path)``
-                loads it
+            path: ends in .pt or .safetensors, or is a folder's; ``open_clip.create_model_and_transforms(model,
+                pretrained=path)`` loads the file. Beside it goes ``open_clip_config.json``: a folder of its own with a
+                .safetensors is what open_clip calls ``local-dir:FOLDER``
             newton_steps: 1 for the closed form, 2 to correct it once; at most 10
             progress: as in ``compute_influence``
-            overwrite: whether to replace a file that is there
+            overwrite: whether to replace files that are there
 
         Returns:
             ``path``
 
         Raises:
-            ValueError: as :meth:`estimate_removal`, or if the run has no model to edit, or there is such a file
+            ValueError: as :meth:`estimate_removal`, or if the run has no model to edit, or files are in the way
         """
-        if Path(path).exists() and not overwrite:
-            raise ValueError(
-                f"There is a file {os.fspath(path)!r} already: choose another name, or pass overwrite=True."
-            )
         with reporting(progress) as report:
             study = RemovalStudy(self, view, report)
-            return study.write_checkpoint(path, NEWTON_STEPS("newton_steps", newton_steps))
+            return study.write_checkpoint(path, NEWTON_STEPS("newton_steps", newton_steps), overwrite)
 
     def trace(
         self,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fiftyone_ecif.models.building import build, text_tower_folder
 from fiftyone_ecif.models.projection import Projection, image_projection, text_projection
 
 _DEFAULT_CONTEXT = 77
@@ -54,34 +52,20 @@ def architecture(name: str) -> Architecture | None:
     if name not in open_clip.list_models():
         return None
     text = open_clip.get_model_config(name)["text_cfg"]
-    folder = None
-    if "hf_model_name" in text:
-        folder = _downloaded_folder(text["hf_model_name"])
-        if folder is None:
-            return None
+    folder = text_tower_folder(text["hf_model_name"]) if "hf_model_name" in text else None
+    if "hf_model_name" in text and folder is None:
+        return None
     return _counted(name, folder)
 
 
-def _downloaded_folder(model: str) -> str | None:
-    """The folder with the configuration of a Hugging Face model, if it is on this machine."""
-    if Path(model).is_dir():
-        return model
-    found = try_to_load_from_cache(model, "config.json")
-    return str(Path(found).parent) if isinstance(found, str) else None
-
-
 @functools.cache
-def _counted(name: str, text_folder: str | None) -> Architecture | None:
+def _counted(name: str, text_folder: Path | None) -> Architecture | None:
     """See :func:`architecture`; ``text_folder`` holds the configuration of a Hugging Face text tower."""
     config = open_clip.get_model_config(name)
     text = config["text_cfg"]
-    # With a folder in place of the model's name, transformers does not ask the hub for a newer configuration.
-    options = {"text_cfg": {**text, "hf_model_name": text_folder, "hf_model_pretrained": False}} if text_folder else {}
     try:
-        with torch.device("meta"), _without_open_clips_warning():
-            model = open_clip.create_model(
-                name, device="meta", load_weights=False, pretrained_image=False, pretrained_text=False, **options
-            )
+        with torch.device("meta"):
+            model: Any = build(config, device="meta")
         model.eval()
         if text_folder:
             model.text.transformer.register_forward_pre_hook(_without_mask, with_kwargs=True)
@@ -114,18 +98,3 @@ def _features(projection: Projection, inputs: Tensor) -> tuple[int, int]:
 def _without_mask(transformer: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """A Hugging Face tower's inputs without the mask of padding: it costs nothing, but its numbers are looked at."""
     return inputs, {**options, "attention_mask": None}
-
-
-@contextmanager
-def _without_open_clips_warning() -> Iterator[None]:
-    """Keep open_clip from logging that the model has random weights: it has none."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded")
-
-    root = logging.getLogger()
-    root.addFilter(is_other)
-    try:
-        yield
-    finally:
-        root.removeFilter(is_other)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import warnings
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
+import open_clip
 import torch
-from PIL.Image import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fiftyone_ecif.core.head import Head
+from fiftyone_ecif.models.description import DESCRIPTION, Description
+from fiftyone_ecif.models.preprocessing import Preprocess as Preprocess
 from fiftyone_ecif.models.projection import Encoder, Projection, image_projection, text_projection
+from fiftyone_ecif.models.saving import check_free, describe, files_beside, save, weights_path
+from fiftyone_ecif.models.tokenizer import Tokenizer as Tokenizer
 
-Preprocess = Callable[[Image], Tensor]
-"""Turns a PIL image into a tensor (3, H, W)."""
-Tokenizer = Callable[..., Tensor]
-"""Turns a list of texts, and perhaps a context length, into int64 tokens (B, context_length)."""
-
+# The last tokens of a full context that may be no content: an end, padding and a class token.
+_ENDING = 4
 # A larger parameter enters the fingerprint as this many evenly spaced values.
 _SAMPLED_VALUES = 65_536
 
@@ -35,7 +35,9 @@ class ContrastiveModel:
         preprocess: the validation transform, from a PIL image to a tensor (3, H, W)
         tokenizer: from a list of texts to int64 (B, context_length)
         name: open_clip's name of the architecture
-        pretrained: the tag or checkpoint its weights came from; None for random or unknown weights
+        pretrained: the tag or checkpoint its weights came from; None for random or unknown weights, and for those that
+            come with the name
+        config: open_clip's configuration of the module, its sizes included; None where only the name is known
 
     Attributes:
         image: where the image tower's last projection is
@@ -49,9 +51,11 @@ class ContrastiveModel:
         tokenizer: Tokenizer,
         name: str,
         pretrained: str | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
         self.preprocess, self.tokenizer, self.name, self.pretrained = preprocess, tokenizer, name, pretrained
+        self.config = config
         self.image: Projection = image_projection(model)
         self.text: Projection = text_projection(model)
 
@@ -96,7 +100,7 @@ class ContrastiveModel:
         return self.tokenizer(list(texts))
 
     def truncated(self, texts: list[str], tokens: Tensor) -> Tensor:
-        """Tell which texts are longer than the context.
+        """Tell which texts are longer than the context: given twice the room, they have more tokens of their own.
 
         Args:
             texts: B texts
@@ -106,13 +110,24 @@ class ContrastiveModel:
             bool (B,); all False where the tokenizer takes no context length, since this cannot be told then
         """
         cut = torch.zeros(len(texts), dtype=torch.bool)
-        full = (tokens[:, -1] != self.tokenize([""])[0, -1]).nonzero().flatten().tolist()
-        try:  # if there is room for one more token, that token is padding unless the text goes on
-            *last, padding = self.tokenizer([texts[row] for row in full] + [""], self.context_length + 1)[:, -1]
+        content = self._content(tokens)
+        full = content[:, -_ENDING:].any(dim=1).nonzero().flatten()
+        try:
+            wider = self.tokenizer([*(texts[row] for row in full), ""], 2 * tokens.shape[1])[:-1]
         except TypeError:
             return cut
-        cut[full] = torch.tensor([token != padding for token in last], dtype=torch.bool)
+        cut[full] = self._content(wider).sum(1) > content[full].sum(1)
         return cut
+
+    def _content(self, tokens: Tensor) -> Tensor:
+        """Which tokens (B, L) stand for a text's own content: an empty text has all others, such as its end."""
+        found: Tensor = torch.isin(tokens, self._empty, invert=True)
+        return found
+
+    @cached_property
+    def _empty(self) -> Tensor:
+        tokens: Tensor = self.tokenize([""]).unique()
+        return tokens
 
     def image_features(self, images: Tensor) -> Tensor:
         """The input of the image projection.
@@ -160,34 +175,58 @@ class ContrastiveModel:
                 state[name] = value.detach().reshape(state[name].shape).to(state[name])
         return {name: value.detach().cpu() for name, value in state.items()}
 
-    def save_checkpoint(self, path: str | os.PathLike[str], head: Head | None = None) -> None:
-        """Write a checkpoint that ``open_clip.create_model_and_transforms(name, pretrained=path)`` loads.
-
-        A checkpoint holds weights only. Where the model's tag has an image mean and standard deviation of its own,
-        store ``model.visual.preprocess_cfg`` beside the checkpoint.
+    def check_checkpoint(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Refuse what :meth:`save_checkpoint` would refuse, before anything is computed for it.
 
         Args:
-            path: ends in ".safetensors", or in ".pt" for a plain state dict
-            head: replaces the model's own head; None writes the model as it is
+            path: as there
+            overwrite: as there
 
         Raises:
-            ValueError: if the path has another suffix, or the head cannot be written back
+            ValueError: as there
         """
-        path = Path(path)
-        if path.suffix not in (".safetensors", ".pt"):
-            raise ValueError(f"A checkpoint's name ends in .safetensors or .pt, not {path.name!r}.")
+        check_free(weights_path(path), self._beside, overwrite)
+
+    def save_checkpoint(self, path: str | os.PathLike[str], head: Head | None = None, overwrite: bool = False) -> None:
+        """Write a checkpoint that ``open_clip.create_model_and_transforms(name, pretrained=path)`` loads.
+
+        Beside it goes ``open_clip_config.json``, and the files of a Hugging Face tokenizer. So in a folder of its own
+        the model is whole: ``local-dir:FOLDER`` is open_clip's name for weights, preprocessing and tokenizer in one.
+
+        Args:
+            path: ends in ".safetensors", or in ".pt" for a plain state dict, which ``local-dir:`` does not look for;
+                or is a folder's, for the file name that open_clip prefers
+            head: replaces the model's own head; None writes the model as it is
+            overwrite: whether to replace files that are there
+
+        Raises:
+            ValueError: if the path has another suffix, the head cannot be written back, or files are in the way
+        """
+        file = weights_path(path)
+        check_free(file, self._beside, overwrite)
         # Contiguous copies: a transposed projection is a view, and safetensors refuses tensors that share memory.
         state = {
             name: value.clone(memory_format=torch.contiguous_format)
             for name, value in self.with_head(head or self.head()).items()
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        if path.suffix == ".safetensors":
-            save_file(state, part)
-        else:
-            torch.save(state, part)
-        part.replace(path)
+        if missing := self._described[1]:
+            warnings.warn(
+                f"{file.name} is written without {DESCRIPTION}, since the model's {missing} is not one that open_clip "
+                "can make from a description. Keep what made it beside the checkpoint.",
+                stacklevel=2,
+            )
+        save(file, state, self._beside)
+
+    @cached_property
+    def _described(self) -> tuple[Description | None, str]:
+        """What open_clip makes the same model from; or what of it cannot be described."""
+        config = self.config or open_clip.get_model_config(self.name if ":" not in self.name else "")
+        return describe(self.model, config, self.preprocess, self.tokenizer)
+
+    @cached_property
+    def _beside(self) -> dict[str, bytes]:
+        """The files that belong beside the model's weights."""
+        return files_beside(self._described[0], self.tokenizer)
 
     @cached_property
     def _output_dim(self) -> int:
@@ -208,7 +247,13 @@ class ContrastiveModel:
 
 
 def wrap_model(
-    model: nn.Module, preprocess: Preprocess, tokenizer: Tokenizer, *, name: str, pretrained: str | None = None
+    model: nn.Module,
+    preprocess: Preprocess,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    pretrained: str | None = None,
+    config: dict[str, Any] | None = None,
 ) -> ContrastiveModel:
     """Take an open_clip model apart that is already loaded.
 
@@ -218,6 +263,7 @@ def wrap_model(
         tokenizer: its tokenizer, from a list of texts to int64 (B, context_length)
         name: the architecture's name, which is part of the fingerprint
         pretrained: a name of its weights, which runs record
+        config: open_clip's configuration of it, for the description beside its checkpoints; None for that of ``name``
 
     Returns:
         a :class:`ContrastiveModel`
@@ -228,7 +274,7 @@ def wrap_model(
     for attribute in ("encode_image", "encode_text", "visual", "logit_scale"):
         if not hasattr(model, attribute):
             raise ValueError(f"{type(model).__name__} has no {attribute!r}: pass a model that open_clip made.")
-    return ContrastiveModel(model, preprocess, tokenizer, name, pretrained)
+    return ContrastiveModel(model, preprocess, tokenizer, name, pretrained, config)
 
 
 def _scalar(parameter: Tensor) -> Tensor:

@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import difflib
 import warnings
-import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess, Tokenizer
+from fiftyone_ecif.models import preprocessing
+from fiftyone_ecif.models.building import build, fill, of_checkpoint, require_text_tower
+from fiftyone_ecif.models.checkpoint import read_checkpoint
+from fiftyone_ecif.models.contrastive import ContrastiveModel
+from fiftyone_ecif.models.description import DESCRIPTION, Description
+from fiftyone_ecif.models.hub import WEIGHTS, hub_file, tag_file
+from fiftyone_ecif.models.tokenizer import load_tokenizer
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
 _SHOWN = 4
+_HUB, _FOLDER = "hf-hub:", "local-dir:"
+
+_PREFERRED = (
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+    *("open_clip_pytorch_model.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
+)
+"""Under which names open_clip looks for the weights of a folder, and in which order."""
 
 
 def load_model(
-    name: str, pretrained: str | Path | None = None, device: str | torch.device = "cpu", precision: str = "fp32"
+    name: str,
+    pretrained: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    *,
+    preprocess: Mapping[str, Any] | None = None,
+    local_files_only: bool = False,
 ) -> ContrastiveModel:
-    """Load an open_clip model.
+    """Load an open_clip model; its weights are read as plain tensors, wherever they come from.
 
     Args:
         name: open_clip's name of the architecture, e.g. "ViT-B-32", or "hf-hub:…", "local-dir:…"
@@ -30,65 +51,168 @@ def load_model(
             takes those, and a checkpoint replaces them
         device: "cpu", "cuda", "cuda:1", ...
         precision: "fp32", "fp16", "bf16", "pure_fp16" or "pure_bf16", as in open_clip
+        preprocess: settings of the images' preprocessing that go before those that belong to the weights, as in
+            :func:`~fiftyone_ecif.models.preprocessing.checked_preprocess`
+        local_files_only: whether to download nothing
 
     Returns:
         a :class:`ContrastiveModel` in eval mode
 
     Raises:
-        ValueError: if the name, tag, device or precision is unknown, or the checkpoint does not fit
-        ConnectionError: if the weights or the tokenizer cannot be downloaded
+        ValueError: if the name, tag, device, precision or preprocessing is unknown, or the checkpoint does not fit
+        ConnectionError: if the weights or the tokenizer are not on this machine, and cannot or may not be downloaded
     """
     if isinstance(name, nn.Module):
         raise ValueError("This model is already loaded: use wrap_model(model, preprocess, tokenizer, name=...).")
     if precision not in _PRECISIONS:
         raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
     _check_device(device)
-    pretrained = None if pretrained is None else str(pretrained)
-    described = ":" in name  # a hub or a folder holds the architecture, the tokenizer and mostly the weights
-    if not described:
-        name = name.replace("/", "-")
-        _check_name(name)
-    checkpoint = _checkpoint_path(name, pretrained)
-    if pretrained is None and not described:
-        warnings.warn(f"{name} gets random weights: pass a tag or a checkpoint as pretrained.", stacklevel=2)
-    shapes = {} if checkpoint is None else _checkpoint_shapes(checkpoint)
+    given = preprocessing.checked_preprocess(preprocess or {})
+    source = _source(name, pretrained, local_files_only)
+    # What is small comes first: where it cannot be had, nothing large is downloaded or built.
+    require_text_tower(source.name, source.config["text_cfg"], local_files_only)
+    tokenizer: Any = load_tokenizer(source.name, source.config["text_cfg"], source.folder, local_files_only)
+    model, config, notes = _filled(source, given, device, precision)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    if (length := config["text_cfg"].get("context_length")) is not None:
+        tokenizer.context_length = length  # the checkpoint's own
+    transform = preprocessing.transform(model)
+    return ContrastiveModel(model, transform, tokenizer, source.name, source.pretrained, config)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the parts of a model come from.
+
+    Attributes:
+        name: of the model, with an absolute path where it has one
+        config: open_clip's configuration of its architecture
+        preprocess: settings of its images' preprocessing; None where they are not known
+        weights: finds the file of its weights, by a download where need be; gives None for random ones
+        pretrained: the tag or the checkpoint's absolute path; None for the weights that come with a name
+        folder: holds the files of a Hugging Face tokenizer; None where they are the hub's
+        notes: what the user should know
+    """
+
+    name: str
+    config: dict[str, Any]
+    preprocess: dict[str, Any] | None
+    weights: Callable[[], Path | None]
+    pretrained: str | None = None
+    folder: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def _filled(
+    source: _Source, given: dict[str, Any], device: str | torch.device, precision: str
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """Make a model with its weights.
+
+    Args:
+        source: where they come from
+        given: settings of the preprocessing that go before the source's
+        device: where the weights are to be
+        precision: in which they are kept
+
+    Returns:
+        the module, its configuration, and what the user should know
+    """
+    weights, config, notes = source.weights(), source.config, list(source.notes)
+    what = f"The checkpoint {weights}"
+    state = None if weights is None else read_checkpoint(weights)
+    if state is not None:
+        config, sizes = of_checkpoint(config, state, what)
+        notes += sizes
+    if source.preprocess is None and not given:
+        notes.append(preprocessing.unknown(str(weights), source.name))
     try:
-        if described:
-            model, preprocess = _create_described(name, checkpoint, device, precision)
-        else:
-            model, preprocess = _create(name, pretrained, device, precision)
+        model = build(config, (source.preprocess or {}) | given, device, precision)
     except Exception as error:
-        raise _explained(error, name, pretrained, precision, shapes) from error
-    return ContrastiveModel(model, preprocess, _tokenizer(name), name, pretrained or (name if described else None))
+        raise ValueError(f"open_clip cannot make {source.name} in {precision}: {error}") from error
+    if state is not None:
+        fill(model, state, what, source.name)
+    return model, config, notes
 
 
-def _create_described(
-    name: str, checkpoint: Path | None, device: str | torch.device, precision: str
-) -> tuple[nn.Module, Preprocess]:
-    """Make a model from a description, with the weights beside it or those of a checkpoint."""
-    if checkpoint is None:
-        return _create(name, None, device, precision, require_pretrained=True)
-    model, preprocess = _create(name, None, device, precision, load_weights=False)
-    open_clip.load_checkpoint(model, str(checkpoint))  # open_clip ignores ``pretrained`` for such a name
-    return model, preprocess
+def _source(name: str, pretrained: str | Path | None, local_files_only: bool) -> _Source:
+    """Find out where a model comes from; of a hub's model only the description is downloaded."""
+    wanted = None if pretrained is None or str(pretrained) == name else str(pretrained)  # old records repeat the name
+    if ":" in name:
+        return _described(name, wanted, local_files_only)
+    return _listed(name.replace("/", "-"), wanted, local_files_only)
 
 
-def _create(
-    name: str, pretrained: str | None, device: str | torch.device, precision: str, **options: bool
-) -> tuple[nn.Module, Preprocess]:
-    # With pretrained_text=False, random weights are random in a Hugging Face text tower too.
-    model, _, preprocess = open_clip.create_model_and_transforms(
-        name, pretrained, device=device, precision=precision, pretrained_text=False, weights_only=True, **options
+def _listed(name: str, pretrained: str | None, local_files_only: bool) -> _Source:
+    """A model whose architecture open_clip lists."""
+    _check_name(name)
+    config = open_clip.get_model_config(name)
+    if pretrained is None:
+        note = f"{name} gets random weights: pass a tag or a checkpoint as pretrained."
+        return _Source(name, config, preprocessing.of_architecture(name) or {}, lambda: None, notes=[note])
+    if open_clip.is_pretrained_cfg(name, pretrained):
+        known, notes = preprocessing.of_tag(name, pretrained), _activation_notes(name, pretrained, config)
+        return _Source(
+            name, config, known, partial(tag_file, name, pretrained, local_files_only), pretrained, None, notes
+        )
+    checkpoint = Path(pretrained).absolute()
+    if not checkpoint.is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise ValueError(f"{pretrained!r} is neither a file nor a pretrained tag of {name}; its tags: {tags}.")
+    known_beside, notes = preprocessing.beside(checkpoint, name, config)
+    known_settings = preprocessing.of_architecture(name) if known_beside is None else known_beside
+    return _Source(name, config, known_settings, lambda: checkpoint, str(checkpoint), None, notes)
+
+
+def _described(name: str, pretrained: str | None, local_files_only: bool) -> _Source:
+    """A model that a folder describes, or a repository of the hub."""
+    checkpoint = None if pretrained is None else Path(pretrained).absolute()
+    if checkpoint is not None and not checkpoint.is_file():
+        raise ValueError(
+            f"{pretrained!r} is not a file. {name} has weights of its own: leave pretrained out, or pass a checkpoint."
+        )
+    if name.startswith(_FOLDER):
+        folder = tokenizer = Path(name.removeprefix(_FOLDER)).absolute()
+        name, find = f"{_FOLDER}{folder}", partial(_weights_in, folder)
+    elif name.startswith(_HUB):
+        repository, tokenizer = name.removeprefix(_HUB), None
+        hub = partial(hub_file, repository, local_files_only=local_files_only)
+        folder = hub(DESCRIPTION, what=f"The description of {name}").parent
+        find = partial(hub, *WEIGHTS, what=f"The weights of {name}")
+    else:
+        raise ValueError(f"{name!r} is no model's name: before the colon is {_HUB[:-1]} or {_FOLDER[:-1]}.")
+    description = Description.read(folder)
+    known = description.preprocess
+    settings = None if known is None else preprocessing.of_description(known, folder)
+    weights = find if checkpoint is None else lambda: checkpoint
+    return _Source(
+        name, description.model, settings, weights, None if checkpoint is None else str(checkpoint), tokenizer
     )
-    return model, preprocess
 
 
-def _tokenizer(name: str) -> Tokenizer:
-    try:
-        tokenizer: Tokenizer = open_clip.get_tokenizer(name)
-        return tokenizer
-    except Exception as error:
-        raise ConnectionError(f"The tokenizer of {name} could not be loaded or downloaded: {error}") from error
+def _weights_in(folder: Path) -> Path:
+    """The file of a folder's weights: the one that open_clip takes."""
+    found = {path.name: path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pth")}
+    preferred = [found[name] for name in _PREFERRED if name in found]
+    if preferred or len(found) == 1:
+        return (preferred or list(found.values()))[0]
+    if not found:
+        raise ValueError(
+            f"{folder} holds no weights (.safetensors, .bin or .pth): pass the path of a checkpoint as pretrained."
+        )
+    raise ValueError(
+        f"{folder} holds several weights ({', '.join(sorted(found)[:_SHOWN])}): pass the path of one as pretrained, or "
+        f"name it {_PREFERRED[0]}."
+    )
+
+
+def _activation_notes(name: str, tag: str, config: Mapping[str, Any]) -> list[str]:
+    """What to say of weights that were trained with another activation than the architecture has."""
+    if not open_clip.get_pretrained_cfg(name, tag).get("quick_gelu") or config.get("quick_gelu"):
+        return []
+    right = f"{name}-quickgelu"
+    remedy = f"load them as {right}" if right in open_clip.list_models() else "their embeddings will be a little off"
+    return [f"The weights {tag!r} were trained with QuickGELU, and {name} computes another activation: {remedy}."]
 
 
 def _check_device(device: str | torch.device) -> None:
@@ -105,73 +229,3 @@ def _check_name(name: str) -> None:
         nearest = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=_SHOWN, cutoff=0.4)]
         hint = f" Nearest: {', '.join(nearest)}." if nearest else " open_clip.list_models() lists all."
         raise ValueError(f"open_clip has no model named {name!r}.{hint}")
-
-
-def _checkpoint_path(name: str, pretrained: str | None) -> Path | None:
-    """The checkpoint that ``pretrained`` names, or None where it is a tag or None."""
-    if pretrained is None or open_clip.is_pretrained_cfg(name, pretrained):
-        return None
-    if Path(pretrained).is_file():
-        return Path(pretrained)
-    if ":" in name:
-        raise ValueError(
-            f"{pretrained!r} is not a file. {name} has weights of its own: leave pretrained out, or pass a checkpoint."
-        )
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    raise ValueError(f"{pretrained!r} is neither a file nor a pretrained tag of {name}; its tags: {tags}.")
-
-
-def _checkpoint_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a checkpoint's tensors, read without unpickling.
-
-    open_clip repeats a failed read with fewer precautions, so it must not be given a file that is not plain tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"The checkpoint {path} cannot be read: {error}.") from error
-    except Exception as error:
-        raise ValueError(
-            f"The checkpoint {path} cannot be read as plain tensors, and for safety it is not unpickled. "
-            f"Save it again as a state dict or as .safetensors. ({type(error).__name__})"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    shapes = {str(key): tuple(value.shape) for key, value in state.items() if isinstance(value, torch.Tensor)}
-    if not shapes:
-        raise ValueError(f"The checkpoint {path} holds no state dict of tensors.")
-    return {key.removeprefix("module."): shape for key, shape in shapes.items()}
-
-
-def _misfit(name: str, found: dict[str, tuple[int, ...]]) -> str:
-    """Tell in which keys and shapes a checkpoint differs from its model; empty if it does not."""
-    model, _ = _create(name, None, "cpu", "fp32", load_weights=False)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    differing = [f"{k} is {found[k]}, not {expected[k]}" for k in expected if k in found and found[k] != expected[k]]
-    parts = {
-        "missing": [key for key in expected if key not in found],
-        "not of this model": [key for key in found if key not in expected],
-        "of another shape": differing,
-    }
-    return "; ".join(
-        f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
-        for what, keys in parts.items()
-        if keys
-    )
-
-
-def _explained(
-    error: Exception, name: str, pretrained: str | None, precision: str, shapes: dict[str, tuple[int, ...]]
-) -> Exception:
-    """The error in plain words; ``shapes`` are those of the model's checkpoint, if it has one."""
-    if isinstance(error, OSError) or "download" in str(error).lower():
-        what = name if pretrained is None else f"{name} with {pretrained!r}"
-        return ConnectionError(
-            f"Could not load {what}: {error}. Without a connection, download a checkpoint elsewhere and pass its path "
-            "as pretrained."
-        )
-    if shapes and (misfit := _misfit(name, shapes)):
-        return ValueError(f"The checkpoint {pretrained} does not fit {name}: {misfit}.")
-    return ValueError(f"open_clip cannot make {name} in {precision}: {error}")

@@ -58,7 +58,7 @@ class ViewAveraged(ContrastiveModel):
     """
 
     def __init__(self, base: ContrastiveModel) -> None:
-        super().__init__(base.model, base.preprocess, base.tokenizer, base.name, base.pretrained)
+        super().__init__(base.model, base.preprocess, base.tokenizer, base.name, base.pretrained, base.config)
         self.base = base
 
     @property

@@ -1,15 +1,14 @@
 """What is counted without weights is what the model with weights takes, and what the formula of its layers says."""
 
 import json
-import socket
 
 import open_clip
 import pytest
-from huggingface_hub import constants
 from torch.utils.flop_counter import FlopCounterMode
 
 from fiftyone_ecif.models.architecture import _counted, architecture
 from fiftyone_ecif.models.parameter_scope import attention_by_formula
+from tests.support.hub import empty_hub, no_network, put_into_cache  # noqa: F401
 from tests.support.models import FAMILIES
 
 
@@ -76,33 +75,16 @@ def test_towers_of_timm_are_counted(name):
     assert 1e8 < counted.weight_bytes < 1e9
 
 
-@pytest.fixture
-def empty_hub(tmp_path, monkeypatch):
-    """A cache of Hugging Face's hub with nothing in it, and no network: whoever asks for a host fails the test."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    asked = []
-
-    def refuse(host, *args, **options):
-        asked.append(host)
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield tmp_path
-    assert not asked
-
-
 @pytest.mark.parametrize("name", ["roberta-ViT-B-32", "no such model", "hf-hub:some/model"])
-def test_nothing_is_downloaded_for_a_count(empty_hub, name):
+def test_nothing_is_downloaded_for_a_count(empty_hub, name):  # noqa: F811
     assert architecture(name) is None
 
 
-def test_a_text_tower_that_was_downloaded_is_counted(empty_hub):
+def test_a_text_tower_that_was_downloaded_is_counted(empty_hub, tmp_path):  # noqa: F811
     transformers = pytest.importorskip("transformers")
-    folder = empty_hub / "models--roberta-base"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("revision")
     settings = dict(num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, hidden_size=24, vocab_size=40)
-    transformers.RobertaConfig(**settings).save_pretrained(folder / "snapshots" / "revision")
+    transformers.RobertaConfig(**settings).save_pretrained(tmp_path / "roberta")
+    put_into_cache(empty_hub, "roberta-base", tmp_path / "roberta")
     counted = architecture("roberta-ViT-B-32")
     assert counted.dims[0] == open_clip.get_model_config("roberta-ViT-B-32")["embed_dim"]
     assert counted.text_flop > 0

@@ -43,7 +43,7 @@ def test_checkpoint_of_another_model_names_keys_and_shapes(make_model, tmp_path,
     make_model("resnet").save_checkpoint(path)
     with pytest.raises(ValueError, match=r"does not fit tiny-vit: .*missing.*not of this model"):
         load_model("tiny-vit", path)
-    make_model("vit").save_checkpoint(path)
+    make_model("vit").save_checkpoint(path, overwrite=True)
     state = open_clip.factory.load_state_dict(str(path))
     state["visual.proj"] = state["visual.proj"][:, :5].clone()
     torch.save(state, tmp_path / "cut.pt")
@@ -86,15 +86,6 @@ def test_training_checkpoint_with_nested_state_dict_loads(make_model, tmp_path):
     assert load_model("tiny-vit", tmp_path / "epoch_3.pt").fingerprint == model.fingerprint
 
 
-def test_failed_download_says_so(monkeypatch):
-    def offline(*args, **options):
-        raise OSError("no route")
-
-    monkeypatch.setattr("open_clip.factory.download_pretrained", offline)
-    with pytest.raises(ConnectionError, match=r"laion2b_s34b_b79k.*download a checkpoint elsewhere"):
-        load_model("ViT-B-32", "laion2b_s34b_b79k")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_absent_gpu_is_a_clear_error(families):
     with pytest.raises(ValueError, match="Device 'cuda' is not available"):
@@ -125,7 +116,7 @@ def described(make_model, tmp_path):
     folder.mkdir()
     config = {"model_cfg": open_clip.get_model_config("tiny-resnet"), "preprocess_cfg": {}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    model.save_checkpoint(folder / "open_clip_model.safetensors")
+    model.save_checkpoint(folder)
     with torch.no_grad():
         model.model.text_projection.mul_(2.0)
     model.save_checkpoint(tmp_path / "other.pt")
@@ -144,19 +135,16 @@ def test_a_described_model_without_weights_lives_on_a_checkpoint(described):
     name, model, checkpoint = described
     Path(name.removeprefix("local-dir:"), "open_clip_model.safetensors").unlink()
     assert torch.equal(load_model(name, checkpoint).model.text_projection, model.model.text_projection)
-    with pytest.raises(ValueError, match="Required pretrained weights"):
+    with pytest.raises(ValueError, match="holds no weights"):
         load_model(name)
 
 
 def test_a_checkpoint_that_does_not_fit_a_description_names_keys(described, make_model, tmp_path):
-    make_model("vit").save_checkpoint(tmp_path / "vit.pt")
+    make_model("vit").save_checkpoint(tmp_path / "vit")
     with pytest.raises(ValueError, match=r"does not fit local-dir:.*missing.*not of this model"):
-        load_model(described[0], tmp_path / "vit.pt")
+        load_model(described[0], tmp_path / "vit" / "open_clip_model.safetensors")
 
 
 def test_what_open_clip_cannot_make_is_a_clear_error(families):
-    with (
-        pytest.warns(UserWarning, match="random weights"),
-        pytest.raises(ValueError, match="open_clip cannot make tiny-sigmoid in bf16"),
-    ):
+    with pytest.raises(ValueError, match="open_clip cannot make tiny-sigmoid in bf16"):
         load_model("tiny-sigmoid", precision="bf16")

@@ -14,9 +14,10 @@ from torch.nn.functional import normalize
 
 from fiftyone_ecif.core import TensorPairs
 from fiftyone_ecif.models import load_model, lora_scope, parameter_scope
+from tests.support import timm_towers  # noqa: F401 - registers tiny towers
+from tests.support.tokenizers import WORDS, write_tokenizer
 
 HEAD_NAMES = r"^visual\.proj$|^text_projection$"
-WORDS = ("a", "photo", "of", "cat", "dog", "red", "blue", "old", "new", "tree", "car", "house")
 EMBED = 24
 VIT = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": None}
@@ -24,7 +25,7 @@ TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "lay
 
 
 def timm(model: str, **options) -> dict:
-    return {"image_size": 64, "timm_model_name": model, "timm_model_pretrained": False, **options}
+    return {"image_size": 64, "timm_model_name": model, "timm_model_pretrained": False, "timm_pool": "avg", **options}
 
 
 def custom(vision: dict, text: dict, **options) -> dict:
@@ -34,15 +35,33 @@ def custom(vision: dict, text: dict, **options) -> dict:
 FAMILIES = {
     "vit": {"embed_dim": EMBED, "vision_cfg": VIT, "text_cfg": TEXT},
     "vit-text-bias": {"embed_dim": EMBED, "vision_cfg": VIT, "text_cfg": {**TEXT, "proj_bias": True}},
+    "quickgelu": {"embed_dim": EMBED, "vision_cfg": VIT, "text_cfg": TEXT, "quick_gelu": True},
     "resnet": {"embed_dim": EMBED, "vision_cfg": RESNET, "text_cfg": TEXT},
     "timm-linear": custom(timm("resnet10t", timm_pool="avg", timm_proj="linear"), TEXT),
     "timm-linear-bias": custom(timm("resnet10t", timm_pool="avg", timm_proj="linear", timm_proj_bias=True), TEXT),
     "timm-mlp": custom(timm("resnet10t", timm_pool="avg", timm_proj="mlp"), TEXT),
     "timm-rotary-pool": custom(timm("resnet10t", timm_pool="rot_attn", timm_proj=""), TEXT),
     "timm-own-classifier": custom(timm("resnet10t", timm_pool="avg", timm_proj=""), TEXT),
+    "convnext": {"embed_dim": EMBED, "vision_cfg": timm("tiny_convnext", timm_proj="linear"), "text_cfg": TEXT},
+    "eva": custom(timm("tiny_eva", image_size=32, timm_pool="token", timm_proj=""), TEXT),
+    "mobileclip": custom(timm("tiny_fastvit", timm_proj=""), {**TEXT, "no_causal_mask": True}),
     "timm-no-projection": {**custom(timm("resnet10t", timm_pool="avg", timm_proj="none"), TEXT), "embed_dim": 512},
     "custom-text": custom(VIT, {**TEXT, "pool_type": "last", "no_causal_mask": True}),
     "sigmoid": custom(VIT, {**TEXT, "proj_bias": True}, init_logit_bias=-10, init_logit_scale=2.3),
+    "siglip": {
+        **custom(
+            timm("tiny_siglip", image_size=32, timm_pool="map", timm_proj="none"),
+            {**TEXT, "pool_type": "last", "no_causal_mask": True, "proj_bias": True, "hf_tokenizer_name": "siglip"}
+            | {"tokenizer_kwargs": {"clean": "canonicalize"}},
+            init_logit_bias=-10,
+        ),
+        "embed_dim": 32,
+    },
+    "clipa": {
+        "embed_dim": EMBED,
+        "vision_cfg": VIT,
+        "text_cfg": {**TEXT, "hf_tokenizer_name": "clipa", "tokenizer_kwargs": {"strip_sep_token": True}},
+    },
     "nonscalar": custom(VIT, TEXT, nonscalar_logit_scale=True, init_logit_bias=-1.0),
     "no-text-projection": {**custom(VIT, {**TEXT, "proj_type": "none"}), "embed_dim": 16},
     "coca": {
@@ -68,8 +87,6 @@ FAMILIES = {
 def write_hugging_face_tower(folder) -> None:
     """A one-layer RoBERTa's configuration and a word-level tokenizer, as a local model folder."""
     transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     transformers.RobertaConfig(
         vocab_size=40,
         hidden_size=EMBED,
@@ -79,12 +96,7 @@ def write_hugging_face_tower(folder) -> None:
         max_position_embeddings=20,
         pad_token_id=1,
     ).save_pretrained(folder)
-    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "photo": 5, "of": 6, "cat": 7, "dog": 8}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    write_tokenizer(folder, "plain")
 
 
 def image_size(model) -> tuple[int, int]:
@@ -148,11 +160,16 @@ def families(tmp_path_factory):
     """Registers all of FAMILIES as ``tiny-<family>``."""
     folder, tower = tmp_path_factory.mktemp("configs"), tmp_path_factory.mktemp("roberta")
     write_hugging_face_tower(tower)
+    tokenizers = tmp_path_factory.mktemp("tokenizers")
+    for kind in ("siglip", "clipa"):
+        write_tokenizer(tokenizers / kind, kind)
     for family, config in FAMILIES.items():
+        text = config["text_cfg"]
         if family.startswith("hf-"):
-            names = {"hf_model_name": str(tower), "hf_tokenizer_name": str(tower)}
-            config = {**config, "text_cfg": {**config["text_cfg"], **names}}
-        (folder / f"tiny-{family}.json").write_text(json.dumps(config))
+            text = {**text, "hf_model_name": str(tower), "hf_tokenizer_name": str(tower)}
+        elif "hf_tokenizer_name" in text:
+            text = {**text, "hf_tokenizer_name": str(tokenizers / text["hf_tokenizer_name"])}
+        (folder / f"tiny-{family}.json").write_text(json.dumps({**config, "text_cfg": text}))
     open_clip.add_model_config(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -110,18 +109,21 @@ class RemovalStudy:
             ]
         )
 
-    def write_checkpoint(self, path: str, newton_steps: int) -> str:
+    def write_checkpoint(self, path: str, newton_steps: int, overwrite: bool) -> str:
         """See ``InfluenceResults.edited_checkpoint``."""
         if self.config.model is None:
             raise ValueError("This run used stored embeddings: there is no model whose checkpoint could be edited.")
+        model = self.model
+        model.check_checkpoint(path, overwrite)
         # Each fit of a cross-fitted run has only seen one fold: all pairs are fitted now, unless they were.
         fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
         _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
         if isinstance(moved, ParameterScope):
-            edited = wrap_model(moved.plain_module(), self.model.preprocess, self.model.tokenizer, name=self.model.name)
-            edited.save_checkpoint(os.fspath(path))
+            module = moved.plain_module()
+            edited = wrap_model(module, model.preprocess, model.tokenizer, name=model.name, config=model.config)
+            edited.save_checkpoint(path, overwrite=overwrite)
         elif isinstance(moved, Head):
-            self.model.save_checkpoint(os.fspath(path), moved)
+            model.save_checkpoint(path, moved, overwrite)
         return path
 
     @cached_property

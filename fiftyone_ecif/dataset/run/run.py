@@ -168,17 +168,24 @@ class Run:
         return device_here(config.engine, if_here(config.engine, config.device))
 
     def model(self) -> ContrastiveModel:
-        """The run's model, as it was given.
+        """The run's model, as it was given, out of what is on this machine: a record starts no download.
 
         Raises:
-            ValueError: if it has none, or its weights are not the same any more
+            ValueError: if it has none, or its weights are not here, or not the same any more
         """
         config = self.config
         if config.model is None:
             raise ValueError("This run used stored embeddings: there is no model.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has said it
-            model = load_model(config.model, config.pretrained, self.device)
+            try:
+                model = load_model(config.model, config.pretrained, self.device, local_files_only=True)
+            except ConnectionError as error:
+                asked = ", ".join(repr(part) for part in (config.model, config.pretrained) if part is not None)
+                raise ValueError(
+                    f"The model of run {self.run_key!r} is not on this machine, and a run's record downloads nothing. "
+                    f"If you trust it, load_model({asked}) downloads it; then ask again. ({error})"
+                ) from error
         if model.fingerprint != config.model_fingerprint:
             raise ValueError(
                 f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "

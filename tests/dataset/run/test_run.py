@@ -14,7 +14,8 @@ from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
-from fiftyone_ecif.models import load_model
+from fiftyone_ecif.models import load_model, wrap_model
+from tests.support.hub import no_network  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -225,3 +226,14 @@ def test_a_renamed_text_field_can_be_told_to_the_run(embedded_dataset, stored):
     assert ecif.load_results(embedded_dataset, "ecif").config.text_field == "text"
     assert ecif.apply_suggestions(embedded_dataset, "ecif").changed > 0
     assert ecif.refresh_run(embedded_dataset, progress=False).config.text_field == "text"
+
+
+def test_a_runs_record_starts_no_download(pair_dataset, no_network):  # noqa: F811
+    tiny = load_model("ecif-tiny")
+    strangers = wrap_model(tiny.model, tiny.preprocess, tiny.tokenizer, name="hf-hub:someone/huge")
+    quick = dict(rounds=1, batch_size=20, progress=False, num_workers=0)
+    results = ecif.compute_influence(pair_dataset, "caption", model=strangers, **quick)
+    for ask in (results.model, lambda: ecif.refresh_run(pair_dataset, "ecif", progress=False)):
+        with pytest.raises(ValueError, match=r"downloads nothing.*load_model\('hf-hub:someone/huge'\)"):
+            ask()
+    assert not no_network
