@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class PairSource(Protocol):
     Attributes:
         name: the model's name; None without a model
         pretrained: its weights; likewise
+        load_arguments: of ``load_model`` to make it again; None without a model, and for one that was made in memory
         fingerprint: of the model; likewise
         view_fingerprint: of the model by mild views of its images; likewise
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
@@ -71,6 +72,7 @@ class PairSource(Protocol):
 
     name: str | None
     pretrained: str | None
+    load_arguments: dict[str, Any] | None
     fingerprint: str | None
     view_fingerprint: str | None
     loss: str
@@ -104,6 +106,7 @@ class TowerSource:
         self.model, self.num_workers, self.report, self.workers = model, num_workers, report, workers
         self.name: str | None = model.name
         self.pretrained: str | None = model.pretrained
+        self.load_arguments: dict[str, Any] | None = model.load_arguments
         self.fingerprint: str | None = model.fingerprint
         self.by_views = ViewAveraged(model)
         self.view_fingerprint: str | None = self.by_views.fingerprint
@@ -138,6 +141,7 @@ class EmbeddingSource:
 
     name: str | None = None
     pretrained: str | None = None
+    load_arguments: dict[str, Any] | None = None
     fingerprint: str | None = None
     view_fingerprint: str | None = None
     loss = "clip"

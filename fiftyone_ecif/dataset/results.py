@@ -22,6 +22,7 @@ from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.detect import threshold_for
+from fiftyone_ecif.models import ContrastiveModel
 
 NEWTON_STEPS = WholeNumber(1, 10)
 """Of a removal: each costs a solve."""
@@ -212,6 +213,7 @@ class InfluenceResults(Run):
         newton_steps: int = 1,
         progress: ProgressChoice = None,
         overwrite: bool = False,
+        model: ContrastiveModel | None = None,
     ) -> str:
         """Write an open_clip checkpoint that is fitted on the pairs and then freed of some, in closed form.
 
@@ -225,6 +227,7 @@ class InfluenceResults(Run):
             newton_steps: 1 for the closed form, 2 to correct it once; at most 10
             progress: as in ``compute_influence``
             overwrite: whether to replace files that are there
+            model: the run's, where it was made in memory; None to load it again
 
         Returns:
             ``path``
@@ -232,6 +235,8 @@ class InfluenceResults(Run):
         Raises:
             ValueError: as :meth:`estimate_removal`, or if the run has no model to edit, or files are in the way
         """
+        if model is not None:
+            self.use_model(model)
         with reporting(progress) as report:
             study = RemovalStudy(self, view, report)
             return study.write_checkpoint(path, NEWTON_STEPS("newton_steps", newton_steps), overwrite)
@@ -247,6 +252,7 @@ class InfluenceResults(Run):
         wrong: Answer = None,
         key: str | None = None,
         progress: ProgressChoice = None,
+        model: ContrastiveModel | None = None,
     ) -> Trace | list[Trace]:
         """Which training pairs are to blame for a failing query (ECIF.md §6, §8).
 
@@ -269,6 +275,7 @@ class InfluenceResults(Run):
             wrong: likewise the wrong answers to compare with; None for the nearest
             key: to keep the trace under; None to number it
             progress: as in ``compute_influence``
+            model: the run's, for images and texts from outside where it was made in memory; None to load it again
 
         Returns:
             a :class:`~fiftyone_ecif.dataset.ask.trace_record.Trace`, or a list of them for a list of queries
@@ -276,6 +283,8 @@ class InfluenceResults(Run):
         Raises:
             ValueError: if the query does not fail, or cannot be asked about, or the data has changed since the run
         """
+        if model is not None:
+            self.use_model(model)
         with reporting(progress) as report:
             study = self.trace_study()
             return make_traces(study, query, COUNT("k", k), kind, order, direction, right, wrong, key, report)

@@ -38,6 +38,7 @@ class ContrastiveModel:
         pretrained: the tag or checkpoint its weights came from; None for random or unknown weights, and for those that
             come with the name
         config: open_clip's configuration of the module, its sizes included; None where only the name is known
+        load_arguments: those with which ``load_model`` makes it again; None where it was made in memory
 
     Attributes:
         image: where the image tower's last projection is
@@ -52,10 +53,11 @@ class ContrastiveModel:
         name: str,
         pretrained: str | None = None,
         config: dict[str, Any] | None = None,
+        load_arguments: dict[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
         self.preprocess, self.tokenizer, self.name, self.pretrained = preprocess, tokenizer, name, pretrained
-        self.config = config
+        self.config, self.load_arguments = config, load_arguments
         self.image: Projection = image_projection(model)
         self.text: Projection = text_projection(model)
 

@@ -78,7 +78,8 @@ def load_model(
     if (length := config["text_cfg"].get("context_length")) is not None:
         tokenizer.context_length = length  # the checkpoint's own
     transform = preprocessing.transform(model)
-    return ContrastiveModel(model, transform, tokenizer, source.name, source.pretrained, config)
+    again = {"name": source.name, "pretrained": source.pretrained, "precision": precision, "preprocess": given}
+    return ContrastiveModel(model, transform, tokenizer, source.name, source.pretrained, config, again)
 
 
 @dataclass(frozen=True)

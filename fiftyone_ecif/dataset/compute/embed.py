@@ -125,5 +125,7 @@ def source_of(request: RunRequest, device: str, report: Progress, workers: Worke
         return EmbeddingSource()
     model = request.model
     if not isinstance(model, ContrastiveModel):
-        model = load_model(model, request.weights, device)
+        model = load_model(model, request.weights, device, preprocess=request.preprocess)
+    elif request.preprocess is not None:
+        raise ValueError("preprocess goes with a model that is loaded by its name: this one has its own already.")
     return TowerSource(model, request.num_workers if request.engine == "local" else None, report, workers)

@@ -21,6 +21,7 @@ from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.dataset.run.writing import claimed
 from fiftyone_ecif.engine import check_engine, engine_workers
+from fiftyone_ecif.models import ContrastiveModel
 
 
 @takes_request
@@ -43,7 +44,12 @@ def compute_influence(samples: SampleCollection, request: RunRequest) -> Influen
     return run(samples, request)
 
 
-def refresh_run(dataset: SampleCollection, run_key: str = "ecif", progress: ProgressChoice = None) -> InfluenceResults:
+def refresh_run(
+    dataset: SampleCollection,
+    run_key: str = "ecif",
+    progress: ProgressChoice = None,
+    model: ContrastiveModel | None = None,
+) -> InfluenceResults:
     """Compute a run again as its samples are now, as it was asked for; only what changed is embedded.
 
     Deleted samples are left out, and the run's kept traces are forgotten: they speak of what was.
@@ -52,6 +58,7 @@ def refresh_run(dataset: SampleCollection, run_key: str = "ecif", progress: Prog
         dataset: a Dataset or view
         run_key: the run's key
         progress: as in :func:`compute_influence`
+        model: the run's, where it was made in memory; None to load it again
 
     Returns:
         the run that replaces it
@@ -60,9 +67,11 @@ def refresh_run(dataset: SampleCollection, run_key: str = "ecif", progress: Prog
         ValueError: if there is no such run, or its model's weights or its target's dataset are gone
     """
     results = load_results(dataset, run_key)
-    model = DEFAULT_MODEL[0] if results.config.model is None else results.model()
+    if model is not None:
+        results.use_model(model)
+    used = DEFAULT_MODEL[0] if results.config.model is None else results.model()
     device = if_here(results.config.engine, results.config.device)
-    more = dict(target=results.target_samples, run_key=run_key, model=model, overwrite=True, progress=progress)
+    more = dict(target=results.target_samples, run_key=run_key, model=used, overwrite=True, progress=progress)
     return run(results.samples, RunRequest.again(results.config, device=device, **more))
 
 

@@ -85,6 +85,7 @@ def config_of(request: RunRequest, device: str, embedded: Embedded) -> EcifConfi
         target=named,
         model=source.name,
         pretrained=source.pretrained,
+        load_arguments=source.load_arguments,
         model_fingerprint=source.fingerprint,
         view_fingerprint=None if embedded.views is None else source.view_fingerprint,
         loss=source.loss,

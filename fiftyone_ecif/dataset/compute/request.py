@@ -77,6 +77,15 @@ class Model:
         )
 
 
+class SettingsByName:
+    """Settings by name; what they may be is checked where they are used."""
+
+    def __call__(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
+            raise ValueError(f"{name} must be a dictionary of settings by their names, not {value!r}.")
+        return dict(value)
+
+
 class Reporter:
     """Whether and where progress is shown."""
 
@@ -272,6 +281,19 @@ class RunRequest:
             label="Anchor",
             hint="Weight of the proximal term; left empty, the curvature decides",
             advanced=True,
+        ),
+    )
+    preprocess: Mapping[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            SettingsByName(),
+            "settings of the images' preprocessing that go before those that belong to the weights: mean, std, "
+            "interpolation, resize_mode, fill_color (docs/models.md)",
+            stored=False,
+            keyword_only=True,
+            label="Preprocessing",
+            hint="Left empty, the images are prepared as the weights were trained. Else JSON, such as "
+            '{"mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "bilinear"}',
         ),
     )
     image_embeddings: str | None = field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -20,11 +19,12 @@ from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
+from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.store import row_key
-from fiftyone_ecif.models import ContrastiveModel, load_model
+from fiftyone_ecif.models import ContrastiveModel
 
 READ_WHOLE = 100_000
 """Samples from which on a data set is read as a whole, since the database takes only so many ids in a query."""
@@ -50,6 +50,7 @@ class Run:
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
         self.dataset, self.run_key = dataset, run_key
+        self._given_model: ContrastiveModel | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.dataset.name!r}, {self.run_key!r}: {self.health['pairs']} pairs)"
@@ -167,31 +168,21 @@ class Run:
         config = self.config
         return device_here(config.engine, if_here(config.engine, config.device))
 
-    def model(self) -> ContrastiveModel:
-        """The run's model, as it was given, out of what is on this machine: a record starts no download.
+    def use_model(self, model: ContrastiveModel) -> None:
+        """Give the run the model that it was made with, where its record is not enough to load it.
+
+        Args:
+            model: by ``load_model`` or ``wrap_model``
 
         Raises:
-            ValueError: if it has none, or its weights are not here, or not the same any more
+            ValueError: if it is another model, or has other weights or another preprocessing
         """
-        config = self.config
-        if config.model is None:
-            raise ValueError("This run used stored embeddings: there is no model.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the run has said it
-            try:
-                model = load_model(config.model, config.pretrained, self.device, local_files_only=True)
-            except ConnectionError as error:
-                asked = ", ".join(repr(part) for part in (config.model, config.pretrained) if part is not None)
-                raise ValueError(
-                    f"The model of run {self.run_key!r} is not on this machine, and a run's record downloads nothing. "
-                    f"If you trust it, load_model({asked}) downloads it; then ask again. ({error})"
-                ) from error
-        if model.fingerprint != config.model_fingerprint:
-            raise ValueError(
-                f"The weights behind {config.model!r} ({config.pretrained}) are not those of the run: "
-                "put the checkpoint back, or compute the run again."
-            )
-        return model
+        check_model(model, self.config, self.run_key)
+        self._given_model = model
+
+    def model(self) -> ContrastiveModel:
+        """The model of :meth:`use_model`, else the run's as :func:`~fiftyone_ecif.dataset.run.run_model.load_again`."""
+        return self._given_model or load_again(self.config, self.run_key, self.device)
 
     # Its pairs
 
