@@ -23,6 +23,9 @@ from fiftyone_ecif.features.shard import Shard
 
 FORMAT_VERSION = 1
 
+WRITE_LOCK = "write.lock"
+"""The name of the file that its only writer holds."""
+
 STORE_PREFIX = "features-"
 """What the names of stores' folders begin with."""
 
@@ -74,7 +77,7 @@ class FeatureStore:
         Raises:
             RuntimeError: if another process is writing to this store
         """
-        lock = FileLock(self.folder.here / "write.lock", timeout=0)
+        lock = FileLock(self.folder.here / WRITE_LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
