@@ -57,8 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("install-plugin", help="link the installed package into FiftyOne's plugins folder")
     doctor = commands.add_parser("doctor", help="list what crashes left in the database and the cache folder")
     doctor.add_argument("--apply", action="store_true", help="remove it, too")
+    features = commands.add_parser("features", help="list the stored features of images and captions, or prune them")
+    features.add_argument("--prune", nargs="+", default=[], metavar="NAME", help="choose stores by their names")
+    features.add_argument("--older-than", type=float, metavar="DAYS", help="choose stores not used for so many days")
+    features.add_argument("--apply", action="store_true", help="remove what is chosen")
     chosen = parser.parse_args(arguments)
-    return report_leftovers(chosen.apply) if chosen.command == "doctor" else report_installation()
+    if chosen.command == "doctor":
+        return report_leftovers(chosen.apply)
+    if chosen.command == "features":
+        return report_features(chosen.prune, chosen.older_than, chosen.apply)
+    return report_installation()
 
 
 def report_installation() -> int:
@@ -90,6 +98,37 @@ def report_leftovers(apply: bool) -> int:
         print("Nothing was left behind.")
     elif not apply:
         print("Nothing was changed. fiftyone-ecif doctor --apply removes this.")
+    return 0
+
+
+def report_features(names: list[str], older_than: float | None, apply: bool) -> int:
+    """List feature stores, and remove those that are chosen where asked to; returns the exit status."""
+    from fiftyone_ecif.features import housekeeping
+
+    try:
+        if apply and not names and older_than is None:
+            raise ValueError("nothing is chosen: name stores after --prune, or pass --older-than DAYS.")
+        folder = housekeeping.local_folder()
+        stores = housekeeping.stored_features(folder)
+        pruned = housekeeping.chosen(stores, names, older_than)
+    except ValueError as error:
+        print(f"Nothing was removed: {error}", file=sys.stderr)
+        return 1
+    if not stores:
+        print(f"There are no features in {folder}.")
+    for store in stores:
+        if store not in pruned:
+            print(f"Stays: {store}" if names or older_than is not None else store)
+        elif not apply:
+            print(f"Would remove: {store}{' (a job may be using it, so it would stay)' if store.in_use else ''}")
+        else:
+            reason = housekeeping.remove(store)
+            print(f"Removed: {store}" if reason is None else f"Stays, since {reason}: {store}")
+    if pruned and not apply:
+        print(
+            "Nothing was removed. With --apply it is: pairs are then embedded again when a run needs them, and runs "
+            "that stand on these features must be computed again before they answer questions."
+        )
     return 0
 
 

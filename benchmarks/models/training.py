@@ -14,7 +14,6 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.hf_model import HFTextEncoder
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from tqdm import tqdm
 import fiftyone_ecif.models  # noqa: F401  registers the package's own configurations with open_clip
 from benchmarks.data.pairs import PairTable
 from benchmarks.models.sentence_encoder import frozen_text_tower
-from fiftyone_ecif.features import cache_folder
+from fiftyone_ecif.features import cache_folder, read_image
 
 BATCH_SIZE = 256  # an odd last batch is dropped
 LEARNING_RATE = 2e-3  # the peak of the one-cycle schedule
@@ -120,7 +119,7 @@ def train(
         open_clip.load_checkpoint(model, str(start))
     model.visual.to(memory_format=torch.channels_last)  # by a third faster on the CPU
     reading = tqdm(table.filepaths, desc="model: reading images", unit="image", disable=not progress)
-    images = torch.stack([preprocess(Image.open(path)) for path in reading])
+    images = torch.stack([preprocess(read_image(path)) for path in reading])
     images = images.contiguous(memory_format=torch.channels_last)
     encode_text = _text_encoding(model, model_name, table.captions, progress)
 

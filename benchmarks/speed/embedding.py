@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.report.measured import Measured
-from fiftyone_ecif.features import FeatureStore, PairRow, StoredPairs, embed_pairs
+from fiftyone_ecif.features import FeatureStore, PairRow, StoredPairs, embed_pairs, read_image
 from fiftyone_ecif.features.embedding import SHARD_ROWS
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
@@ -52,7 +52,7 @@ def bare_loop(model: ContrastiveModel, rows: list[PairRow], batch_size: int) -> 
     with torch.no_grad():
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            pixels = torch.stack([model.preprocess(Image.open(row.filepath)) for row in batch]).to(model.device)
+            pixels = torch.stack([model.preprocess(read_image(row.filepath)) for row in batch]).to(model.device)
             tokens = model.tokenizer([str(row.caption) for row in batch]).to(model.device)
             images.append(module.encode_image(pixels).cpu())
             texts.append(module.encode_text(tokens).cpu())

@@ -44,7 +44,8 @@ def write_made_up_store(folder: Path, pairs: int, feature_dim: int, seed: int = 
                 part @ mixing + NOISE * torch.randn(len(rows), feature_dim, generator=generator)
                 for part, mixing in ((meaning, shown), (meaning[other], said))
             )
-            store.append([_key(row) for row in rows.tolist()], image, text, torch.zeros(len(rows), dtype=torch.bool))
+            neither = torch.zeros(len(rows), dtype=torch.bool)
+            store.append([_key(row) for row in rows.tolist()], image, text, truncated=neither, oriented=neither)
 
 
 def open_made_up_store(folder: Path, pairs: int, feature_dim: int) -> StoredPairs:

@@ -98,12 +98,19 @@ class TowerSource:
         num_workers: processes that decode images; None to choose
         report: called with the work done
         workers: what runs the towers
+        refresh: whether features that are stored are computed again
     """
 
     def __init__(
-        self, model: ContrastiveModel, num_workers: int | None, report: Progress, workers: Workers = HERE
+        self,
+        model: ContrastiveModel,
+        num_workers: int | None,
+        report: Progress,
+        workers: Workers = HERE,
+        refresh: bool = False,
     ) -> None:
         self.model, self.num_workers, self.report, self.workers = model, num_workers, report, workers
+        self.refresh = refresh
         self.name: str | None = model.name
         self.pretrained: str | None = model.pretrained
         self.load_arguments: dict[str, Any] | None = model.load_arguments
@@ -127,6 +134,7 @@ class TowerSource:
             features_folder(),
             num_workers=self.num_workers,
             skip_failures=skip_failures,
+            refresh=self.refresh,
             progress=lambda done, total: self.report(step, done, total),
             workers=self.workers,
         )

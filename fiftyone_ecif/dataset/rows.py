@@ -30,6 +30,7 @@ class Rows:
         templates: what labels are put into; None where the texts are captions
         image_embeddings: vectors that the samples store, (N,); None where they are not used
         text_embeddings: likewise
+        apply_orientation: whether the towers see images turned as their EXIF orientation says
     """
 
     ids: list[str]
@@ -39,6 +40,7 @@ class Rows:
     templates: tuple[str, ...] | None = None
     image_embeddings: Sequence[Any] | None = None
     text_embeddings: Sequence[Any] | None = None
+    apply_orientation: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,7 +54,8 @@ class Rows:
         """The rows of these samples, in their order; ids that have no row are left out."""
         place = {id: row for row, id in enumerate(self.ids)}
         rows = [place[id] for id in ids if id in place]
-        columns = {name: column for name, column in vars(self).items() if name != "templates" and column is not None}
+        shared = ("templates", "apply_orientation")
+        columns = {name: column for name, column in vars(self).items() if name not in shared and column is not None}
         taken: dict[str, Any] = {name: [column[row] for row in rows] for name, column in columns.items()}
         return replace(self, **taken)
 
@@ -73,6 +76,7 @@ class Rows:
             templates,
             None if self.image_embeddings is None else taken(self.image_embeddings, None),
             None if self.text_embeddings is None else taken(self.text_embeddings, None),
+            self.apply_orientation,
         )
 
     def captions(self) -> list[str | None]:
@@ -93,7 +97,8 @@ class Rows:
 
     def pair_rows(self) -> list[PairRow]:
         """The rows as the towers read them."""
-        return [PairRow(*row) for row in zip(self.ids, self.filepaths, self.captions(), strict=True)]
+        rows = zip(self.ids, self.filepaths, self.captions(), strict=True)
+        return [PairRow(*row, self.apply_orientation) for row in rows]
 
 
 def read_rows(
@@ -103,6 +108,7 @@ def read_rows(
     image_embeddings: str | None = None,
     text_embeddings: str | None = None,
     moment: datetime | None = None,
+    apply_orientation: bool = False,
 ) -> Rows:
     """Read a collection, with one query.
 
@@ -113,6 +119,7 @@ def read_rows(
         image_embeddings: field with a vector of floats per sample
         text_embeddings: likewise
         moment: naive, in UTC: texts are read as they stood then, before fixes that came later; None for now
+        apply_orientation: whether the towers shall see images turned as their EXIF orientation says
 
     Returns:
         :class:`Rows`
@@ -135,7 +142,8 @@ def read_rows(
     if moment is not None and times is not None:
         texts = zip(columns["texts"], times, earlier, strict=True)
         columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
-    return Rows(**columns, trusted=[TRUSTED_TAG in (each or ()) for each in tags], templates=chosen)
+    trusted = [TRUSTED_TAG in (each or ()) for each in tags]
+    return Rows(**columns, trusted=trusted, templates=chosen, apply_orientation=apply_orientation)
 
 
 def _checked_templates(

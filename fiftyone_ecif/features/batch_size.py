@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -40,12 +42,12 @@ def fastest_batch_size(model: str, device: torch.device, forward: Callable[[int]
     else:
         name = f"{device.type} {torch.get_num_threads()} threads"
     path = cache_folder("batch-sizes") / f"{model[:16]} {name}.txt".replace(" ", "-").replace("/", "-")
-    if path.exists():
+    with suppress(OSError, ValueError):  # it was not found yet, or what is there is damaged
         return int(path.read_text())
     if images < WORTH_TRIAL:
         return USUAL.get(device.type, 64)
     size = _by_trial(forward, smallest=USUAL.get(device.type, 64) // 4)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # processes of several GPUs try at the same time
     part.write_text(str(size))
     part.replace(path)
     return size
@@ -60,6 +62,7 @@ def _by_trial(forward: Callable[[int], object], smallest: int) -> int:
         try:
             forward(size)
         except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()  # what the attempt has taken is for others, too
             break
         speed = size / (time.perf_counter() - start)
         if speed < GAIN * fastest:

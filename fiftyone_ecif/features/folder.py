@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from fiftyone_ecif.cache import cache_folder
+
+MANIFEST = "manifest.json"
 
 
 def features_folder() -> str:
@@ -43,6 +47,7 @@ class StoreFolder:
             self._storage, self._root = url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise ValueError(f"Features cannot be kept in {self.url}: {error}") from error
+        self._marked = -float("inf")
         self.shared = not isinstance(self._storage, LocalFileSystem)
         if self.shared:
             self.here = cache_folder("shared-features") / _digest(self.url.encode())
@@ -98,6 +103,13 @@ class StoreFolder:
             part.replace(self.here / name)
         finally:
             part.unlink(missing_ok=True)
+
+    def mark_used(self) -> None:
+        """Let the manifest's modification time on this machine say that the store is in use; at most once a minute."""
+        if time.monotonic() - self._marked > 60:
+            self._marked = time.monotonic()
+            with suppress(OSError):  # a store may lie where nothing can be written
+                os.utime(self.here / MANIFEST)
 
     def remove(self, name: str) -> None:
         """Delete a file."""

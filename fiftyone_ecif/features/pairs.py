@@ -13,10 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from fiftyone_ecif.features.content import HALF, KEY_BYTES
 from fiftyone_ecif.features.folder import StoreFolder
 from fiftyone_ecif.features.shard import Shard
-
-KEY_BYTES = 16
 
 NUMBERS = "fiu"
 """Kinds of numpy's types that an embedding may have."""
@@ -27,9 +26,9 @@ SHORTEST, LONGEST = 1e-12, 1e12
 FloatArray = npt.NDArray[np.float32]
 
 
-def key_tensor(keys: bytes) -> Tensor:
-    """Keys laid end to end as uint8 (N, 16)."""
-    return torch.from_numpy(np.frombuffer(keys, dtype=np.uint8).copy()).view(-1, KEY_BYTES)
+def key_tensor(keys: bytes, size: int = KEY_BYTES) -> Tensor:
+    """Keys of ``size`` bytes, laid end to end, as uint8 (N, size)."""
+    return torch.from_numpy(np.frombuffer(keys, dtype=np.uint8).copy()).view(-1, size)
 
 
 class StoredPairs:
@@ -88,10 +87,23 @@ class StoredPairs:
     @property
     def truncated(self) -> int:
         """The number of pairs whose caption was longer than the model's context."""
+        return self._count("truncated")
+
+    @property
+    def oriented(self) -> int:
+        """The number of pairs whose image file has an EXIF orientation by which it is turned or mirrored."""
+        return self._count("oriented")
+
+    @property
+    def image_keys(self) -> Tensor:
+        """8 bytes for each pair that change with the content of its image file, uint8 (N, 8)."""
+        return self.keys[:, :HALF]
+
+    def _count(self, name: str) -> int:
         found = 0
         for number, within, _ in self._by_shard(torch.arange(len(self))):
             with self._reading(number) as shard:
-                found += int(shard.whole("truncated")[within].sum())
+                found += int(shard.whole(name)[within].sum())
         return found
 
     def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -110,6 +122,7 @@ class StoredPairs:
             if number not in self._opened:
                 self.folder.bring([name])
                 self._opened[number] = Shard(self.folder.here / name)
+            self.folder.mark_used()
             yield self._opened[number]
         except (SafetensorError, OSError) as error:
             raise OSError(
@@ -129,7 +142,7 @@ class ArrayPairs:
         skipped: the reason for every pair that was left out, by id
     """
 
-    truncated = 0
+    truncated = oriented = 0
 
     def __init__(self, ids: Sequence[str], image: Tensor, text: Tensor, skipped: dict[str, str]) -> None:
         self.ids, self.image, self.text, self.skipped = list(ids), image, text, skipped
@@ -147,8 +160,17 @@ class ArrayPairs:
     def keys(self) -> Tensor:
         """16 bytes for each pair that change with its embeddings, uint8 (N, 16)."""
         rows = zip(self.image.contiguous().numpy(), self.text.contiguous().numpy())
-        digests = b"".join(blake2b(image.tobytes() + text.tobytes(), digest_size=16).digest() for image, text in rows)
-        return key_tensor(digests)
+        return key_tensor(b"".join(_digest(image.tobytes() + text.tobytes(), KEY_BYTES) for image, text in rows))
+
+    @property
+    def image_keys(self) -> Tensor:
+        """8 bytes for each pair that change with its image embedding, uint8 (N, 8)."""
+        rows = self.image.contiguous().numpy()
+        return key_tensor(b"".join(_digest(image.tobytes(), HALF) for image in rows), HALF)
+
+
+def _digest(content: bytes, size: int) -> bytes:
+    return blake2b(content, digest_size=size).digest()
 
 
 def stored_embeddings(ids: Sequence[str], image: Sequence[Any], text: Sequence[Any]) -> ArrayPairs:

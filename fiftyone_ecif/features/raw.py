@@ -41,7 +41,7 @@ class RawPairs:
         num_workers: int = 4,
     ) -> None:
         self.ids = [row.id for row in rows]
-        self.filepaths = [row.filepath for row in rows]
+        self.files = [(row.filepath, row.apply_orientation) for row in rows]
         self.preprocess: Preprocess = model.preprocess
         captions = [check_caption(row.caption) for row in rows]
         self.tokens = model.tokenize(captions) if captions else torch.empty(0, model.context_length, dtype=torch.int64)
@@ -76,9 +76,9 @@ class RawPairs:
         if row in self._cache:
             return self._cache[row]
         try:
-            image = self.preprocess(read_image(self.filepaths[row]))
+            image = self.preprocess(read_image(*self.files[row]))
         except UnreadablePair as error:
-            raise UnreadablePair(f"pair {self.ids[row]} ({self.filepaths[row]}): {error.reason}") from error
+            raise UnreadablePair(f"pair {self.ids[row]} ({self.files[row][0]}): {error.reason}") from error
         with self._lock:
             if (len(self._cache) + 1) * image.nbytes <= self.cache_bytes:
                 self._cache[row] = image

@@ -1,22 +1,43 @@
-"""Reading the image and the caption of a pair, with a plain reason where that fails."""
+"""Reading the image and the caption of a pair, with a plain reason where that fails. Every image is read here."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from fiftyone_ecif.features.pixels import as_rgb, turn_of
+
+LONGEST_SIDE_RATIO = 100
+"""How many times as long as wide an image may be.
+
+Models scale an image by its shorter side. A line of 20,000 × 1 pixels would take gigabytes, and a model sees next to
+nothing of it.
+"""
+
+LARGEST_FILE = 2**31
+"""Bytes of a file above which it is not read: no image within Pillow's limit of pixels takes as many."""
+
 
 class PairRow(NamedTuple):
-    """One image-text pair of a dataset: the sample's id, its image file and its caption."""
+    """One image-text pair of a dataset.
+
+    Attributes:
+        id: the sample's
+        filepath: of its image
+        caption: what is said about it
+        apply_orientation: whether the image is turned as its EXIF orientation says; open_clip trains without that
+    """
 
     id: str
     filepath: str
     caption: str | None
+    apply_orientation: bool = False
 
 
 class UnreadablePair(ValueError):
@@ -31,40 +52,108 @@ class UnreadablePair(ValueError):
         self.reason = reason
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+class DecodedImage(NamedTuple):
+    """An image as models see it.
+
+    Attributes:
+        image: in RGB
+        oriented: whether its file has an EXIF orientation by which it is turned or mirrored
+    """
+
+    image: Image.Image
+    oriented: bool
+
+
+def read_image(path: str | os.PathLike[str], apply_orientation: bool = False) -> Image.Image:
     """Read and decode an image file.
 
     Args:
         path: path of the image file
+        apply_orientation: whether to turn the image as its EXIF orientation says
 
     Returns:
         the image in RGB
 
     Raises:
-        UnreadablePair: if the file is missing, empty, damaged or not an image, or has more pixels than Pillow allows
+        UnreadablePair: if the file cannot be opened (:func:`opened`) or decoded (:func:`decode`)
     """
-    path = Path(path)
-    if not path.exists():
-        raise UnreadablePair("image file is missing")
-    if not path.is_file():
-        raise UnreadablePair("image path is not a file")
-    if path.stat().st_size == 0:
-        raise UnreadablePair("image file is empty")
+    with opened(path) as file:
+        return decode(file, apply_orientation).image
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open an image file for reading.
+
+    Raises:
+        UnreadablePair: if it is missing, empty, no file, too large for an image, or may not be opened
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                decoded: Image.Image = image.convert("RGB")
-                return decoded
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UnreadablePair(f"image has more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit") from error
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadablePair("image path is not a file")
+        if status.st_size == 0:
+            raise UnreadablePair("image file is empty")
+        if status.st_size > LARGEST_FILE:
+            raise UnreadablePair(f"image file is larger than {LARGEST_FILE / 2**30:.0f} GiB")
+        file = open(path, "rb")  # noqa: SIM115 - closed below
     except PermissionError as error:
         raise UnreadablePair("image file may not be opened (permission denied)") from error
+    except UnreadablePair:
+        raise
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a ValueError: no path at all, as "a\0b"
+        raise UnreadablePair("image file is missing") from error
+    except OSError as error:
+        raise UnreadablePair(f"image file cannot be opened ({error.strerror})") from error
+    with file:
+        yield file
+
+
+def decode(file: BinaryIO, apply_orientation: bool = False) -> DecodedImage:
+    """Decode an image; of an animation, its first frame.
+
+    Args:
+        file: the open file
+        apply_orientation: whether to turn the image as its EXIF orientation says
+
+    Returns:
+        :class:`DecodedImage`
+
+    Raises:
+        UnreadablePair: if it is damaged or not an image, has more pixels than Pillow allows, or is a mere line
+    """
+    try:
+        with Image.open(file) as image:
+            _check_size(image)
+            image.load()
+            turn, rgb = turn_of(image), as_rgb(image)
+    except UnreadablePair:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise _too_many_pixels() from error
     except UnidentifiedImageError as error:
-        raise UnreadablePair("file is not an image that Pillow knows") from error
+        kind = Path(str(file.name)).suffix.lower()
+        raise UnreadablePair(f"file is not an image that Pillow knows{f' ({kind})' if kind else ''}") from error
     # Decoders raise many kinds of errors on a damaged file: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise UnreadablePair(f"image file is damaged ({error})") from error
+    return DecodedImage(rgb if turn is None or not apply_orientation else rgb.transpose(turn), turn is not None)
+
+
+def _check_size(image: Image.Image) -> None:
+    """Raise for an image whose pixels would take more memory than it is worth; nothing is decoded yet."""
+    shorter, longer = sorted(image.size)
+    if shorter == 0:
+        raise UnreadablePair("image has no pixels")
+    # Pillow refuses at twice its limit, and only warns before, for the whole process: jobs run in threads.
+    if Image.MAX_IMAGE_PIXELS is not None and shorter * longer > Image.MAX_IMAGE_PIXELS:
+        raise _too_many_pixels()
+    if longer > LONGEST_SIDE_RATIO * shorter:
+        raise UnreadablePair(f"image's longer side is more than {LONGEST_SIDE_RATIO} times its shorter one")
+
+
+def _too_many_pixels() -> UnreadablePair:
+    return UnreadablePair(f"image has more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit")
 
 
 def changed_since(paths: Iterable[str | os.PathLike[str]], moment: float) -> int:

@@ -21,6 +21,9 @@ class Shard:
     Args:
         path: path of the file
 
+    Attributes:
+        rows: how many it holds
+
     Raises:
         OSError: if the file cannot be opened
         SafetensorError: if the file is cut short or is not a safetensors file
@@ -33,6 +36,7 @@ class Shard:
         with open(path, "rb") as file:  # the format: 8 bytes of length, JSON of that length, the tensors
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
+        self.rows: int = header["keys"]["shape"][0]
         self._starts = {
             name: 8 + length + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"
         }

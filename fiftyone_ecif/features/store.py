@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -16,51 +15,54 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from fiftyone_ecif.features.folder import StoreFolder, shard_name
-from fiftyone_ecif.features.pairs import KEY_BYTES, StoredPairs, key_tensor
+from fiftyone_ecif.features.content import KEY_BYTES, row_keys
+from fiftyone_ecif.features.folder import MANIFEST, StoreFolder, shard_name
+from fiftyone_ecif.features.pairs import StoredPairs, key_tensor
 from fiftyone_ecif.features.reading import PairRow
 from fiftyone_ecif.features.shard import Shard
 
 FORMAT_VERSION = 1
 
+WRITE_LOCK = "write.lock"
+"""The name of the file that its only writer holds."""
 
-def row_key(row: PairRow) -> bytes:
-    """16 bytes that change with a pair's caption and with the path, size and modification time of its image file.
-
-    They do not depend on the pair's id, so that clones of a dataset share their features.
-    """
-    try:
-        status = os.stat(row.filepath)
-        file = (status.st_size, status.st_mtime_ns)
-    except (OSError, ValueError):
-        file = None
-    content = repr((os.fspath(row.filepath), file, row.caption))
-    return hashlib.sha256(content.encode(errors="surrogatepass")).digest()[:KEY_BYTES]
+STORE_PREFIX = "features-"
+"""What the names of stores' folders begin with."""
 
 
 class FeatureStore:
     """Tower features of one model, in a subfolder of its own beside the stores of other models.
 
     A shard ``shard-00000-<digest>.safetensors`` holds the tensors ``image`` (n, F_image) and ``text`` (n, F_text),
-    float32, ``truncated`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent. Rows are only
-    added and never changed: a pair with a new caption gets a new row, and its old row is no longer used.
+    float32, ``truncated`` and ``oriented`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent.
+    Rows are only added and never changed: a pair with a new caption gets a new row, and its old row is no longer used;
+    of two rows of one key the later one counts. Shards from before files were known by their content have no
+    ``oriented``, and other keys; runs of that time still find their rows.
 
     Args:
         folder: the folder of all stores, see :class:`~fiftyone_ecif.features.folder.StoreFolder`
         fingerprint: the model's fingerprint
         dims: (F_image, F_text); may be left out if the store exists
+        model: the model's name, for people; likewise
 
     Raises:
         FileNotFoundError: if the store does not exist and ``dims`` is left out
         ValueError: if the folder holds a store of another format or model
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fingerprint: str, dims: tuple[int, int] | None = None) -> None:
-        self.folder = StoreFolder(f"{os.fspath(folder).rstrip('/')}/features-{fingerprint[:16]}")
-        self.fingerprint = fingerprint
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        fingerprint: str,
+        dims: tuple[int, int] | None = None,
+        model: str | None = None,
+    ) -> None:
+        self.folder = StoreFolder(f"{os.fspath(folder).rstrip('/')}/{STORE_PREFIX}{fingerprint[:16]}")
+        self.fingerprint, self.model = fingerprint, model
         self.image_dim, self.text_dim, self.skipped = self._open_manifest(dims)
         self._crowded = False
         self._rescan()
+        self.folder.mark_used()
 
     def __len__(self) -> int:
         return len(self._position)
@@ -75,7 +77,7 @@ class FeatureStore:
         Raises:
             RuntimeError: if another process is writing to this store
         """
-        lock = FileLock(self.folder.here / "write.lock", timeout=0)
+        lock = FileLock(self.folder.here / WRITE_LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
@@ -94,7 +96,7 @@ class FeatureStore:
         finally:
             lock.release()
 
-    def append(self, keys: Sequence[bytes], image: Tensor, text: Tensor, truncated: Tensor) -> None:
+    def append(self, keys: Sequence[bytes], image: Tensor, text: Tensor, truncated: Tensor, oriented: Tensor) -> None:
         """Write one shard; call inside :meth:`writing`.
 
         Args:
@@ -102,6 +104,7 @@ class FeatureStore:
             image: (n, F_image)
             text: (n, F_text)
             truncated: (n,), which captions were cut to the model's context
+            oriented: (n,), which images have an EXIF orientation by which they are turned or mirrored
 
         Raises:
             OSError: if the shard cannot be written; the store is then as it was
@@ -111,6 +114,7 @@ class FeatureStore:
             "image": image.float().contiguous(),
             "text": text.float().contiguous(),
             "truncated": truncated.bool().contiguous(),
+            "oriented": oriented.bool().contiguous(),
         }
         content = save(tensors)
         name = shard_name(1 + max(map(_number, self._shards), default=-1), content)
@@ -134,12 +138,12 @@ class FeatureStore:
 
         Args:
             rows: the pairs that are wanted
-            keys: their :func:`row_key`, if already known
+            keys: their keys (:func:`~fiftyone_ecif.features.content.row_keys`), if already known
 
         Returns:
             :class:`StoredPairs`, whose ``skipped`` names the rows that are not in the store
         """
-        keys = [row_key(row) for row in rows] if keys is None else keys
+        keys = row_keys(rows) if keys is None else keys
         found = [(row.id, self._position[key], key) for row, key in zip(rows, keys, strict=True) if key in self]
         skipped = {
             row.id: self.skipped.get(key, "pair is not embedded yet")
@@ -183,7 +187,7 @@ class FeatureStore:
         self._rows += len(keys)
 
     def _open_manifest(self, dims: tuple[int, int] | None) -> tuple[int, int, dict[bytes, str]]:
-        content = self.folder.read("manifest.json")
+        content = self.folder.read(MANIFEST)
         if content is None:
             if dims is None:
                 raise FileNotFoundError(f"There are no features in {self.folder.url}: embed the pairs first.")
@@ -197,6 +201,7 @@ class FeatureStore:
                 expected |= {"image_dim": dims[0], "text_dim": dims[1]}
             different = [name for name, value in expected.items() if manifest[name] != value]
             held = manifest["image_dim"], manifest["text_dim"]
+            self.model = self.model or manifest.get("model")
             skipped = {bytes.fromhex(key): reason for key, reason in manifest["skipped"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -213,11 +218,12 @@ class FeatureStore:
         manifest = {
             "version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
+            "model": self.model,
             "image_dim": self.image_dim,
             "text_dim": self.text_dim,
             "skipped": {key.hex(): reason for key, reason in self.skipped.items()},
         }
-        self._write("manifest.json", json.dumps(manifest, indent=1).encode())
+        self._write(MANIFEST, json.dumps(manifest, indent=1).encode())
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a whole file, or none and raise an OSError."""

@@ -62,6 +62,11 @@ class ContrastiveModel:
         self.text: Projection = text_projection(model)
 
     @property
+    def title(self) -> str:
+        """The model's name and weights, for people."""
+        return " ".join(filter(None, (self.name, self.pretrained)))
+
+    @property
     def device(self) -> torch.device:
         """The device of the model's weights."""
         return self.model.get_parameter("logit_scale").device

@@ -62,6 +62,11 @@ class ViewAveraged(ContrastiveModel):
         self.base = base
 
     @property
+    def title(self) -> str:
+        """The model's, and that these are views."""
+        return f"{self.base.title}, mild views of the images"
+
+    @property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that differ from those of the model itself."""
         return hashlib.sha256(f"{self.base.fingerprint} {len(VIEWS)} views {SHIFT} {SHRUNK}".encode()).hexdigest()

@@ -56,6 +56,16 @@ def test_a_few_images_are_not_worth_a_trial(monkeypatch):
     assert not machine.calls
 
 
+@pytest.mark.parametrize("content", ["", "many", "\x00\xff"])
+def test_a_damaged_note_is_tried_again(monkeypatch, tmp_path, content):
+    machine = Machine(monkeypatch, 100)
+    fastest_batch_size("model", CPU, machine.forward, images=10**5)
+    (note,) = (tmp_path / "cache" / "batch-sizes").iterdir()
+    note.write_text(content, encoding="latin-1")
+    assert fastest_batch_size("model", CPU, machine.forward, images=10**5) == 1024
+    assert note.read_text() == "1024"
+
+
 def test_towers_run_at_the_size_found(model, rows, store, tmp_path, monkeypatch):
     expected = embed_pairs(model, rows, tmp_path / "plain").gather(torch.arange(12))
     monkeypatch.setattr(batch_size, "WORTH_TRIAL", 1)

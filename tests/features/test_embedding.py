@@ -8,10 +8,13 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
+import fiftyone_ecif.features.content as content
 import fiftyone_ecif.features.embedding as embedding
 from fiftyone_ecif.features import FeatureStore, PairRow, UnreadablePair, embed_pairs
 from fiftyone_ecif.features.reading import read_image
+from fiftyone_ecif.features.towers import CHANGED
 
 EVERY = torch.arange(12)
 
@@ -183,6 +186,7 @@ def test_interruption_keeps_what_was_computed(model, rows, store, monkeypatch):
 def test_kill_at_any_moment_wastes_at_most_a_shard_and_changes_nothing(model, rows, tmp_path, monkeypatch):
     """kill -9, after so many of the calls that an embedding process makes."""
     monkeypatch.setattr(embedding, "SHARD_ROWS", 4)
+    monkeypatch.setattr(content, "SETTLED", -1)  # else the first processes read the files, and later ones do not
     expected = reference(model, rows)
     embed_pairs(model, rows, tmp_path / "first")  # what is done once in a process is done now
     model.counts()
@@ -214,6 +218,68 @@ def embed_in_child(model, rows, store, kill_after=None):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == (0 if kill_after is None else signal.SIGKILL)
     return calls.value, embedded.value
+
+
+def test_captions_without_a_word_are_skipped(model, rows, store):
+    nothing = ["&nbsp;", "\x00", "\u200b", "&amp;nbsp;", "\ufeff"]
+    wordless = [text for text in nothing if (model.tokenize([text]) == model.tokenize([""])).all()]
+    assert {"&nbsp;", "\x00"} <= set(wordless)
+    captions = [*wordless, "&nbsp; a dog", "nan"]
+    pairs = embed_pairs(model, [row._replace(caption=text) for row, text in zip(rows, captions)], store)
+    assert [row.id for row in rows[len(wordless) : len(captions)]] == pairs.ids
+    assert set(pairs.skipped.values()) == {"caption has no word that the model's tokenizer keeps"}
+
+
+def test_refresh_computes_everything_again_and_replaces_it(model, rows, store, monkeypatch):
+    compute, factor = type(model).image_features, 2.0
+    monkeypatch.setattr(type(model), "image_features", lambda self, images: factor * compute(self, images))
+    before = [half.clone() for half in embed_pairs(model, rows, store).gather(EVERY)]
+    factor = 1.0
+    model.counts()
+    assert_same(embed_pairs(model, rows, store).gather(EVERY), before)
+    assert model.counts() == (0, 0)
+    refreshed = embed_pairs(model, rows, store, refresh=True)
+    assert model.counts() == (12, 12)
+    for pairs in (refreshed, embed_pairs(model, rows, store), FeatureStore(store, model.fingerprint).pairs(rows)):
+        assert_same(pairs.gather(EVERY), (before[0] / 2, before[1]))
+    assert model.counts() == (0, 0)
+
+
+def test_orientation_is_counted_kept_and_followed_where_that_is_asked_for(model, rows, store):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(rows[2].filepath) as image:
+        image.save(rows[2].filepath, exif=exif)
+    for _ in range(2):
+        stored = embed_pairs(model, rows, store)
+        assert (stored.oriented, embed_pairs(model, rows[3:], store).oriented) == (1, 0)
+    assert model.counts()[0] == 12
+    turned = embed_pairs(model, [row._replace(apply_orientation=True) for row in rows], store)
+    assert model.counts()[0] == 12 and turned.oriented == 1
+    apart = (turned.gather(EVERY)[0] - stored.gather(EVERY)[0]).abs().amax(dim=1)
+    assert apart[2] > 10 * torch.cat([apart[:2], apart[3:]]).max()
+    assert_same(embed_pairs(model, rows, store).gather(EVERY), reference(model, rows))
+
+
+def test_a_file_that_changes_between_its_look_up_and_its_decoding_is_skipped(model, rows, store, monkeypatch):
+    look_up = embedding.row_keys
+
+    def change(wanted, report):
+        keys = look_up(wanted, report)
+        read_image(rows[7].filepath).rotate(90).save(rows[7].filepath)
+        return keys
+
+    monkeypatch.setattr(embedding, "row_keys", change)
+    assert embed_pairs(model, rows, store).skipped == {"id-7": CHANGED}
+    monkeypatch.undo()
+    assert_same(embed_pairs(model, rows, store).gather(EVERY), reference(model, rows))
+
+
+def test_equal_images_and_captions_have_equal_parts_of_keys(model, rows, store):
+    rows[5] = rows[5]._replace(filepath=rows[4].filepath)
+    pairs = embed_pairs(model, rows, store)
+    assert len(pairs.image_keys.unique(dim=0)) == 11 and len(pairs.keys.unique(dim=0)) == 12
+    assert torch.equal(pairs.image_keys[4], pairs.image_keys[5])
 
 
 def test_progress_reaches_the_total(model, rows, store):

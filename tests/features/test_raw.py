@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from PIL import Image
 
 from fiftyone_ecif.features import RawPairs, UnreadablePair, embed_pairs, read_image
 
@@ -31,9 +32,20 @@ def test_the_cache_stays_within_its_bytes_and_saves_decoding(model, rows, monkey
     pairs = RawPairs(model, rows, cache_bytes=5 * size + 1)
     first = pairs.gather(torch.arange(12))[0]
     read = []
-    monkeypatch.setattr("fiftyone_ecif.features.raw.read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr("fiftyone_ecif.features.raw.read_image", lambda *file: read.append(file) or read_image(*file))
     torch.testing.assert_close(pairs.gather(torch.arange(12))[0], first, atol=0, rtol=0)
     assert len(read) == 7
+
+
+def test_images_are_turned_where_that_is_asked_for(model, rows):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(rows[0].filepath) as image:
+        image.save(rows[0].filepath, exif=exif)
+    turned = RawPairs(model, [rows[0]._replace(apply_orientation=True)]).gather(torch.tensor([0]))[0]
+    upright = read_image(rows[0].filepath, apply_orientation=True)
+    torch.testing.assert_close(turned[0], model.preprocess(upright), atol=0, rtol=0)
+    assert not torch.equal(turned, RawPairs(model, rows[:1]).gather(torch.tensor([0]))[0])
 
 
 def test_an_image_that_goes_away_is_named(model, rows):

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
     (tmp_path / "empty.png").touch()
     assert reason(tmp_path / "empty.png") == "image file is empty"
     (tmp_path / "text.png").write_text("no picture")
-    assert reason(tmp_path / "text.png") == "file is not an image that Pillow knows"
+    assert reason(tmp_path / "text.png") == "file is not an image that Pillow knows (.png)"
 
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "gif", "bmp", "tiff", "webp"])
@@ -50,10 +51,43 @@ def test_truncated_file_is_refused(tmp_path, picture, format, share):
     assert reason(path).startswith(("image file is damaged", "file is not an image"))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("limit", [3000, 1000])
 def test_decompression_bomb_is_refused(picture, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     assert reason(picture) == f"image has more than {limit} pixels, Pillow's limit"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert read_image(picture).size == (64, 64)
+
+
+def test_reading_leaves_the_warnings_of_other_threads_alone(picture, monkeypatch):
+    filters, entered = warnings.filters, []
+    monkeypatch.setattr(warnings.catch_warnings, "__enter__", lambda self: entered.append(self))
+    read_image(picture)
+    assert not entered and warnings.filters is filters
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000), (202, 2)])
+def test_a_line_is_refused_before_it_is_scaled_to_gigabytes(tmp_path, size):
+    Image.new("1", size).save(tmp_path / "line.png")
+    assert reason(tmp_path / "line.png") == "image's longer side is more than 100 times its shorter one"
+
+
+def test_a_strip_is_read(tmp_path):
+    Image.new("1", (200, 2)).save(tmp_path / "strip.png")
+    assert read_image(tmp_path / "strip.png").size == (200, 2)
+
+
+def test_what_is_no_readable_file_has_a_plain_reason(tmp_path, monkeypatch):
+    (tmp_path / "drawing.SVG").write_text("<svg/>")
+    assert reason(tmp_path / "drawing.SVG") == "file is not an image that Pillow knows (.svg)"
+    os.mkfifo(tmp_path / "pipe")
+    assert reason(tmp_path / "pipe") == "image path is not a file"
+    assert reason(tmp_path / "drawing.SVG" / "x.png") == reason("a\0b") == "image file is missing"
+    assert "cannot be opened" in reason("x" * 10_000)
+    with open(tmp_path / "huge.tiff", "wb") as file:
+        file.truncate(2**31 + 1)  # takes no place on the disk
+    assert reason(tmp_path / "huge.tiff") == "image file is larger than 2 GiB"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ class Interpreter:
                 "its embeddings, and ask about that sample."
             )
         model = self._model
-        pixels = model.preprocess(read_image(query.image))[None]
+        pixels = model.preprocess(read_image(query.image, self.config.apply_orientation))[None]
         with torch.no_grad():
             feature = model.image_features(pixels)[0].float().cpu()
         return self._about(feature, "image", query, f"image {query.image}")

@@ -41,8 +41,9 @@ def read(samples: SampleCollection, request: RunRequest) -> Taken:
     """
     fields = request.text_field, request.templates, request.image_embeddings, request.text_embeddings
     at = datetime.now(timezone.utc)
-    rows = read_rows(samples, *fields)
-    target_rows = None if request.target is None else read_rows(request.target, *fields)
+    turned = request.apply_orientation
+    rows = read_rows(samples, *fields, apply_orientation=turned)
+    target_rows = None if request.target is None else read_rows(request.target, *fields, apply_orientation=turned)
     for what, read_once in (("samples", rows), ("target", target_rows)):
         repeated = 0 if read_once is None else len(read_once) - len(set(read_once.ids))
         if repeated:
@@ -128,4 +129,5 @@ def source_of(request: RunRequest, device: str, report: Progress, workers: Worke
         model = load_model(model, request.weights, device, preprocess=request.preprocess)
     elif request.preprocess is not None:
         raise ValueError("preprocess goes with a model that is loaded by its name: this one has its own already.")
-    return TowerSource(model, request.num_workers if request.engine == "local" else None, report, workers)
+    num_workers = request.num_workers if request.engine == "local" else None
+    return TowerSource(model, num_workers, report, workers, request.refresh_features)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import torch
 
 from fiftyone_ecif.attribution import InfluenceOutcome
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION
@@ -21,7 +22,10 @@ MEMORISED = 0.5
 """How much of the order of losses may be owed to memorised pairs before the user should know."""
 
 REPEATED = 0.1
-"""Share of captions that may repeat another one before the user should know."""
+"""Share of captions, or of images, that may repeat another one before the user should know."""
+
+MISSING_WORDS = ("nan", "null", "none")
+"""What programs write in the place of a text that is missing."""
 
 
 def health_of(
@@ -39,6 +43,7 @@ def health_of(
         skipped=len(pairs.skipped),
         skip_reasons=dict(Counter(pairs.skipped.values())),
         truncated_captions=pairs.truncated,
+        oriented_images=pairs.oriented,
         target_pairs=None if target_pairs is None else len(target_pairs),
         target_loss=float(np.mean([report.target_loss for report in reports])),
         cg_relative_residual=max(report.solver_relative_residual for report in reports),
@@ -63,13 +68,56 @@ def notes_on_pairs(pairs: StoredPairs | ArrayPairs, texts: Sequence[str | None] 
         notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
     if len(pairs) < batch_size:
         notes.append(f"There are fewer pairs ({len(pairs)}) than a batch ({batch_size}): all share one batch.")
-    repeats = 0.0 if texts is None else 1.0 - len(set(texts)) / len(texts)
-    if repeats > REPEATED:
+    missing = Counter(word for text in texts or () if (word := (text or "").strip().lower()) in MISSING_WORDS)
+    if missing:
+        words = " and ".join(f"“{word}” ({count} ×)" for word, count in missing.most_common())
         notes.append(
-            f"{repeats:.0%} of the captions repeat another one. In a batch they count as negatives of each other, "
+            f"Some captions are nothing but {words}, which programs write for a missing text. They were scored as they "
+            "are: empty those that are missing, and they will be skipped."
+        )
+    repeated = {"captions": 0.0 if texts is None else 1.0 - len(set(texts)) / len(texts), "images": _repeated(pairs)}
+    if said := [f"{share:.0%} of the {what}" for what, share in repeated.items() if share > REPEATED]:
+        notes.append(
+            f"{' and '.join(said)} repeat another one. In a batch they count as negatives of each other, "
             "as they do in training with this loss."
         )
     return notes
+
+
+def _repeated(pairs: StoredPairs | ArrayPairs) -> float:
+    """The share of images that repeat another one: whose files, or whose embeddings, hold the same bytes."""
+    keys = pairs.image_keys.contiguous().view(torch.int64).flatten()
+    return 1.0 - len(keys.unique()) / max(1, len(keys))
+
+
+def notes_on_target(pairs: StoredPairs | ArrayPairs, target_pairs: StoredPairs | ArrayPairs | None) -> list[str]:
+    """What the user should know about the target; the ids of its pairs are others than those of the scored pairs."""
+    if target_pairs is None:
+        return []
+    targeted = {bytes(key) for key in target_pairs.keys.numpy()}
+    shared = sum(bytes(key) in targeted for key in pairs.keys.numpy())
+    if not shared:
+        return []
+    same = "the same image and text" if isinstance(pairs, StoredPairs) else "the same embeddings"
+    return [
+        f"{shared} of the scored pairs are in the target, too, under other sample ids ({same}). They were judged by "
+        "their own loss, so that their values are too high: take them out of one of the two."
+    ]
+
+
+def notes_on_orientation(pairs: StoredPairs | ArrayPairs, applied: bool) -> list[str]:
+    """What the user should know about images that the App shows turned.
+
+    Args:
+        pairs: the scored pairs
+        applied: whether the model saw them turned, too
+    """
+    if applied or not pairs.oriented:
+        return []
+    return [
+        f"{pairs.oriented} image files have an EXIF orientation: the App shows them turned or mirrored, and the model "
+        "saw them as they are stored, as open_clip does in training. apply_orientation=True turns them for the model."
+    ]
 
 
 def notes_on_misalignment(found: Misalignment, cross_fit: CrossFit) -> list[str]:

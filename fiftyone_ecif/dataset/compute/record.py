@@ -12,7 +12,14 @@ from fiftyone_ecif.attribution import InfluenceOutcome
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.dataset.compute.detect import Judged
 from fiftyone_ecif.dataset.compute.embed import Embedded, Taken
-from fiftyone_ecif.dataset.compute.notes import health_of, notes_on_images, notes_on_misalignment, notes_on_pairs
+from fiftyone_ecif.dataset.compute.notes import (
+    health_of,
+    notes_on_images,
+    notes_on_misalignment,
+    notes_on_orientation,
+    notes_on_pairs,
+    notes_on_target,
+)
 from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.pairs import TowerSource
 from fiftyone_ecif.dataset.run.config import EcifConfig
@@ -37,11 +44,13 @@ class Computed:
     outcome: InfluenceOutcome
     judged: Judged
 
-    def notes(self, batch_size: int) -> list[str]:
+    def notes(self, request: RunRequest) -> list[str]:
         """What the user should know about the run, in plain words."""
         embedded, judged = self.embedded, self.judged
         notes = [*embedded.notes, *self.outcome.warnings]
-        notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, batch_size)
+        notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, request.settings().batch_size)
+        notes += notes_on_target(embedded.pairs, embedded.target_pairs)
+        notes += notes_on_orientation(embedded.pairs, request.apply_orientation)
         notes += notes_on_misalignment(judged.found, judged.cross_fit)
         if isinstance(embedded.source, TowerSource):
             notes += notes_on_images(embedded.rows.filepaths, self.taken.at)

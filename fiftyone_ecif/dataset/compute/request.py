@@ -321,6 +321,29 @@ class RunRequest:
         ),
     )
 
+    apply_orientation: bool = field(
+        default=False,
+        metadata=about(
+            Flag(),
+            "whether the model sees images turned as their EXIF orientation says, as the App shows them; open_clip "
+            "trains on images as they are stored",
+            keyword_only=True,
+            label="Turn images as their EXIF orientation says",
+            advanced=True,
+        ),
+    )
+    refresh_features: bool = field(
+        default=False,
+        metadata=about(
+            Flag(),
+            "whether images and captions are embedded again whose features are stored already",
+            keyword_only=True,
+            stored=False,
+            label="Embed again what was embedded before",
+            advanced=True,
+        ),
+    )
+
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)

@@ -46,6 +46,7 @@ class EcifConfig(RunConfig):
     view_fingerprint = None
     engine = "local"
     device = None
+    apply_orientation = False
 
     @property
     def method(self):

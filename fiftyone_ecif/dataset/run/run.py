@@ -23,7 +23,7 @@ from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
-from fiftyone_ecif.features.store import row_key
+from fiftyone_ecif.features.content import earlier_key, row_keys
 from fiftyone_ecif.models import ContrastiveModel
 
 READ_WHOLE = 100_000
@@ -219,7 +219,8 @@ class Run:
         """The rows of any samples as they are now, by the run's fields."""
         config = self.config
         embeddings = config.image_embeddings, config.text_embeddings
-        return read_rows(samples, config.text_field, config.templates, *embeddings)
+        oriented = config.apply_orientation
+        return read_rows(samples, config.text_field, config.templates, *embeddings, apply_orientation=oriented)
 
     def _recalled(self, samples: SampleCollection, ids: list[str], snapshot: Snapshot | None) -> Rows:
         """The rows of some pairs with their texts out of a snapshot; those still there, where there is none."""
@@ -229,7 +230,8 @@ class Run:
             moment = self.dataset.get_run_info(self.run_key).timestamp
             return read_rows(samples, config.text_field, config.templates, *embeddings, moment=moment).of(ids)
         templates = tuple(config.templates or DEFAULT_TEMPLATES) if self._stored.labelled else None
-        return read_rows(samples, None, None, *embeddings).recalled(ids, snapshot.texts, templates)
+        rows = read_rows(samples, None, None, *embeddings, apply_orientation=config.apply_orientation)
+        return rows.recalled(ids, snapshot.texts, templates)
 
     def pairs(self, rows: Rows | None = None) -> StoredPairs | ArrayPairs:
         """The scored pairs' features, as they were stored by the run.
@@ -273,7 +275,8 @@ class Run:
         except FileNotFoundError as error:
             raise ValueError(f"The features of run {self.run_key!r} are gone: compute the run again.") from error
         if snapshot is None:
-            found = store.pairs(rows.pair_rows())
+            wanted = rows.pair_rows()
+            found = store.pairs(wanted, [earlier_key(row) for row in wanted])
         else:
             found = store.pairs([PairRow(id, "", None) for id in snapshot.ids], snapshot.key_bytes())
         if len(found) < count:
@@ -292,8 +295,9 @@ class Run:
         """
         if self._snapshot is None:
             return
-        now = [row_key(row) for row in rows.pair_rows()]
-        changed = sum(key != kept for key, kept in zip(now, self._snapshot.key_bytes(), strict=True))
+        now = rows.pair_rows()
+        known = zip(row_keys(now), map(earlier_key, now), self._snapshot.key_bytes(), strict=True)
+        changed = sum(kept not in (key, earlier) for key, earlier, kept in known)
         if changed:
             gone = sum(not path for path in rows.filepaths)
             raise ValueError(self.changed(f"{changed - gone} of its pairs have another image now, {gone} are gone"))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from PIL import Image
 
 from benchmarks.data.noise import plant
 from benchmarks.models import base_models, training
 from benchmarks.models.base_models import DATA, REGIMES, benchmark_pairs, regime_checkpoint
 from benchmarks.models.sentence_encoder import model_with_sentence_encoder, sentence_features
+from fiftyone_ecif.features import read_image
 from fiftyone_ecif.models import load_model
 
 
@@ -67,7 +67,7 @@ def test_a_sentence_encoder_stays_frozen_and_its_model_loads_with_tower_features
     torch.testing.assert_close(features, torch.from_numpy(sentence_features(captioned.captions, progress=False)))
     with torch.no_grad():
         torch.testing.assert_close(features @ head.text_weight.T, model.encode_text(tokens))
-        images = torch.stack([loaded.preprocess(Image.open(path)) for path in captioned.filepaths])
+        images = torch.stack([loaded.preprocess(read_image(path)) for path in captioned.filepaths])
         torch.testing.assert_close(loaded.image_features(images) @ head.image_weight.T, model.encode_image(images))
     assert head.text_weight.shape == model.text.proj.weight.shape
 
