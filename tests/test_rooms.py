@@ -33,7 +33,7 @@ FLOORS = (
 
 LEVELS = {
     "dataset": (
-        ("fields", "checks", "pairs", "progress", "rows", "texts", "arguments", "device", "chosen_scope"),
+        ("samples", "fields", "checks", "pairs", "progress", "rows", "texts", "arguments", "device", "chosen_scope"),
         ("run",),
         ("ask", "repair"),
         ("summary", "results"),

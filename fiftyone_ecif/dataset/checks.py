@@ -8,6 +8,7 @@ import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
+from fiftyone_ecif.dataset.samples import number_of
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
 _NEVER_TEXT = ("id", "filepath")
@@ -109,16 +110,21 @@ def check_collection(collection: SampleCollection, what: str = "samples") -> Non
     """Raise a ValueError unless the collection is a non-empty flat collection of images."""
     if not isinstance(collection, SampleCollection):
         raise ValueError(f"{what} must be a FiftyOne Dataset or view, not {type(collection).__name__}.")
-    if collection.media_type == fo.core.media.GROUP:
-        raise ValueError(
-            f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
-        )
-    if len(collection) == 0:
+    check_flat(collection, what)
+    if number_of(collection) == 0:
         raise ValueError(f"{what} is empty: there is no sample in it.")
     if collection.media_type != fo.core.media.IMAGE:
         raise ValueError(f"{what} holds media of type {collection.media_type!r}: ECIF scores images with captions.")
     if collection._is_generated:
         raise ValueError(f"{what} is a view of generated patches, frames or clips: pass the samples themselves.")
+
+
+def check_flat(collection: SampleCollection, what: str = "samples") -> None:
+    """Raise a ValueError if the collection is grouped, where it is not for us to say which of its slices is meant."""
+    if collection.media_type == fo.core.media.GROUP:
+        raise ValueError(
+            f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
+        )
 
 
 def _is_text(field: fo.Field) -> bool:

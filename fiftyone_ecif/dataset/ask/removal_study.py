@@ -29,6 +29,7 @@ from fiftyone_ecif.dataset.chosen_scope import attributed_scope
 from fiftyone_ecif.dataset.repair.review import harmful
 from fiftyone_ecif.dataset.rows import Rows
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.models import ContrastiveModel, ParameterScope, wrap_model
 
 
@@ -61,7 +62,7 @@ class RemovalStudy:
         self.run, self.config, self.settings, self.progress = run, run.config, run.settings, progress
         self.rows, self.target_rows = run.rows(), run.target_rows()
         self.pairs, self.target = run.pairs(self.rows), run.target_pairs(self.target_rows)
-        wanted = set(view.values("id"))
+        wanted = set(ungrouped(view).values("id"))
         self.removed = torch.tensor([id in wanted for id in self.pairs.ids])
         if not self.removed.any():
             raise ValueError("None of these samples was scored in this run: there is nothing to remove.")

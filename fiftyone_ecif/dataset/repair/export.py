@@ -10,7 +10,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.checks import check_field, is_classification_field
+from fiftyone_ecif.dataset.checks import check_field, check_flat, is_classification_field
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG
 from fiftyone_ecif.dataset.repair.fixes import fixed
 from fiftyone_ecif.dataset.repair.review import suspected
@@ -35,10 +35,11 @@ def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: fl
         a view
 
     Raises:
-        ValueError: if there is no such run, or only one of the two is given
+        ValueError: if there is no such run, or only one of the two is given, or the collection is grouped
     """
     if (run_key is None) != (threshold is None):
         raise ValueError("run_key and threshold go together: pass both, or neither.")
+    check_flat(samples)
     view = samples.match_tags([MISALIGNED_TAG, REJECTED_TAG], bool=False)
     if run_key is not None and threshold is not None:
         suspects = suspected(samples, run_key, threshold)

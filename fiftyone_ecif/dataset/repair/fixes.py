@@ -24,6 +24,7 @@ from fiftyone_ecif.dataset.checks import check_collection, check_field, score_fi
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.run.writing import writing
+from fiftyone_ecif.dataset.samples import everything, number_of, ungrouped
 from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
 
 FIX_FIELDS = {
@@ -82,10 +83,10 @@ def apply_suggestions(
     """
     dataset, left, unchanged = samples._dataset, _plain(samples), {}
     for reason, applies in _reasons_against(samples, run_key, min_confidence).items():
-        before = len(left)
+        before = number_of(left)
         left = left.match(~applies)
-        if len(left) < before:
-            unchanged[reason] = before - len(left)
+        if (after := number_of(left)) < before:
+            unchanged[reason] = before - after
     text_field = dataset.get_run_info(run_key).config.text_field
     path, (suggestion, misalignment) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
     columns = ["id", path, f"{suggestion}.label", f"{suggestion}.confidence", misalignment, "tags"]
@@ -130,7 +131,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     """Why a suggestion is not applied to a sample, in words and as what the database can tell; checks the request."""
     dataset = samples._dataset
     check_run(dataset, run_key)
-    check_collection(samples)
+    check_collection(ungrouped(samples))
     text_field = dataset.get_run_info(run_key).config.text_field
     if text_field is None:
         raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
@@ -190,12 +191,13 @@ def fixed(samples: SampleCollection, text_field: str | None = None) -> fo.Datase
     """
     names = [text_field] if text_field else fixed_fields(samples._dataset)
     present = [fixes_field(name) for name in names if has_fixes(samples, name)]
+    samples = ungrouped(samples)
     return samples.match(F.any([F(name).length() > 0 for name in present])) if present else samples.limit(0)
 
 
 def last_fixed(samples: SampleCollection) -> fo.DatasetView:
     """The samples that the latest action fixed, and that were not undone since."""
-    fields = [fixes_field(name) for name in fixed_fields(samples._dataset)]
+    samples, fields = ungrouped(samples), [fixes_field(name) for name in fixed_fields(samples._dataset)]
     times = [(samples.bounds(f"{name}.at")[1], name) for name in fields]
     times = [(time, name) for time, name in times if time is not None]
     if not times:
@@ -277,9 +279,8 @@ def _restoration(path: str, name: str) -> list[dict]:
 
 def _plain(samples: SampleCollection) -> SampleCollection:
     """The same samples as the database has them, whatever fields the view leaves out or changes."""
-    if isinstance(samples, fo.Dataset):
-        return samples
-    return samples._dataset.select(samples.values("id"))
+    samples = ungrouped(samples)
+    return samples if isinstance(samples, fo.Dataset) else everything(samples).select(samples.values("id"))
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -10,6 +10,7 @@ from fiftyone_ecif.dataset.arguments import PROBABILITY
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.samples import number_of, ungrouped
 from fiftyone_ecif.dataset.texts import fixes_field, has_fixes
 
 SUSPECTED = 0.5
@@ -59,7 +60,7 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     check_run(samples._dataset, run_key)
     threshold = PROBABILITY("threshold", threshold)
     name = score_field(samples, run_key, "misalignment")
-    return samples.match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
+    return ungrouped(samples).match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
 
 
 def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
@@ -73,7 +74,7 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
         a view sorted by value, rising
     """
     name = score_field(samples, run_key, "value")
-    return samples.match({name: {"$lt": 0}}).sort_by(name)
+    return ungrouped(samples).match({name: {"$lt": 0}}).sort_by(name)
 
 
 def mark_as_fine(samples: SampleCollection) -> int:
@@ -90,7 +91,7 @@ def mark_as_fine(samples: SampleCollection) -> int:
     """
     samples.tag_samples(TRUSTED_TAG)
     samples.untag_samples([MISALIGNED_TAG, REJECTED_TAG])
-    return len(samples)
+    return number_of(samples)
 
 
 def reject(samples: SampleCollection) -> int:
@@ -106,12 +107,12 @@ def reject(samples: SampleCollection) -> int:
     """
     samples.tag_samples(REJECTED_TAG)
     samples.untag_samples(TRUSTED_TAG)
-    return len(samples)
+    return number_of(samples)
 
 
 def trusted(samples: SampleCollection) -> fo.DatasetView:
     """The pairs that were marked as fine: evidence for a next run, or its target."""
-    return samples.match_tags(TRUSTED_TAG)
+    return ungrouped(samples).match_tags(TRUSTED_TAG)
 
 
 def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
@@ -130,7 +131,7 @@ def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     check_run(samples._dataset, run_key)
     name = score_field(samples, run_key, "misalignment")
     text_field = samples._dataset.get_run_info(run_key).config.text_field
-    view = samples.exists(name).match_tags([TRUSTED_TAG, REJECTED_TAG], bool=False)
+    view = ungrouped(samples).exists(name).match_tags([TRUSTED_TAG, REJECTED_TAG], bool=False)
     if text_field is not None and has_fixes(samples, text_field):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
     return view.sort_by(name, reverse=True)

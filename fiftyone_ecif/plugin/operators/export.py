@@ -11,7 +11,16 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
-from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, passes, say_count
+from fiftyone_ecif.dataset.samples import number_of
+from fiftyone_ecif.plugin.forms import (
+    choose_samples,
+    chosen_samples,
+    dropdown,
+    invalidate,
+    one_slice,
+    passes,
+    say_count,
+)
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
@@ -67,7 +76,7 @@ class ExportCleaned(EcifOperator):
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples, what to leave out, format and folder, and say how many samples are left."""
-        samples = choose_samples(ctx, inputs, "Export")
+        samples = one_slice(choose_samples(ctx, inputs, "Export"))
         _choose_suspects(ctx, inputs, samples)
         format = ctx.params.get("format", DEFAULT_FORMAT)
         inputs.enum("format", list(FORMATS), default=DEFAULT_FORMAT, label="Format", view=dropdown(FORMATS))
@@ -85,7 +94,7 @@ class ExportCleaned(EcifOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Export, and say how many."""
-        exported = ecif.export_cleaned(chosen_samples(ctx), **_arguments(ctx))
+        exported = ecif.export_cleaned(one_slice(chosen_samples(ctx)), **_arguments(ctx))
         ctx.ops.notify(f"Exported {exported:,} samples to {ctx.params['folder']}", variant="success")
         return {"exported": exported}
 
@@ -102,7 +111,7 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
         if not 0 <= threshold <= 1:
             invalidate(field, "A probability lies between 0 and 1.")
             return
-    total, left = len(samples), len(cleaned(samples, run_key, threshold))
+    total, left = number_of(samples), len(cleaned(samples, run_key, threshold))
     none = "No sample is left to export: all of them are tagged or suspected."
     say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
 

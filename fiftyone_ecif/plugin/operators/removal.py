@@ -13,6 +13,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
+from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.plugin.background import Progress, show_output
 from fiftyone_ecif.plugin.descriptions import figure_name
 from fiftyone_ecif.plugin.forms import (
@@ -64,7 +65,7 @@ class RemovalOperator(RunJob):
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs are removed, or refuse."""
         name = FIELDS["value"].name(run_key)
-        scored, removed = ctx.dataset.count(name), samples.count(name)
+        scored, removed = everything(ctx.dataset).count(name), ungrouped(samples).count(name)
         if removed == 0:
             refuse(inputs, "count", "None of these samples was scored in this run.")
         elif removed == scored:

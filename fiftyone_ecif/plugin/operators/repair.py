@@ -11,6 +11,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
+from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
@@ -195,7 +196,7 @@ class MarkAsFine(SampleOperator):
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples."""
         samples = choose_samples(ctx, inputs, "Mark")
-        text = f"{len(samples):,} pairs will get the tag “{review.TRUSTED_TAG}”"
+        text = f"{number_of(samples):,} pairs will get the tag “{review.TRUSTED_TAG}”"
         notice(inputs, "count", types.Notice, text, "Remove the tag to undo this.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
