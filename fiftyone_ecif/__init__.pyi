@@ -23,6 +23,9 @@ from .dataset.results import load_results as load_results
 from .dataset.run.config import delete_run as delete_run
 from .dataset.run.config import list_runs as list_runs
 from .dataset.run.config import rename_run as rename_run
+from .dataset.tags import Tags as Tags
+from .dataset.tags import set_tags as set_tags
+from .dataset.tags import tags_of as tags_of
 from .models import ContrastiveModel as ContrastiveModel
 from .models import load_model as load_model
 from .models import wrap_model as wrap_model

@@ -33,7 +33,19 @@ FLOORS = (
 
 LEVELS = {
     "dataset": (
-        ("samples", "fields", "checks", "pairs", "progress", "rows", "texts", "arguments", "device", "chosen_scope"),
+        (
+            "samples",
+            "tags",
+            "fields",
+            "checks",
+            "pairs",
+            "progress",
+            "rows",
+            "texts",
+            "arguments",
+            "device",
+            "chosen_scope",
+        ),
         ("run",),
         ("ask", "repair"),
         ("summary", "results"),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
+
+READ_WHOLE = 100_000
+"""Samples from which on a dataset is read as a whole, since the database takes only so many ids in a query."""
 
 
 def ungrouped(samples: SampleCollection) -> SampleCollection:
@@ -23,6 +28,12 @@ def ungrouped(samples: SampleCollection) -> SampleCollection:
 def everything(samples: SampleCollection) -> SampleCollection:
     """All images of the dataset that a collection is of: what a run's samples are found in, whatever their slice."""
     return ungrouped(samples._dataset)
+
+
+def those(samples: SampleCollection, ids: Sequence[str]) -> SampleCollection:
+    """The samples of these ids in the dataset of a collection; all of it where the ids are too many for a query."""
+    found = everything(samples)
+    return found if len(ids) > READ_WHOLE else found.select(ids)
 
 
 def number_of(samples: SampleCollection) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, RUN_FIELDS
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
 from fiftyone_ecif.dataset.samples import ungrouped
+from fiftyone_ecif.dataset.tags import tags_of
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -95,7 +96,7 @@ def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
         label by choice, to pass to :func:`measured_precision`
     """
     fields = [name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.BooleanField)]
-    tags = set(ungrouped(dataset).distinct("tags")) - {MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG}
+    tags = set(ungrouped(dataset).distinct("tags")) - set(asdict(tags_of(dataset)).values())
     return {f"field:{name}": f"Field: {name}" for name in fields} | {
         f"tag:{tag}": f"Tag: {tag}" for tag in sorted(tags)
     }

@@ -22,13 +22,10 @@ from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
-from fiftyone_ecif.dataset.samples import everything
+from fiftyone_ecif.dataset.samples import everything, those
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.store import row_key
 from fiftyone_ecif.models import ContrastiveModel, load_model
-
-READ_WHOLE = 100_000
-"""Samples from which on a data set is read as a whole, since the database takes only so many ids in a query."""
 
 MOST_SELECTED = 500_000
 """Samples that a view can name by their ids: the database's limit of 16 MB for a query."""
@@ -211,9 +208,7 @@ class Run:
 
         Samples that were deleted since have an empty path, and no embedding.
         """
-        samples = everything(self.dataset)
-        samples = samples if len(self.ids) > READ_WHOLE else samples.select(self.ids)
-        return self._recalled(samples, self.ids, self._snapshot)
+        return self._recalled(those(self.dataset, self.ids), self.ids, self._snapshot)
 
     def rows_of(self, samples: SampleCollection) -> Rows:
         """The rows of any samples as they are now, by the run's fields."""
@@ -345,7 +340,7 @@ class Run:
         if dataset is None:
             return None
         snapshot = Snapshot.read(self._tensors, TARGET_PREFIX)
-        return self._recalled(everything(dataset).select(self._target_ids), self._target_ids, snapshot)
+        return self._recalled(those(dataset, self._target_ids), self._target_ids, snapshot)
 
     def target_pairs(self, rows: Rows | None) -> StoredPairs | ArrayPairs | None:
         """The target pairs' features; None for a cross-fitted run.

@@ -12,6 +12,7 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
 from fiftyone_ecif.dataset.samples import number_of
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_samples,
@@ -31,7 +32,7 @@ class ExportCleaned(EcifOperator):
 
     name = "export_cleaned"
     label = "export the cleaned set"
-    description = "Export the samples that are not tagged “misaligned” or “rejected”"
+    description = "Export the samples that are not tagged as misaligned or rejected"
     icon = "export.svg"
     submit = "Export"
     place = GRID
@@ -101,7 +102,8 @@ class ExportCleaned(EcifOperator):
 
 def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Add what to leave out, and say how many samples are left."""
-    runs = {"": "Pairs tagged “misaligned” or “rejected”"}
+    tags = tags_of(ctx.dataset)
+    runs = {"": f"Pairs tagged “{tags.misaligned}” or “{tags.rejected}”"}
     runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
     inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
     run_key, threshold = ctx.params.get("run_key") or None, None
