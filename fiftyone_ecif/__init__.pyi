@@ -5,6 +5,7 @@ from .dataset.ask.query import Query as Query
 from .dataset.ask.removal_study import RemovalCurve as RemovalCurve
 from .dataset.ask.trace_record import Trace as Trace
 from .dataset.ask.trace_record import TraceEffect as TraceEffect
+from .dataset.caption_lists import one_caption_per_sample as one_caption_per_sample
 from .dataset.compute.influence import compute_influence as compute_influence
 from .dataset.compute.influence import refresh_run as refresh_run
 from .dataset.repair.export import cleaned as cleaned

@@ -45,6 +45,7 @@ LEVELS = {
             "arguments",
             "device",
             "chosen_scope",
+            "caption_lists",
         ),
         ("run",),
         ("ask", "repair"),
