@@ -5,9 +5,10 @@ import pytest
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
 from tests.support.operators import refusals
 
-FORMS = ("show_misaligned", "show_harmful", "show_valuable", "tag_misaligned", "apply_suggestions", "export_cleaned") + (
-    "estimate_removal", "forecast_removal", "verify_removal", "find_failures", "trace_query", "manage_runs",
-)  # fmt: skip
+FORMS = (
+    *("show_misaligned", "show_harmful", "show_valuable", "tag_misaligned", "apply_suggestions", "export_cleaned"),
+    *("estimate_removal", "forecast_removal", "verify_removal", "find_failures", "trace_query", "manage_runs"),
+)
 NEEDS = {
     "misalignment": {"show_misaligned", "tag_misaligned", "apply_suggestions", "export_cleaned"},
     "value": {"show_harmful", "show_valuable", "estimate_removal", "forecast_removal", "verify_removal"},

@@ -141,7 +141,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     return {
         "without a suggestion": ~F(f"{suggestion}.label").exists(),
         "less confident": F(f"{suggestion}.confidence") < min_confidence,
-        "marked as fine": F("tags").contains(tags_of(dataset).trusted),
+        "marked as fine": ViewExpression({"$in": [{"$literal": tags_of(dataset).trusted}, {"$ifNull": ["$tags", []]}]}),
         "as suggested already": F(path) == F(f"{suggestion}.label"),
     }
 
