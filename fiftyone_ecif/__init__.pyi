@@ -5,6 +5,7 @@ from .dataset.ask.query import Query as Query
 from .dataset.ask.removal_study import RemovalCurve as RemovalCurve
 from .dataset.ask.trace_record import Trace as Trace
 from .dataset.ask.trace_record import TraceEffect as TraceEffect
+from .dataset.caption_lists import one_caption_per_sample as one_caption_per_sample
 from .dataset.compute.influence import compute_influence as compute_influence
 from .dataset.compute.influence import refresh_run as refresh_run
 from .dataset.repair.export import cleaned as cleaned
@@ -23,6 +24,9 @@ from .dataset.results import load_results as load_results
 from .dataset.run.config import delete_run as delete_run
 from .dataset.run.config import list_runs as list_runs
 from .dataset.run.config import rename_run as rename_run
+from .dataset.tags import Tags as Tags
+from .dataset.tags import set_tags as set_tags
+from .dataset.tags import tags_of as tags_of
 from .models import ContrastiveModel as ContrastiveModel
 from .models import load_model as load_model
 from .models import wrap_model as wrap_model

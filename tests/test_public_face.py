@@ -14,6 +14,7 @@ PROMISED = {
     *("tag_misaligned", "mark_as_fine", "reject", "trusted", "to_review", "apply_suggestions", "undo_fixes", "fixed"),
     *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "RemovalEffect"),
     *("RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
+    *("one_caption_per_sample", "Tags", "set_tags", "tags_of"),
 }
 
 

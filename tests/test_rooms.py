@@ -33,7 +33,20 @@ FLOORS = (
 
 LEVELS = {
     "dataset": (
-        ("fields", "checks", "pairs", "progress", "rows", "texts", "arguments", "device", "chosen_scope"),
+        (
+            "samples",
+            "tags",
+            "fields",
+            "checks",
+            "pairs",
+            "progress",
+            "rows",
+            "texts",
+            "arguments",
+            "device",
+            "chosen_scope",
+            "caption_lists",
+        ),
         ("run",),
         ("ask", "repair"),
         ("summary", "results"),

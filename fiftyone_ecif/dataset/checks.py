@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
+from fiftyone_ecif.dataset.samples import number_of
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
 _NEVER_TEXT = ("id", "filepath")
@@ -40,10 +43,14 @@ def check_text_field(collection: SampleCollection, name: str) -> None:
     field = check_field(collection, name)
     if name in _NEVER_TEXT:
         raise ValueError(f"Field {name!r} says where a sample is, not what it shows: choose a field with captions.")
-    if not (_is_text(field) or _is_classification(field)):
+    if isinstance(field, fo.ListField) and isinstance(field.field, (fo.StringField, type(None))):
         raise ValueError(
-            f"Field {name!r} holds {type(field).__name__}: captions are a StringField or a Classification field."
+            f"Field {name!r} holds a list of texts per sample, and a pair has one: "
+            f"ecif.one_caption_per_sample(samples, {name!r}) makes a dataset with a sample for each of them."
         )
+    if not (_is_text(field) or _is_classification(field)):
+        kind = field.document_type if isinstance(field, fo.EmbeddedDocumentField) else type(field)
+        raise ValueError(f"Field {name!r} holds {kind.__name__}: captions are a StringField or a Classification field.")
 
 
 def check_field(collection: SampleCollection, name: str) -> fo.Field:
@@ -99,6 +106,7 @@ def score_field(collection: SampleCollection, run_key: str, suffix: str) -> str:
     Raises:
         ValueError: if the field was deleted: nothing may be concluded from what is not there
     """
+    check_view(collection)
     name = FIELDS[suffix].name(run_key)
     if not collection._dataset.has_sample_field(name):
         raise ValueError(f"Field {name!r} was deleted: compute run {run_key!r} again.")
@@ -109,16 +117,52 @@ def check_collection(collection: SampleCollection, what: str = "samples") -> Non
     """Raise a ValueError unless the collection is a non-empty flat collection of images."""
     if not isinstance(collection, SampleCollection):
         raise ValueError(f"{what} must be a FiftyOne Dataset or view, not {type(collection).__name__}.")
-    if collection.media_type == fo.core.media.GROUP:
-        raise ValueError(
-            f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
-        )
-    if len(collection) == 0:
+    check_flat(collection, what)
+    if number_of(collection) == 0:
         raise ValueError(f"{what} is empty: there is no sample in it.")
     if collection.media_type != fo.core.media.IMAGE:
         raise ValueError(f"{what} holds media of type {collection.media_type!r}: ECIF scores images with captions.")
     if collection._is_generated:
         raise ValueError(f"{what} is a view of generated patches, frames or clips: pass the samples themselves.")
+
+
+def check_flat(collection: SampleCollection, what: str = "samples") -> None:
+    """Raise a ValueError if the collection is grouped, where it is not for us to say which of its slices is meant."""
+    if collection.media_type == fo.core.media.GROUP:
+        raise ValueError(
+            f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."
+        )
+    check_view(collection)
+
+
+def check_view(collection: SampleCollection) -> None:
+    """Raise a ValueError if a view asks for a run's field that is gone: FiftyOne would find nothing there, or all."""
+    if not isinstance(collection, fo.DatasetView):
+        return
+    schema = collection._dataset.get_field_schema()
+    endings = tuple(f"_{field.suffix}" for field in RUN_FIELDS)
+    for name in _asked_for(collection._serialize(include_uuids=False)):
+        if name not in schema and name.endswith(endings):
+            raise ValueError(
+                f"The view asks for the field {name!r}, which was deleted or renamed: make the view anew, or compute "
+                "that run again."
+            )
+
+
+def _asked_for(value: Any) -> Iterator[str]:
+    """The names of the fields that stages, or parts of them as FiftyOne stores them, speak of."""
+    if isinstance(value, str) and value.startswith("$") and not value.startswith("$$"):
+        yield value[1:].partition(".")[0]
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            if not key.startswith("$"):
+                yield key.partition(".")[0]
+            yield from _asked_for(part)
+    elif isinstance(value, list):
+        if len(value) == 2 and value[0] in ("field", "field_or_expr") and isinstance(value[1], str):
+            yield value[1].partition(".")[0]
+        for part in value:
+            yield from _asked_for(part)
 
 
 def _is_text(field: fo.Field) -> bool:

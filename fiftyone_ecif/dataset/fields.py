@@ -9,15 +9,6 @@ import fiftyone as fo
 METHOD = "ecif"
 """What FiftyOne lists these runs under."""
 
-MISALIGNED_TAG = "misaligned"
-"""Sample tag of pairs that wait for a repair."""
-
-TRUSTED_TAG = "trusted"
-"""Sample tag of pairs that somebody looked at and found right."""
-
-REJECTED_TAG = "rejected"
-"""Sample tag of pairs that somebody looked at and found wrong, the suggestion included."""
-
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
 

@@ -47,6 +47,19 @@ def embedding_pairs(rows: Rows) -> ArrayPairs:
     return pairs
 
 
+def check_width(pairs: StoredPairs | ArrayPairs, others: StoredPairs | ArrayPairs, whose: str) -> None:
+    """Raise a ValueError unless ``others``, which are ``whose``, have features as long as the run's pairs have."""
+    for name, length, other in (
+        ("image", pairs.image_dim, others.image_dim),
+        ("text", pairs.text_dim, others.text_dim),
+    ):
+        if length != other:
+            raise ValueError(
+                f"The {name} embeddings of {whose} have {other} numbers, and those of the run's pairs {length}: both "
+                "must come from one model."
+            )
+
+
 def _caption_faults(rows: Rows) -> dict[str, str]:
     """Why a caption or label cannot be used, by sample id."""
     faults = {}

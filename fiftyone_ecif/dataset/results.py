@@ -21,6 +21,7 @@ from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.samples import everything, number_of
 from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.models import ContrastiveModel
 
@@ -65,7 +66,7 @@ class InfluenceResults(Run):
         if threshold is not None:
             threshold = PROBABILITY("threshold", threshold)
         name = self._score_field("misalignment")
-        view = self.dataset.exists(name)
+        view = everything(self.dataset).exists(name)
         if precision is not None:
             threshold = self.suggested_threshold(precision)
             if threshold is None:
@@ -93,7 +94,7 @@ class InfluenceResults(Run):
         """
         name = self._score_field("misalignment")
         return threshold_for(
-            np.array(self.dataset.exists(name).values(name), dtype=float), SHARE("precision", precision)
+            np.array(everything(self.dataset).exists(name).values(name), dtype=float), SHARE("precision", precision)
         )
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
@@ -117,7 +118,7 @@ class InfluenceResults(Run):
             a view of pairs with a positive value, sorted by value, falling
         """
         name = self._score_field("value")
-        return self._limited(self.dataset.match(F(name) > 0).sort_by(name, reverse=True), limit)
+        return self._limited(everything(self.dataset).match(F(name) > 0).sort_by(name, reverse=True), limit)
 
     def embeddings(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Embeddings of the scored pairs by the model as it was given.
@@ -323,7 +324,8 @@ class InfluenceResults(Run):
 
     def trace_study(self) -> TraceStudy:
         """What the run's traces share, kept open as long as the data stays as it is."""
-        state = self.dataset.count(), self.dataset.last_modified_at, self.dataset.max("last_modified_at")
+        samples = everything(self.dataset)
+        state = number_of(samples), self.dataset.last_modified_at, samples.max("last_modified_at")
         if self._study is None or self._study[0] != state:
             self._study = state, TraceStudy(self)
         return self._study[1]

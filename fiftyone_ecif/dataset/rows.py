@@ -11,7 +11,8 @@ from typing import Any
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import check_field, check_text_field, is_classification_field
-from fiftyone_ecif.dataset.fields import TRUSTED_TAG
+from fiftyone_ecif.dataset.samples import those
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import before_fixes, fixes_field, has_fixes, text_path
 from fiftyone_ecif.features import PairRow
 
@@ -138,12 +139,31 @@ def read_rows(
             check_field(samples, path)
             paths[name] = path
     columns = dict(zip(paths, samples.values(list(paths.values())), strict=True))
+    trusted = tags_of(samples).trusted
     tags, times, earlier = (columns.pop(name, None) for name in ("tags", "times", "earlier"))
     if moment is not None and times is not None:
         texts = zip(columns["texts"], times, earlier, strict=True)
         columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
-    trusted = [TRUSTED_TAG in (each or ()) for each in tags]
-    return Rows(**columns, trusted=trusted, templates=chosen, apply_orientation=apply_orientation)
+    trusted_rows = [trusted in (each or ()) for each in tags]
+    return Rows(**columns, trusted=trusted_rows, templates=chosen, apply_orientation=apply_orientation)
+
+
+def changed_since(rows: Rows, samples: SampleCollection, text_field: str | None) -> tuple[int, int]:
+    """What has become of rows since they were read.
+
+    Args:
+        rows: read from ``samples``
+        samples: Dataset or view
+        text_field: that their texts stand in
+
+    Returns:
+        the number of rows with another text now, and the number of those that are gone
+    """
+    known = text_field is not None and samples._dataset.has_sample_field(text_field)
+    path = text_path(samples, text_field) if text_field is not None and known else "id"
+    now = dict(zip(*those(samples, rows.ids).values(["id", path]), strict=True))
+    before = dict(zip(rows.ids, rows.texts if known and rows.texts is not None else rows.ids, strict=True))
+    return sum(id in now and now[id] != text for id, text in before.items()), len(before.keys() - now.keys())
 
 
 def _checked_templates(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, RUN_FIELDS
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
+from fiftyone_ecif.dataset.samples import ungrouped
+from fiftyone_ecif.dataset.tags import tags_of
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -63,7 +65,7 @@ def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Susp
     }
     counts: np.ndarray = np.zeros((2, FINE_BINS), dtype=np.int64)  # below and at or above the threshold
     sums: np.ndarray = np.zeros((2, FINE_BINS))
-    for part in samples.match({name: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+    for part in ungrouped(samples).match({name: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
         place = int(part["_id"]["above"]), int(part["_id"]["bin"])
         counts[place], sums[place] = part["count"], part["sum"]
     above, wrong_above = int(counts[1].sum()), float(sums[1].sum())
@@ -94,7 +96,7 @@ def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
         label by choice, to pass to :func:`measured_precision`
     """
     fields = [name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.BooleanField)]
-    tags = set(dataset.distinct("tags")) - {MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG}
+    tags = set(ungrouped(dataset).distinct("tags")) - set(asdict(tags_of(dataset)).values())
     return {f"field:{name}": f"Field: {name}" for name in fields} | {
         f"tag:{tag}": f"Tag: {tag}" for tag in sorted(tags)
     }
@@ -135,7 +137,7 @@ def measured_precision(samples: SampleCollection, run_key: str, truth: str) -> d
         empty where no scored pair is wrong
     """
     name = score_field(samples, run_key, "misalignment")
-    scored = samples.exists(name)
+    scored = ungrouped(samples).exists(name)
     own = _ranked(scored, name, truth)
     if own is None:
         return {}
@@ -219,7 +221,7 @@ def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness |
     bins = len(SURENESS_EDGES) - 1
     group = {"_id": _bin({"$divide": [doublings, highest - lowest]}, bins), "count": {"$sum": 1}}
     counts: np.ndarray = np.zeros(bins, dtype=np.int64)
-    for part in samples.match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
+    for part in ungrouped(samples).match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
         counts[int(part["_id"])] = part["count"]
     if rounds < 2 or not counts.any():
         return None
@@ -260,7 +262,7 @@ def roles_sample(samples: SampleCollection, run_key: str, size: int, seed: int =
         columns "id", "positive", "negative", "misalignment"
     """
     names = [score_field(samples, run_key, suffix) for suffix in ("value_positive", "value_negative", "misalignment")]
-    drawn = samples.exists(names[0])
+    drawn = ungrouped(samples).exists(names[0])
     if len(drawn) > size:
         drawn = drawn.take(size, seed=seed)
     return dict(zip(("id", "positive", "negative", "misalignment"), drawn.values(["id", *names]), strict=True))

@@ -13,10 +13,12 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
+from fiftyone.core.media import GROUP
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.run.config import stored_results
+from fiftyone_ecif.dataset.samples import everything, ungrouped
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
@@ -130,9 +132,17 @@ def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str)
 def chosen_samples(ctx: foo.ExecutionContext) -> SampleCollection:
     """The samples that an operator acts on: the open one, else the form's choice, else the smallest there is."""
     if ctx.current_sample:
-        return ctx.dataset.select(ctx.current_sample)
-    unsaid = not (ctx.params.get("view_target") or ctx.request_params.get("view_target"))
-    return ctx.view.select(ctx.selected) if unsaid and ctx.selected else ctx.target_view()
+        return everything(ctx.dataset).select(ctx.current_sample)
+    target = ctx.params.get("view_target") or ctx.request_params.get("view_target")
+    if ctx.selected and target in (None, "", "SELECTED_SAMPLES"):
+        return ungrouped(ctx.view).select(ctx.selected)
+    return ctx.target_view()
+
+
+def one_slice(samples: SampleCollection) -> SampleCollection:
+    """The collection itself; of a grouped one the slice that the App shows, for what must not take several."""
+    grouped = samples.media_type == GROUP and not samples._is_dynamic_groups
+    return samples.select_group_slices(samples.group_slice) if grouped else samples
 
 
 def show_fields(ctx: foo.ExecutionContext, run_key: str, score: str = "misalignment") -> Any:

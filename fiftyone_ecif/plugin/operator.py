@@ -9,6 +9,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.plugin.forms import refuse
+
 GRID = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
 MODAL = types.Places.SAMPLES_VIEWER_ACTIONS
 
@@ -58,7 +60,10 @@ class EcifOperator(foo.Operator):
     def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
         """The operator's form."""
         inputs = types.Object()
-        self.form(ctx, inputs)
+        try:
+            self.form(ctx, inputs)
+        except ValueError as error:  # what the form stands on is gone: a field that was deleted, say
+            refuse(inputs, "problem", str(error))
         view = types.PromptView(label=self.config.label, submit_button_label=self.submit_label(ctx))
         return types.Property(inputs, view=view)
 

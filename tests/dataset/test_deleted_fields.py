@@ -2,6 +2,7 @@
 
 import fiftyone as fo
 import pytest
+from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import summary
@@ -37,6 +38,29 @@ def test_a_deleted_score_field_is_said(scored_dataset, tmp_path, name):
         ask(scored_dataset, tmp_path)
     assert GONE.format(suffix) in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_view_that_asks_for_a_deleted_score_is_refused_where_it_would_find_nothing_or_all(scored_dataset, tmp_path):
+    results = ecif.load_results(scored_dataset, "first")
+    least = scored_dataset.match(F("first_misalignment") < 0.5)  # everything, once the field is gone
+    views = {"sorted": results.misaligned(), "least": least, "matched": scored_dataset.match({"first_misalignment": 0})}
+    for name, view in views.items():
+        scored_dataset.save_view(name, view)
+    scored_dataset.delete_sample_field("first_misalignment")
+    for name in views:
+        view = scored_dataset.load_saved_view(name)
+        for ask in (
+            lambda: ecif.compute_influence(view, "caption", progress=False),  # noqa: B023
+            lambda: ecif.cleaned(view),  # noqa: B023
+            lambda: ecif.export_cleaned(view, str(tmp_path / "out"), "csv", "caption"),  # noqa: B023
+            lambda: ecif.find_failures(view, "first", progress=False),  # noqa: B023
+            lambda: results.estimate_removal(view, progress=False),  # noqa: B023
+            lambda: ecif.apply_suggestions(view, "first"),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match="asks for the field 'first_misalignment', which was deleted"):
+                ask()
+    assert not list(tmp_path.iterdir())
+    assert len(ecif.cleaned(scored_dataset.match(F("caption") != "first_gone_value").sort_by("first_value"))) == 60
 
 
 @pytest.mark.parametrize("kind", [fo.StringField, fo.FloatField, fo.ListField])

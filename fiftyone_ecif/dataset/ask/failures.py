@@ -8,6 +8,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.ask.query import Interpreter
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
+from fiftyone_ecif.dataset.checks import check_flat
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.run import Run
@@ -40,6 +41,7 @@ def find_failures(
     Raises:
         ValueError: if there is no such run, or nothing can be asked about
     """
+    check_flat(samples)
     study = TraceStudy(Run((run_dataset or samples)._dataset, run_key))
     with reporting(progress) as report:
         asked, reasons = Interpreter(study, report).samples(samples, direction, None, None)

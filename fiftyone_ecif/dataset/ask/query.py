@@ -15,7 +15,7 @@ from torch import Tensor
 from fiftyone_ecif.attribution.question import Question, nearest
 from fiftyone_ecif.core import Progress
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
-from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource
+from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource, check_width
 from fiftyone_ecif.features.reading import check_caption, read_image
 from fiftyone_ecif.models import ContrastiveModel
 
@@ -102,6 +102,8 @@ class Interpreter:
             rows = self.study.run.rows_of(samples.select(outside))
             pairs = self._source.pairs(rows, "Embed queries", True)
             reasons.update(pairs.skipped)
+            if len(pairs):
+                check_width(self.study.pairs, pairs, "the queries")
             features.update(zip(pairs.ids, zip(*pairs.gather(torch.arange(len(pairs))))))
             answers.update(zip(rows.ids, rows.ids if rows.texts is None else rows.texts))
         asked = []

@@ -24,10 +24,12 @@ from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
+from fiftyone_ecif.dataset.checks import check_view
 from fiftyone_ecif.dataset.chosen_scope import attributed_scope
 from fiftyone_ecif.dataset.repair.review import harmful
 from fiftyone_ecif.dataset.rows import Rows
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.models import ContrastiveModel, ParameterScope, wrap_model
 
 
@@ -57,10 +59,11 @@ class RemovalStudy:
     """
 
     def __init__(self, run: Run, view: SampleCollection, progress: Progress) -> None:
+        check_view(view)
         self.run, self.config, self.settings, self.progress = run, run.config, run.settings, progress
         self.rows, self.target_rows = run.rows(), run.target_rows()
         self.pairs, self.target = run.pairs(self.rows), run.target_pairs(self.target_rows)
-        wanted = set(view.values("id"))
+        wanted = set(ungrouped(view).values("id"))
         self.removed = torch.tensor([id in wanted for id in self.pairs.ids])
         if not self.removed.any():
             raise ValueError("None of these samples was scored in this run: there is nothing to remove.")

@@ -22,9 +22,11 @@ from fiftyone_ecif.core.query_gradient import KINDS
 from fiftyone_ecif.dataset.arguments import COUNT
 from fiftyone_ecif.dataset.ask.query import Answer, Asked, Interpreter, Query
 from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found, TraceStudy
+from fiftyone_ecif.dataset.checks import check_flat
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.config import kept_trace_folder, kept_traces
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.samples import everything, number_of
 from fiftyone_ecif.dataset.texts import text_path
 
 SHOWN = 3
@@ -106,7 +108,7 @@ class Trace:
     def view(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs as a view, most to blame first; samples deleted since are left out."""
         ids = self.ids if limit is None else self.ids[: COUNT("limit", limit)]
-        return self.run.dataset.select(ids, ordered=True)
+        return everything(self.run.dataset).select(ids, ordered=True)
 
     def table(self) -> list[dict]:
         """One row per pair, most to blame first: id, text, value, both roles, relative influence and doubt."""
@@ -244,8 +246,8 @@ def _asked(interpreter: Interpreter, query: Any, direction: str, right: Answer, 
     else:
         samples = _as_view(interpreter.study.run, query)
         asked, reasons = interpreter.samples(samples, direction, right, wrong)
-        name, compared = f"{len(samples)} samples", wrong is not None
-        if len(samples) == 1 and reasons:
+        name, compared = f"{number_of(samples)} samples", wrong is not None
+        if reasons and number_of(samples) == 1:
             raise ValueError(f"Sample {samples.first().id} cannot be traced: {next(iter(reasons.values()))}")
     failing = [one for one in asked if one.margin < 0 or compared]
     if not failing:
@@ -285,7 +287,8 @@ def _some(reasons: dict[str, str]) -> str:
 def _as_view(run: Run, query: Any) -> SampleCollection:
     """A sample, its id or a collection, as a collection."""
     if isinstance(query, SampleCollection):
-        if len(query) == 0:
+        check_flat(query, "The view to trace")
+        if number_of(query) == 0:
             raise ValueError("The view to trace is empty: there is no failing query in it.")
         return query
     is_sample = isinstance(query, (fo.Sample, SampleView))
@@ -296,8 +299,8 @@ def _as_view(run: Run, query: Any) -> SampleCollection:
         )
     dataset = query.dataset if is_sample and query.in_dataset else run.dataset
     try:
-        view = dataset.select(id)
-        found = len(view)
+        view = everything(dataset).select(id)
+        found = number_of(view)
     except Exception:  # FiftyOne hands on whatever the database says of a string that is no id
         found = 0
     if not found:

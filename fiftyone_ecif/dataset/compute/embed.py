@@ -12,8 +12,9 @@ from fiftyone_ecif.attribution import Attributed
 from fiftyone_ecif.core import Head, Progress, Workers
 from fiftyone_ecif.dataset.chosen_scope import attributed_scope, check_scope
 from fiftyone_ecif.dataset.compute.request import RunRequest
-from fiftyone_ecif.dataset.pairs import EmbeddingSource, PairSource, TowerSource
+from fiftyone_ecif.dataset.pairs import EmbeddingSource, PairSource, TowerSource, check_width
 from fiftyone_ecif.dataset.rows import Rows, read_rows
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.features import ArrayPairs, StoredPairs
 from fiftyone_ecif.models import ContrastiveModel, load_model
 
@@ -26,11 +27,13 @@ class Taken:
         rows: of the samples
         target_rows: of the target; None to cross-fit
         at: when it was read, in UTC
+        trusted_tag: what marked rows as trusted
     """
 
     rows: Rows
     target_rows: Rows | None
     at: datetime
+    trusted_tag: str
 
 
 def read(samples: SampleCollection, request: RunRequest) -> Taken:
@@ -56,7 +59,7 @@ def read(samples: SampleCollection, request: RunRequest) -> Taken:
             f"{len(shared)} samples are both scored and in the target. A pair cannot be judged by its own loss: "
             "take them out of one of the two."
         )
-    return Taken(rows, target_rows, at)
+    return Taken(rows, target_rows, at, tags_of(samples).trusted)
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,12 @@ def embed(taken: Taken, request: RunRequest, device: str, report: Progress, work
         source = source_of(request, device, report, workers)
         check_scope(source, request.scope)
         pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
+        _check_usable(pairs, "samples", request)
         target_pairs = target_rows = None
         if taken.target_rows is not None:
             target_pairs = source.pairs(taken.target_rows, "Embed target", request.skip_failures)
+            _check_usable(target_pairs, "target samples", request)
+            check_width(pairs, target_pairs, "the target")
             target_rows = taken.target_rows.of(target_pairs.ids)
         rows = taken.rows.of(pairs.ids)
         views = source.views(rows)
@@ -118,6 +124,18 @@ def embed(taken: Taken, request: RunRequest, device: str, report: Progress, work
         )
         views = None
     return Embedded(source, head, pairs, target_pairs, views, attributed, rows, target_rows, notes)
+
+
+def _check_usable(pairs: StoredPairs | ArrayPairs, what: str, request: RunRequest) -> None:
+    """Raise a ValueError that says why, and for which sample, if none is left."""
+    if len(pairs) == 0:
+        id, reason = next(iter(pairs.skipped.items()))
+        named = (request.image_embeddings, request.text_embeddings, request.text_field)
+        fields = ", ".join(repr(name) for name in named if name is not None)
+        raise ValueError(
+            f"None of the {len(pairs.skipped)} {what} can be used. Sample {id}, for example: {reason}. The fields that "
+            f"were read are {fields}."
+        )
 
 
 def source_of(request: RunRequest, device: str, report: Progress, workers: Workers) -> PairSource:

@@ -101,7 +101,7 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
             with timings.of("misalignment"):
                 judged = detect(embedded, request, device, report)
         computed = Computed(taken, embedded, outcome, judged)
-        notes = computed.notes(request)
+        notes = computed.notes(samples, request)
         for note in notes:
             warnings.warn(note, stacklevel=4)
         report("Write", 0, 1)

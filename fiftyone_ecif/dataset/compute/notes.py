@@ -34,8 +34,9 @@ def health_of(
     outcome: InfluenceOutcome,
     found: Misalignment,
     cross_fit: CrossFit,
+    trusted: dict[str, int],
 ) -> dict[str, Any]:
-    """The run's health, as its record keeps it."""
+    """The run's health, as its record keeps it; ``trusted`` is the number of trusted pairs by the tag that says so."""
     reports = outcome.reports
     factors = [report.self_influence_factor for report in reports if report.self_influence_factor is not None]
     return dict(
@@ -55,7 +56,46 @@ def health_of(
         noise_rate=found.noise_rate,
         suggested_threshold=threshold_for(found.probability, SUGGESTED_PRECISION),
         memorised=cross_fit.memorised,
+        trusted=trusted,
     )
+
+
+def notes_on_trust(trusted: int, tag: str) -> list[str]:
+    """What the user should know about the pairs that were taken as right.
+
+    Args:
+        trusted: how many of the scored pairs
+        tag: that says so
+    """
+    if not trusted:
+        return []
+    return [
+        f"{trusted} of the pairs carry the sample tag {tag!r} and were taken as right. If the tag means something else "
+        "to you, choose another with ecif.set_tags(dataset, trusted=...) and compute the run again."
+    ]
+
+
+def notes_on_changes(changed: int, deleted: int, text_field: str | None, key: str) -> list[str]:
+    """What the user should know about edits while the run was computed.
+
+    Args:
+        changed: scored pairs with another text now
+        deleted: scored pairs that are gone
+        text_field: that the texts stand in
+        key: of the run
+    """
+    notes = []
+    if changed:
+        notes.append(
+            f"{changed} texts in {text_field!r} were changed while the run was computed, and scored as they were when "
+            f"it began. ecif.refresh_run(dataset, {key!r}) scores them as they are now."
+        )
+    if deleted:
+        notes.append(
+            f"{deleted} samples were deleted while the run was computed: the others were scored as though they were "
+            f"still there. ecif.refresh_run(dataset, {key!r}) leaves them out."
+        )
+    return notes
 
 
 def notes_on_pairs(pairs: StoredPairs | ArrayPairs, texts: Sequence[str | None] | None, batch_size: int) -> list[str]:

@@ -14,14 +14,17 @@ from fiftyone_ecif.dataset.compute.detect import Judged
 from fiftyone_ecif.dataset.compute.embed import Embedded, Taken
 from fiftyone_ecif.dataset.compute.notes import (
     health_of,
+    notes_on_changes,
     notes_on_images,
     notes_on_misalignment,
     notes_on_orientation,
     notes_on_pairs,
     notes_on_target,
+    notes_on_trust,
 )
 from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.pairs import TowerSource
+from fiftyone_ecif.dataset.rows import changed_since
 from fiftyone_ecif.dataset.run.config import EcifConfig
 from fiftyone_ecif.dataset.run.run import TARGET_PREFIX
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
@@ -44,16 +47,30 @@ class Computed:
     outcome: InfluenceOutcome
     judged: Judged
 
-    def notes(self, request: RunRequest) -> list[str]:
-        """What the user should know about the run, in plain words."""
+    @property
+    def trusted(self) -> int:
+        """The number of scored pairs that were taken as right."""
+        return sum(self.embedded.rows.trusted)
+
+    def notes(self, samples: SampleCollection, request: RunRequest) -> list[str]:
+        """What the user should know about the run, in plain words.
+
+        Raises:
+            ValueError: if no sample is left that could get a score
+        """
         embedded, judged = self.embedded, self.judged
         notes = [*embedded.notes, *self.outcome.warnings]
         notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, request.settings().batch_size)
         notes += notes_on_target(embedded.pairs, embedded.target_pairs)
         notes += notes_on_orientation(embedded.pairs, request.apply_orientation)
+        notes += notes_on_trust(self.trusted, self.taken.trusted_tag)
         notes += notes_on_misalignment(judged.found, judged.cross_fit)
         if isinstance(embedded.source, TowerSource):
             notes += notes_on_images(embedded.rows.filepaths, self.taken.at)
+        changed, deleted = changed_since(embedded.rows, samples, request.text_field)
+        if deleted == len(embedded.rows):
+            raise ValueError("All samples were deleted while the run was computed: there is nothing to write it to.")
+        notes += notes_on_changes(changed, deleted, request.text_field, request.run_key)
         return notes
 
 
@@ -68,8 +85,9 @@ def record(
     """Write the run's fields, its record and its tensors, or nothing at all."""
     embedded, judged, target = computed.embedded, computed.judged, request.target
     pairs, target_pairs = embedded.pairs, embedded.target_pairs
+    trusted = {computed.taken.trusted_tag: computed.trusted}
     kept = dict(
-        health=health_of(pairs, target_pairs, computed.outcome, judged.found, judged.cross_fit),
+        health=health_of(pairs, target_pairs, computed.outcome, judged.found, judged.cross_fit, trusted),
         timings=timings,
         warnings=notes,
         skipped=pairs.skipped,

@@ -10,10 +10,10 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.checks import check_field, is_classification_field
-from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG
+from fiftyone_ecif.dataset.checks import check_field, check_flat, is_classification_field
 from fiftyone_ecif.dataset.repair.fixes import fixed
 from fiftyone_ecif.dataset.repair.review import suspected
+from fiftyone_ecif.dataset.tags import tags_of
 
 FORMATS = {
     "csv": "CSV: a table of image paths and captions, as open_clip trains on",
@@ -24,7 +24,7 @@ FORMATS = {
 
 
 def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: float | None = None) -> fo.DatasetView:
-    """The pairs without those tagged "misaligned" or "rejected".
+    """The pairs without those tagged "misaligned" or "rejected", or as ``set_tags`` has named these tags.
 
     Args:
         samples: Dataset or view
@@ -35,11 +35,13 @@ def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: fl
         a view
 
     Raises:
-        ValueError: if there is no such run, or only one of the two is given
+        ValueError: if there is no such run, or only one of the two is given, or the collection is grouped
     """
     if (run_key is None) != (threshold is None):
         raise ValueError("run_key and threshold go together: pass both, or neither.")
-    view = samples.match_tags([MISALIGNED_TAG, REJECTED_TAG], bool=False)
+    check_flat(samples)
+    tags = tags_of(samples)
+    view = samples.match_tags([tags.misaligned, tags.rejected], bool=False)
     if run_key is not None and threshold is not None:
         suspects = suspected(samples, run_key, threshold)
         text_field = samples._dataset.get_run_info(run_key).config.text_field

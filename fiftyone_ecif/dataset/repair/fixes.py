@@ -21,9 +21,10 @@ from pymongo import UpdateOne
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY
 from fiftyone_ecif.dataset.checks import check_collection, check_field, score_field
-from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.run.writing import writing
+from fiftyone_ecif.dataset.samples import everything, number_of, ungrouped
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
 
 FIX_FIELDS = {
@@ -34,7 +35,7 @@ FIX_FIELDS = {
     "at": (fo.DateTimeField, "When, in UTC; fixes of one action share it"),
     "misalignment": (fo.FloatField, "The pair's misalignment in that run"),
     "confidence": (fo.FloatField, "The suggestion's confidence"),
-    "tagged": (fo.BooleanField, f"Whether the fix took the tag {MISALIGNED_TAG!r} off"),
+    "tagged": (fo.BooleanField, "Whether the fix took the tag of misaligned pairs off"),
 }
 """What is recorded of each fix."""
 
@@ -82,20 +83,21 @@ def apply_suggestions(
     """
     dataset, left, unchanged = samples._dataset, _plain(samples), {}
     for reason, applies in _reasons_against(samples, run_key, min_confidence).items():
-        before = len(left)
+        before = number_of(left)
         left = left.match(~applies)
-        if len(left) < before:
-            unchanged[reason] = before - len(left)
+        if (after := number_of(left)) < before:
+            unchanged[reason] = before - after
     text_field = dataset.get_run_info(run_key).config.text_field
     path, (suggestion, misalignment) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
+    misaligned = tags_of(dataset).misaligned
     columns = ["id", path, f"{suggestion}.label", f"{suggestion}.confidence", misalignment, "tags"]
     action = {"run_key": run_key, "by": by or _user(), "at": datetime.now(timezone.utc).replace(tzinfo=None)}
     writes, ids = [], []
     for id, text, label, confidence, suspicion, tags in zip(*left.values(columns), strict=True):
-        scores = {"misalignment": suspicion, "confidence": confidence, "tagged": MISALIGNED_TAG in (tags or ())}
+        scores = {"misalignment": suspicion, "confidence": confidence, "tagged": misaligned in (tags or ())}
         record = {"_cls": "DynamicEmbeddedDocument", "before": text, "after": label} | action | scores
         # A text that somebody changes meanwhile is not found under what it was.
-        writes.append(UpdateOne({"_id": ObjectId(id), path: text}, _replacement(path, text_field, record)))
+        writes.append(UpdateOne({"_id": ObjectId(id), path: text}, _replacement(path, text_field, record, misaligned)))
         ids.append(id)
     changed = 0
     if writes:
@@ -130,7 +132,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     """Why a suggestion is not applied to a sample, in words and as what the database can tell; checks the request."""
     dataset = samples._dataset
     check_run(dataset, run_key)
-    check_collection(samples)
+    check_collection(ungrouped(samples))
     text_field = dataset.get_run_info(run_key).config.text_field
     if text_field is None:
         raise ValueError(f"Run {run_key!r} was computed without captions or labels: there is nothing to replace.")
@@ -139,7 +141,7 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     return {
         "without a suggestion": ~F(f"{suggestion}.label").exists(),
         "less confident": F(f"{suggestion}.confidence") < min_confidence,
-        "marked as fine": F("tags").contains(TRUSTED_TAG),
+        "marked as fine": ViewExpression({"$in": [{"$literal": tags_of(dataset).trusted}, {"$ifNull": ["$tags", []]}]}),
         "as suggested already": F(path) == F(f"{suggestion}.label"),
     }
 
@@ -162,6 +164,7 @@ def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixR
         ValueError: if a text field cannot be written
     """
     dataset, changed, edited = samples._dataset, 0, 0
+    tag = tags_of(dataset).misaligned
     for name in [text_field] if text_field else fixed_fields(dataset):
         if not has_fixes(dataset, name):
             continue
@@ -170,7 +173,7 @@ def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixR
         for ids in _chunks(_plain(samples).match(F(record).length() > 0).values("id")):
             found = {"_id": {"$in": [ObjectId(id) for id in ids]}, "$expr": {"$eq": [f"${path}", {"$last": last}]}}
             try:
-                undone = dataset._sample_collection.update_many(found, _restoration(path, record)).modified_count
+                undone = dataset._sample_collection.update_many(found, _restoration(path, record, tag)).modified_count
             finally:
                 fo.Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
             changed += undone
@@ -190,12 +193,13 @@ def fixed(samples: SampleCollection, text_field: str | None = None) -> fo.Datase
     """
     names = [text_field] if text_field else fixed_fields(samples._dataset)
     present = [fixes_field(name) for name in names if has_fixes(samples, name)]
+    samples = ungrouped(samples)
     return samples.match(F.any([F(name).length() > 0 for name in present])) if present else samples.limit(0)
 
 
 def last_fixed(samples: SampleCollection) -> fo.DatasetView:
     """The samples that the latest action fixed, and that were not undone since."""
-    fields = [fixes_field(name) for name in fixed_fields(samples._dataset)]
+    samples, fields = ungrouped(samples), [fixes_field(name) for name in fixed_fields(samples._dataset)]
     times = [(samples.bounds(f"{name}.at")[1], name) for name in fields]
     times = [(time, name) for time, name in times if time is not None]
     if not times:
@@ -245,8 +249,8 @@ def _declare(dataset: fo.Dataset, text_field: str) -> None:
             dataset.add_sample_field(f"{name}.{part}", kind, description=description)
 
 
-def _replacement(path: str, text_field: str, record: dict[str, Any]) -> list[dict]:
-    """The update that replaces a text, records it, and takes the tag off."""
+def _replacement(path: str, text_field: str, record: dict[str, Any], tag: str) -> list[dict]:
+    """The update that replaces a text, records it, and takes the tag off that the record says it had."""
     name = fixes_field(text_field)
     change = {
         path: {"$literal": record["after"]},
@@ -254,14 +258,16 @@ def _replacement(path: str, text_field: str, record: dict[str, Any]) -> list[dic
         "last_modified_at": "$$NOW",
     }
     if record["tagged"]:
-        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", MISALIGNED_TAG]}}}
+        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", {"$literal": tag}]}}}
     return [{"$set": change}]
 
 
-def _restoration(path: str, name: str) -> list[dict]:
+def _restoration(path: str, name: str, tag: str) -> list[dict]:
     """The update that puts the text before the last fix back, and the tag that the fix took off."""
-    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [MISALIGNED_TAG]]}
-    wanted = {"$and": [{"$last": f"${name}.tagged"}, {"$not": {"$in": [MISALIGNED_TAG, {"$ifNull": ["$tags", []]}]}}]}
+    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [{"$literal": tag}]]}
+    wanted = {
+        "$and": [{"$last": f"${name}.tagged"}, {"$not": {"$in": [{"$literal": tag}, {"$ifNull": ["$tags", []]}]}}]
+    }
     earlier = {"$slice": [f"${name}", 0, {"$subtract": [{"$size": f"${name}"}, 1]}]}
     return [
         {
@@ -277,9 +283,8 @@ def _restoration(path: str, name: str) -> list[dict]:
 
 def _plain(samples: SampleCollection) -> SampleCollection:
     """The same samples as the database has them, whatever fields the view leaves out or changes."""
-    if isinstance(samples, fo.Dataset):
-        return samples
-    return samples._dataset.select(samples.values("id"))
+    samples = ungrouped(samples)
+    return samples if isinstance(samples, fo.Dataset) else everything(samples).select(samples.values("id"))
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

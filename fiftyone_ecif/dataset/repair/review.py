@@ -8,8 +8,9 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.samples import number_of, ungrouped
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import fixes_field, has_fixes
 
 SUSPECTED = 0.5
@@ -20,7 +21,7 @@ SUGGESTED_PRECISION = 0.9
 
 
 def tag_misaligned(
-    samples: SampleCollection, run_key: str, threshold: float = SUSPECTED, tag: str = MISALIGNED_TAG
+    samples: SampleCollection, run_key: str, threshold: float = SUSPECTED, tag: str | None = None
 ) -> int:
     """Tag the pairs whose text probably does not belong to the image.
 
@@ -28,7 +29,7 @@ def tag_misaligned(
         samples: Dataset or view to look at; trusted pairs are left alone
         run_key: the run whose misalignment decides
         threshold: the least misalignment, 0 to 1
-        tag: the sample tag
+        tag: the sample tag; None for the dataset's own, "misaligned" unless ``set_tags`` has named another
 
     Returns:
         the number of pairs at or above the threshold, all of which have the tag now
@@ -38,7 +39,7 @@ def tag_misaligned(
     """
     suspects = suspected(samples, run_key, threshold)
     count = len(suspects)
-    suspects.tag_samples(tag)
+    suspects.tag_samples(tag or tags_of(samples).misaligned)
     return count
 
 
@@ -59,7 +60,7 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     check_run(samples._dataset, run_key)
     threshold = PROBABILITY("threshold", threshold)
     name = score_field(samples, run_key, "misalignment")
-    return samples.match({name: {"$gte": threshold}}).match_tags(TRUSTED_TAG, bool=False)
+    return ungrouped(samples).match({name: {"$gte": threshold}}).match_tags(tags_of(samples).trusted, bool=False)
 
 
 def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
@@ -73,11 +74,12 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
         a view sorted by value, rising
     """
     name = score_field(samples, run_key, "value")
-    return samples.match({name: {"$lt": 0}}).sort_by(name)
+    return ungrouped(samples).match({name: {"$lt": 0}}).sort_by(name)
 
 
 def mark_as_fine(samples: SampleCollection) -> int:
-    """Record that somebody looked at these pairs and found them right: the sample tag "trusted".
+    """Record that somebody looked at these pairs and found them right: the sample tag "trusted", or what
+    ``set_tags`` has named in its place.
 
     Suggestions are no longer applied to them, they are not tagged or counted as suspects, and the tag "misaligned" is
     taken off. Taking the tag off again (in the App, or with ``untag_samples``) undoes it.
@@ -88,13 +90,15 @@ def mark_as_fine(samples: SampleCollection) -> int:
     Returns:
         the number of samples
     """
-    samples.tag_samples(TRUSTED_TAG)
-    samples.untag_samples([MISALIGNED_TAG, REJECTED_TAG])
-    return len(samples)
+    tags = tags_of(samples)
+    samples.tag_samples(tags.trusted)
+    samples.untag_samples([tags.misaligned, tags.rejected])
+    return number_of(samples)
 
 
 def reject(samples: SampleCollection) -> int:
-    """Record that somebody looked at these pairs and found neither text nor suggestion right: the tag "rejected".
+    """Record that somebody looked at these pairs and found neither text nor suggestion right: the tag "rejected",
+    or what ``set_tags`` has named in its place.
 
     They are not shown for review again, and are left out of the cleaned set.
 
@@ -104,14 +108,15 @@ def reject(samples: SampleCollection) -> int:
     Returns:
         the number of samples
     """
-    samples.tag_samples(REJECTED_TAG)
-    samples.untag_samples(TRUSTED_TAG)
-    return len(samples)
+    tags = tags_of(samples)
+    samples.tag_samples(tags.rejected)
+    samples.untag_samples(tags.trusted)
+    return number_of(samples)
 
 
 def trusted(samples: SampleCollection) -> fo.DatasetView:
     """The pairs that were marked as fine: evidence for a next run, or its target."""
-    return samples.match_tags(TRUSTED_TAG)
+    return ungrouped(samples).match_tags(tags_of(samples).trusted)
 
 
 def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
@@ -130,7 +135,8 @@ def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     check_run(samples._dataset, run_key)
     name = score_field(samples, run_key, "misalignment")
     text_field = samples._dataset.get_run_info(run_key).config.text_field
-    view = samples.exists(name).match_tags([TRUSTED_TAG, REJECTED_TAG], bool=False)
+    tags = tags_of(samples)
+    view = ungrouped(samples).exists(name).match_tags([tags.trusted, tags.rejected], bool=False)
     if text_field is not None and has_fixes(samples, text_field):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
     return view.sort_by(name, reverse=True)

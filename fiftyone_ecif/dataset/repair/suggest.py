@@ -10,6 +10,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
 
@@ -39,8 +40,8 @@ def suggest_again(run: Run, view: SampleCollection) -> dict[str, fo.Classificati
     dataset, name = run.dataset, run.fields["suggestion"]
     if run.config.text_field is None:
         raise ValueError(f"Run {run.run_key!r} was computed without captions or labels: there is none to suggest.")
-    wanted = view.values("id")
-    stored = dataset.select(wanted).exists(name)
+    wanted = ungrouped(view).values("id")
+    stored = everything(dataset).select(wanted).exists(name)
     found = dict(zip(*stored.values(["id", name]), strict=True))
     missing = set(wanted) - set(found)
     if missing:

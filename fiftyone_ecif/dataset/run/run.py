@@ -22,12 +22,10 @@ from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_resul
 from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
+from fiftyone_ecif.dataset.samples import everything, those
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.content import earlier_key, row_keys
 from fiftyone_ecif.models import ContrastiveModel
-
-READ_WHOLE = 100_000
-"""Samples from which on a data set is read as a whole, since the database takes only so many ids in a query."""
 
 MOST_SELECTED = 500_000
 """Samples that a view can name by their ids: the database's limit of 16 MB for a query."""
@@ -158,7 +156,9 @@ class Run:
         field = self.fields.get(name)
         if field is None or not self.dataset.has_sample_field(field):
             raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
-        by_id = dict(zip(*self.dataset.values(["id", field]), strict=True))  # earlier versions kept it there alone
+        by_id = dict(
+            zip(*everything(self.dataset).values(["id", field]), strict=True)
+        )  # earlier versions kept it there alone
         found = [by_id[id] for id in self.ids]
         return torch.tensor([torch.nan if value is None else value for value in found])
 
@@ -193,7 +193,7 @@ class Run:
         whole = getattr(stored, "whole", None)
         if whole is None or len(self.ids) > MOST_SELECTED:  # a run from before this was kept
             return self.dataset.load_run_view(self.run_key)
-        return self.dataset if whole else _in_order(self.dataset, [*self.ids, *self.skipped])
+        return self.dataset if whole else _in_order(everything(self.dataset), [*self.ids, *self.skipped])
 
     @cached_property
     def _snapshot(self) -> Snapshot | None:
@@ -212,8 +212,7 @@ class Run:
 
         Samples that were deleted since have an empty path, and no embedding.
         """
-        samples = self.dataset if len(self.ids) > READ_WHOLE else self.dataset.select(self.ids)
-        return self._recalled(samples, self.ids, self._snapshot)
+        return self._recalled(those(self.dataset, self.ids), self.ids, self._snapshot)
 
     def rows_of(self, samples: SampleCollection) -> Rows:
         """The rows of any samples as they are now, by the run's fields."""
@@ -337,7 +336,7 @@ class Run:
             ValueError: if their data set is gone
         """
         dataset = self.target_dataset
-        return None if dataset is None else _in_order(dataset, self._target_ids)
+        return None if dataset is None else _in_order(everything(dataset), self._target_ids)
 
     @property
     def _target_ids(self) -> list[str]:
@@ -349,7 +348,7 @@ class Run:
         if dataset is None:
             return None
         snapshot = Snapshot.read(self._tensors, TARGET_PREFIX)
-        return self._recalled(dataset.select(self._target_ids), self._target_ids, snapshot)
+        return self._recalled(those(dataset, self._target_ids), self._target_ids, snapshot)
 
     def target_pairs(self, rows: Rows | None) -> StoredPairs | ArrayPairs | None:
         """The target pairs' features; None for a cross-fitted run.
@@ -366,11 +365,11 @@ class Run:
         return self._features(rows, snapshot, self.config.model_fingerprint, len(self._target_ids))
 
 
-def _in_order(dataset: fo.Dataset, ids: list[str]) -> fo.DatasetView:
+def _in_order(samples: SampleCollection, ids: list[str]) -> fo.DatasetView:
     """The samples of these ids, in their order, which is left to the database where it is its own: sorting is slow."""
-    plain = dataset.select(ids)
+    plain = samples.select(ids)
     present = set(found := plain.values("id"))
-    return plain if found == [id for id in ids if id in present] else dataset.select(ids, ordered=True)
+    return plain if found == [id for id in ids if id in present] else samples.select(ids, ordered=True)
 
 
 def _other_embeddings(pairs: ArrayPairs, snapshot: Snapshot | None) -> int:

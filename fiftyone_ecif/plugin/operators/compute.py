@@ -16,7 +16,7 @@ from fiftyone_ecif.dataset.checks import is_classification_field, text_fields
 from fiftyone_ecif.dataset.compute.request import ASKED
 from fiftyone_ecif.dataset.compute.signature import documented, parameters
 from fiftyone_ecif.plugin.background import in_background, show_output
-from fiftyone_ecif.plugin.forms import notice, show_fields
+from fiftyone_ecif.plugin.forms import notice, one_slice, show_fields
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 from fiftyone_ecif.plugin.operators.compute_form import AUTO, compute_form, proposed_run_key, trusted_pairs, without
 from fiftyone_ecif.plugin.panel.choices import open_panel
@@ -78,7 +78,7 @@ class ComputeInfluence(EcifOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Compute in a thread, telling the App how far it is; then show the result."""
-        samples, target, arguments = ctx.target_view(), trusted_pairs(ctx), sdk_arguments(ctx)
+        samples, target, arguments = one_slice(ctx.target_view()), trusted_pairs(ctx), sdk_arguments(ctx)
         if target is not None:
             samples = without(samples, target)
         results = yield from in_background(

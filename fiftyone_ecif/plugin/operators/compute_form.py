@@ -19,7 +19,8 @@ from fiftyone_ecif.dataset.compute.request import (
     PARAMETERS,
     Parameter,
 )
-from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, passes, refuse
+from fiftyone_ecif.dataset.samples import everything, number_of
+from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, one_slice, passes, refuse
 from fiftyone_ecif.plugin.operators.model_form import choose_features, devices
 
 FEW_PAIRS = 200
@@ -34,7 +35,7 @@ FORM_DEFAULTS = {"batch_size": DEFAULT_BATCH_SIZE, "damping": 0, "device": AUTO}
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Ask for everything that can be chosen, guessed from the data, and say below a field why it cannot work."""
     inputs.view_target(ctx, action_description="Compute influence for")
-    samples = ctx.target_view()
+    samples = one_slice(ctx.target_view())
     fields = checks.text_fields(ctx.dataset)
     if _can_start(inputs, samples, fields):
         _choose_captions(ctx, inputs, samples, fields)
@@ -105,7 +106,7 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     choices = {"cross_fitted": "None: cross-fit, each fold being the target of the other"}
     choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
-    choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in ctx.dataset.distinct("tags")}
+    choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in everything(ctx.dataset).distinct("tags")}
     field = inputs.enum(
         "target",
         list(choices),
@@ -126,7 +127,7 @@ def trusted_pairs(ctx: foo.ExecutionContext) -> fo.DatasetView | None:
     kind, _, name = ctx.params.get("target", "cross_fitted").partition(":")
     if kind == "view" and ctx.dataset.has_saved_view(name):
         return ctx.dataset.load_saved_view(name)
-    return ctx.dataset.match_tags(name) if kind == "tag" else None
+    return one_slice(ctx.dataset).match_tags(name) if kind == "tag" else None
 
 
 def without(samples: SampleCollection, target: SampleCollection) -> fo.DatasetView:
@@ -201,7 +202,7 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     from fiftyone_ecif.dataset.compute import cost
     from fiftyone_ecif.models.views import VIEWS
 
-    params, device, pairs = ctx.params, ctx.params.get("device", AUTO), len(samples)
+    params, device, pairs = ctx.params, ctx.params.get("device", AUTO), number_of(samples)
     if device not in (AUTO, *devices()) or params.get("engine") == "ray":
         return
     if device == AUTO:

@@ -11,7 +11,17 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
-from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, invalidate, passes, say_count
+from fiftyone_ecif.dataset.samples import number_of
+from fiftyone_ecif.dataset.tags import tags_of
+from fiftyone_ecif.plugin.forms import (
+    choose_samples,
+    chosen_samples,
+    dropdown,
+    invalidate,
+    one_slice,
+    passes,
+    say_count,
+)
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
@@ -22,7 +32,7 @@ class ExportCleaned(EcifOperator):
 
     name = "export_cleaned"
     label = "export the cleaned set"
-    description = "Export the samples that are not tagged “misaligned” or “rejected”"
+    description = "Export the samples that are not tagged as misaligned or rejected"
     icon = "export.svg"
     submit = "Export"
     place = GRID
@@ -67,7 +77,7 @@ class ExportCleaned(EcifOperator):
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples, what to leave out, format and folder, and say how many samples are left."""
-        samples = choose_samples(ctx, inputs, "Export")
+        samples = one_slice(choose_samples(ctx, inputs, "Export"))
         _choose_suspects(ctx, inputs, samples)
         format = ctx.params.get("format", DEFAULT_FORMAT)
         inputs.enum("format", list(FORMATS), default=DEFAULT_FORMAT, label="Format", view=dropdown(FORMATS))
@@ -85,14 +95,15 @@ class ExportCleaned(EcifOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Export, and say how many."""
-        exported = ecif.export_cleaned(chosen_samples(ctx), **_arguments(ctx))
+        exported = ecif.export_cleaned(one_slice(chosen_samples(ctx)), **_arguments(ctx))
         ctx.ops.notify(f"Exported {exported:,} samples to {ctx.params['folder']}", variant="success")
         return {"exported": exported}
 
 
 def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Add what to leave out, and say how many samples are left."""
-    runs = {"": "Pairs tagged “misaligned” or “rejected”"}
+    tags = tags_of(ctx.dataset)
+    runs = {"": f"Pairs tagged “{tags.misaligned}” or “{tags.rejected}”"}
     runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
     inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
     run_key, threshold = ctx.params.get("run_key") or None, None
@@ -102,7 +113,7 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
         if not 0 <= threshold <= 1:
             invalidate(field, "A probability lies between 0 and 1.")
             return
-    total, left = len(samples), len(cleaned(samples, run_key, threshold))
+    total, left = number_of(samples), len(cleaned(samples, run_key, threshold))
     none = "No sample is left to export: all of them are tagged or suspected."
     say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
 

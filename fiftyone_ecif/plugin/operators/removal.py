@@ -11,8 +11,9 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import review
+from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.plugin.background import Progress, show_output
 from fiftyone_ecif.plugin.descriptions import figure_name
 from fiftyone_ecif.plugin.forms import (
@@ -63,8 +64,8 @@ class RemovalOperator(RunJob):
 
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs are removed, or refuse."""
-        name = FIELDS["value"].name(run_key)
-        scored, removed = ctx.dataset.count(name), samples.count(name)
+        name = score_field(samples, run_key, "value")
+        scored, removed = everything(ctx.dataset).count(name), ungrouped(samples).count(name)
         if removed == 0:
             refuse(inputs, "count", "None of these samples was scored in this run.")
         elif removed == scored:

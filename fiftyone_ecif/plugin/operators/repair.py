@@ -11,6 +11,8 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
+from fiftyone_ecif.dataset.samples import number_of
+from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
@@ -33,7 +35,7 @@ class TagMisaligned(RunOperator):
 
     name = "tag_misaligned"
     label = "tag misaligned pairs"
-    description = "Give the sample tag “misaligned” to the pairs at or above a threshold of misalignment"
+    description = "Give the tag of misaligned pairs to those at or above a threshold of misalignment"
     icon = "tag.svg"
     submit = "Tag"
 
@@ -187,7 +189,7 @@ class MarkAsFine(SampleOperator):
 
     name = "mark_as_fine"
     label = "mark as fine"
-    description = "Give pairs that are right the sample tag “trusted”; they are no longer suspects"
+    description = "Give pairs that are right the tag of trusted pairs; they are no longer suspects"
     icon = "fine.svg"
     submit = "Mark"
     place = MODAL
@@ -195,7 +197,7 @@ class MarkAsFine(SampleOperator):
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples."""
         samples = choose_samples(ctx, inputs, "Mark")
-        text = f"{len(samples):,} pairs will get the tag “{review.TRUSTED_TAG}”"
+        text = f"{number_of(samples):,} pairs will get the tag “{tags_of(ctx.dataset).trusted}”"
         notice(inputs, "count", types.Notice, text, "Remove the tag to undo this.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:

@@ -11,6 +11,7 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.run.config import kept_traces
+from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.background import Progress, show_output
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
@@ -20,6 +21,7 @@ from fiftyone_ecif.plugin.forms import (
     dropdown,
     invalidate,
     notice,
+    one_slice,
     refuse,
     show_fields,
 )
@@ -72,7 +74,7 @@ class FindFailures(RunJob):
         _choose_direction(inputs)
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
-        run_key, samples, direction = chosen_run(ctx), chosen_samples(ctx), _direction(ctx)
+        run_key, samples, direction = chosen_run(ctx), one_slice(chosen_samples(ctx)), _direction(ctx)
         return lambda progress: ecif.find_failures(samples, run_key, direction, progress=progress)
 
     def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
@@ -84,7 +86,7 @@ class FindFailures(RunJob):
         shown = [text_field, f"{run_key}_rank", f"{run_key}_margin"]
         yield ctx.ops.set_active_fields([name for name in shown if name])
         outputs = types.Object()
-        text = f"{len(result):,} of {len(chosen_samples(ctx)):,} samples fail"
+        text = f"{len(result):,} of {number_of(one_slice(chosen_samples(ctx))):,} samples fail"
         notice(outputs, "count", types.Success, text, "The worst come first. Open one of them to trace it.")
         yield show_output(ctx, outputs)
 
@@ -127,7 +129,7 @@ class TraceQuery(RunJob):
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Ask for query, direction and number of pairs."""
-        samples = choose_samples(ctx, inputs, "Trace")
+        samples = one_slice(choose_samples(ctx, inputs, "Trace"))
         text = inputs.str(
             "text",
             label="Text from outside the dataset",
@@ -135,15 +137,15 @@ class TraceQuery(RunJob):
         )
         if not ctx.params.get("text"):
             _choose_direction(inputs)
-        elif len(samples) != 1:
+        elif number_of(samples) != 1:
             invalidate(text, "Choose the one sample that this text should retrieve.")
         inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs")
         compare_cost(ctx, inputs, run_key, "solve")
-        if len(samples) == 0:
+        if number_of(samples) == 0:
             refuse(inputs, "nothing", "There is no sample to trace.")
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
-        run_key, samples, text = chosen_run(ctx), chosen_samples(ctx), ctx.params.get("text")
+        run_key, samples, text = chosen_run(ctx), one_slice(chosen_samples(ctx)), ctx.params.get("text")
         direction, k = _direction(ctx), ctx.params.get("k", BLAMED)
         results = ecif.load_results(ctx.dataset, run_key)
         query: Any = samples
@@ -151,7 +153,7 @@ class TraceQuery(RunJob):
             from fiftyone_ecif.dataset.ask.query import Query  # brings torch
 
             query = Query(text=text, right=samples.first().id)
-        elif len(samples) == 1:
+        elif number_of(samples) == 1:
             query = samples.first().id
         return lambda progress: results.trace(query, k=k, direction=direction, progress=progress)
 

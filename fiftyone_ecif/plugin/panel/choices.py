@@ -7,6 +7,7 @@ from typing import Any
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.plugin.panel.view import STORE, view_digest
 
 PANEL = "ecif_panel"
@@ -42,4 +43,4 @@ def kept_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollectio
 
 def _identity(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> list[str]:
     """What a forecast is about. A run that replaces another differs from it by its time."""
-    return [str(ctx.dataset.get_run_info(run_key).timestamp), view_digest(view.view())]
+    return [str(ctx.dataset.get_run_info(run_key).timestamp), view_digest(ungrouped(view).view())]

@@ -14,7 +14,7 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
-from fiftyone_ecif.plugin.forms import dropdown, escaped, notice
+from fiftyone_ecif.plugin.forms import dropdown, escaped, notice, one_slice
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.panel.answers import has_moved, in_few_words, is_following, is_new
 from fiftyone_ecif.plugin.panel.choices import PANEL, keep_choices, kept_choices
@@ -263,7 +263,7 @@ def _problem(ctx: foo.ExecutionContext, run_key: str | None) -> str | None:
         gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
         return f"The field {gone[0]!r} was deleted. Compute the run again." if gone else None
     try:
-        checks.check_collection(ctx.dataset, "This dataset")
+        checks.check_collection(one_slice(ctx.dataset), "This dataset")
     except ValueError as error:
         return str(error)
     if not checks.text_fields(ctx.dataset):

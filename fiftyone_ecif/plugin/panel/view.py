@@ -13,6 +13,8 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 
+from fiftyone_ecif.dataset.samples import ungrouped
+
 STORE, OWN = "ecif_panel", "selection"
 
 
@@ -25,7 +27,7 @@ def base_view(ctx: foo.ExecutionContext) -> fo.DatasetView:
 
 def looked_at(ctx: foo.ExecutionContext) -> fo.DatasetView:
     """What the panel is about: the selected samples if some are selected, else all of its view."""
-    base = base_view(ctx)
+    base = ungrouped(base_view(ctx))
     return base.select(ctx.selected) if ctx.selected else base
 
 
@@ -37,7 +39,7 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
 
     Args:
         ctx: of the panel
-        selected: ``base`` with some more stages, of which :func:`looked_at` may have added one
+        selected: ``base`` with some more stages, of which :func:`looked_at` may have added some
         base: what :func:`base_view` returned
         what: what the selection is made of, for the pictures
     """

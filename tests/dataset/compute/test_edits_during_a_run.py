@@ -44,7 +44,9 @@ def test_captions_edited_during_a_run_are_those_of_its_beginning_everywhere(pair
     def edit():
         pair_dataset.set_values("caption", [f"another {number}" for number in range(len(captions))])
 
-    ecif.compute_influence(pair_dataset, run_key="edited", progress=when(step, edit), **tiny)
+    results = ecif.compute_influence(pair_dataset, run_key="edited", progress=when(step, edit), **tiny)
+    assert [words for words in results.warnings if words.startswith("60 texts in 'caption' were changed")]
+    assert not [words for words in quiet.warnings if "while the run" in words]
     assert pair_dataset.values("caption") != captions
     assert scores(pair_dataset, "edited") == scores(pair_dataset, "quiet")
     suggested = set(pair_dataset.values("edited_suggestion.label")) - {None}
@@ -65,6 +67,31 @@ def test_a_sample_deleted_during_a_run_turns_nothing_off(pair_dataset, tiny, ste
     found = scores(pair_dataset, "edited")
     assert found == {id: expected[id] for id in found}
     assert gone in results.ids and len(results.pairs()) == 60
+    assert [words for words in results.warnings if words.startswith("1 samples were deleted while the run was")]
+
+
+def test_nothing_is_written_where_no_sample_is_left(pair_dataset, tiny):
+    with pytest.raises(ValueError, match="All samples were deleted while the run was computed"):
+        ecif.compute_influence(
+            pair_dataset,
+            progress=when("Scores", lambda: pair_dataset.delete_samples(pair_dataset.values("id"))),
+            **tiny,
+        )
+    assert ecif.list_runs(pair_dataset) == []
+    assert not [name for name in pair_dataset.get_field_schema() if name.startswith("ecif_")]
+
+
+def test_labels_edited_and_a_text_field_renamed_during_a_run_are_told_apart(pair_dataset, tiny):
+    labelled = tiny | dict(text_field="ground_truth")
+
+    def edit():
+        pair_dataset[:2].set_values("ground_truth.label", ["other", "other"])
+
+    results = ecif.compute_influence(pair_dataset, progress=when("Scores", edit), **labelled)
+    assert [words for words in results.warnings if words.startswith("2 texts in 'ground_truth' were changed")]
+    progress = when("Scores", lambda: pair_dataset.rename_sample_field("caption", "text"))
+    results = ecif.compute_influence(pair_dataset, run_key="renamed", progress=progress, **tiny)
+    assert not [words for words in results.warnings if "texts in" in words]
 
 
 def test_a_sample_deleted_during_a_run_inside_the_towers_does_not_end_it(pair_dataset, monkeypatch):

@@ -150,10 +150,14 @@ def test_a_run_outlives_the_run_whose_view_it_scored(embedded_dataset, stored):
     results = ecif.compute_influence(first.misaligned(limit=50), run_key="second", **stored)
     ids, some = results.ids, first.misaligned(limit=4)
     before = effect(results, embedded_dataset.select(ids[:4]))
-    ecif.delete_run(embedded_dataset, "first")
     del some
-    again = ecif.load_results(embedded_dataset, "second")
-    assert effect(again, embedded_dataset.select(ids[:4])) == before
+    for change in (
+        lambda: ecif.rename_run(embedded_dataset, "first", "renamed"),
+        lambda: ecif.delete_run(embedded_dataset, "renamed"),
+    ):
+        change()
+        again = ecif.load_results(embedded_dataset, "second")
+        assert again.ids == ids and effect(again, embedded_dataset.select(ids[:4])) == before
     assert ecif.refresh_run(embedded_dataset, "second", progress=False).ids == ids
 
 

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.repair import review
+from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.plugin.descriptions import figure_name
 from fiftyone_ecif.plugin.forms import escaped, notice, show_fields
 from fiftyone_ecif.plugin.panel.choices import kept_forecast
@@ -116,7 +117,7 @@ class InfluenceTab(Tab):
         ids = [point["id"] for point in ctx.params.get("data") or [] if point.get("id")]
         if ids:
             base = base_view(ctx)
-            select(ctx, base.select(ids), base, {"points": len(ids)})
+            select(ctx, ungrouped(base).select(ids), base, {"points": len(ids)})
             show_fields(ctx, ctx.panel.state.run_key, "value")
 
     @event

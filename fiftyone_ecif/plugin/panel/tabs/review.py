@@ -11,6 +11,7 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
+from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.plugin.forms import escaped
 from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
@@ -156,7 +157,7 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
 
 def _pair(ctx: foo.ExecutionContext) -> fo.DatasetView:
     """The pair of the card that the event is about, as a view."""
-    pair = ctx.dataset.select([ctx.params["id"]])
+    pair = everything(ctx.dataset).select([ctx.params["id"]])
     if not pair:
         raise ValueError("This sample was deleted in the meantime.")
     return pair

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.repair import fixes
 from fiftyone_ecif.dataset.run.config import kept_traces
+from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.plugin.forms import dropdown, escaped, notice, show_fields
 from fiftyone_ecif.plugin.panel.figures import BLUE, FONT, GREY, ORANGE, TALL, Figure, as_figure, plain
 from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
@@ -193,7 +194,7 @@ def _field(state: Any) -> str:
 
 def _asking(dataset: fo.Dataset, sample_ids: list[str], text_field: str | None) -> dict[str, str | None] | None:
     """The sample that asks, if it is one alone; a query from outside the dataset has no picture."""
-    found = dataset.select(sample_ids) if len(sample_ids) == 1 else None
+    found = everything(dataset).select(sample_ids) if len(sample_ids) == 1 else None
     if not found:
         return None
     text = fixes.text_path(dataset, text_field) if text_field else "id"
