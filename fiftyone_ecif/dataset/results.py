@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import fiftyone as fo
@@ -24,6 +23,7 @@ from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.detect import threshold_for
+from fiftyone_ecif.notes import note
 
 NEWTON_STEPS = WholeNumber(1, 10)
 """Of a removal: each costs a solve."""
@@ -70,10 +70,9 @@ class InfluenceResults(Run):
         if precision is not None:
             threshold = self.suggested_threshold(precision)
             if threshold is None:
-                warnings.warn(
+                note(
                     f"No threshold is expected to reach a precision of {precision:.0%}: the most suspicious pair is "
-                    f"wrong with a probability of {view.max(name) or 0:.0%}.",
-                    stacklevel=2,
+                    f"wrong with a probability of {view.max(name) or 0:.0%}."
                 )
                 return view.select([])
         if threshold is not None:

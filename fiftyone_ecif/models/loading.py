@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess, Tokenizer
+from fiftyone_ecif.notes import note
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
 _SHOWN = 4
@@ -50,7 +50,7 @@ def load_model(
         _check_name(name)
     checkpoint = _checkpoint_path(name, pretrained)
     if pretrained is None and not described:
-        warnings.warn(f"{name} gets random weights: pass a tag or a checkpoint as pretrained.", stacklevel=2)
+        note(f"{name} gets random weights: pass a tag or a checkpoint as pretrained.")
     shapes = {} if checkpoint is None else _checkpoint_shapes(checkpoint)
     try:
         if described:

@@ -38,9 +38,9 @@ class Computed:
     judged: Judged
 
     def notes(self, batch_size: int) -> list[str]:
-        """What the user should know about the run, in plain words."""
+        """What the user should know about what was found, in plain words."""
         embedded, judged = self.embedded, self.judged
-        notes = [*embedded.notes, *self.outcome.warnings]
+        notes = [*self.outcome.warnings]
         notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, batch_size)
         notes += notes_on_misalignment(judged.found, judged.cross_fit)
         if isinstance(embedded.source, TowerSource):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +24,7 @@ from fiftyone_ecif.dataset.run.store import load_tensors
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.store import row_key
 from fiftyone_ecif.models import ContrastiveModel, load_model
+from fiftyone_ecif.notes import collecting_notes
 
 READ_WHOLE = 100_000
 """Samples from which on a data set is read as a whole, since the database takes only so many ids in a query."""
@@ -170,8 +170,7 @@ class Run:
         config = self.config
         if config.model is None:
             raise ValueError("This run used stored embeddings: there is no model.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the run has said it
+        with collecting_notes():  # the run has said them
             model = load_model(config.model, config.pretrained, device_here(config.engine, config.device))
         if model.fingerprint != config.model_fingerprint:
             raise ValueError(
