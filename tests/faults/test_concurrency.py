@@ -26,6 +26,14 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STORED = dict(text_field="caption", image_embeddings="image_vector", text_embeddings="text_vector", run_key=KEY)
 
 
+def check_whole(dataset, key, base):
+    """A run has its fields and values."""
+    for suffix, of in columns(dataset, base=base, evidence=True).items():
+        found = dataset.values(f"{key}_{suffix}" if suffix != "suggestion" else f"{key}_suggestion.label")
+        labels = {id: getattr(value, "label", value) for id, value in of.items()}
+        assert found == [labels.get(id) for id in dataset.values("id")], (key, suffix)
+
+
 def test_ten_runs_that_end_together_in_threads_keep_all_their_fields():
     dataset = scene(with_run=False)
     before, keys = theirs(dataset), [f"job{number}" for number in range(10)]

@@ -20,11 +20,3 @@ def together(calls) -> list[BaseException | None]:
     for thread in threads:
         thread.join(120)
     return raised
-
-
-def check_whole(dataset, key, base):
-    """A run has its fields and values."""
-    for suffix, of in columns(dataset, base=base, evidence=True).items():
-        found = dataset.values(f"{key}_{suffix}" if suffix != "suggestion" else f"{key}_suggestion.label")
-        labels = {id: getattr(value, "label", value) for id, value in of.items()}
-        assert found == [labels.get(id) for id in dataset.values("id")], (key, suffix)

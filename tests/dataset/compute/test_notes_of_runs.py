@@ -12,10 +12,12 @@ from tests.support.together import together
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_runs_in_two_threads_keep_their_own_notes_and_leave_the_filters_alone(embedded_dataset, stored, monkeypatch):
-    copy, turn, source_of = embedded_dataset.clone(), threading.Barrier(2), embed.source_of
+    few, source_of = embedded_dataset.limit(12).clone(), embed.source_of
+    begun, turn = threading.Event(), threading.Barrier(2)
     state = list(warnings.filters), warnings.showwarning
 
     def both_at_once(*arguments):
+        begun.set()
         turn.wait(60)
         source = source_of(*arguments)
         turn.wait(60)
@@ -26,10 +28,11 @@ def test_runs_in_two_threads_keep_their_own_notes_and_leave_the_filters_alone(em
     notes = {}
 
     def random_model():
-        quick = dict(batch_size=20, rounds=1, num_workers=0, progress=False)
-        notes["random"] = ecif.compute_influence(copy, "caption", model="ecif-tiny", **quick).warnings
+        quick = dict(batch_size=6, rounds=1, num_workers=0, progress=False)
+        notes["random"] = ecif.compute_influence(few, "caption", model="ecif-tiny", **quick).warnings
 
     def stored_embeddings():
+        assert begun.wait(60)
         notes["stored"] = ecif.compute_influence(embedded_dataset, **stored).warnings
 
     assert together([random_model, stored_embeddings]) == [None, None]
