@@ -16,10 +16,11 @@ MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_
 MODULE_tracing := benchmarks.tracing
 MODULE_throughput := benchmarks.speed.throughput
 MODULE_memory := benchmarks.speed.memory
+MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory peers app cost-model
+BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)
@@ -62,3 +63,8 @@ bench-detection: env
 # call; `make test` tries a few of each. Some 20 minutes.
 test-faults: env
 	FAULTS=all $(VENV)/bin/python -m pytest tests/faults -rP $(ARGS)
+
+.PHONY: test-inputs
+# A thousand odd inputs and more of every kind; `make test` tries a few of each. Prints how many were tried.
+test-inputs: env
+	INPUTS=all $(VENV)/bin/python -m pytest tests/fuzz $(ARGS)
