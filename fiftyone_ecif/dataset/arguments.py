@@ -7,13 +7,18 @@ import: no tensors, no models.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from fiftyone.core.collections import SampleCollection
 
 LONGEST_TEXT = 4_096
 """Characters of a name, a path or a template; more is a mistake."""
@@ -23,6 +28,10 @@ LARGEST_SEED = 2**31 - 1
 
 MOST = 10_000_000
 """Pairs that can be asked for at a time."""
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class Kind(Protocol):
@@ -153,6 +162,38 @@ class Flag:
 
 
 @dataclass(frozen=True)
+class LocalPath:
+    """A path on this machine, "~" for somebody's home folder included."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        path = Text()(name, value)
+        try:
+            return str(Path(path).expanduser())
+        except RuntimeError:  # there is no such user
+            raise ValueError(f"{name} {path!r} begins with a home folder that is not there.") from None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A FiftyOne Dataset or view."""
+
+    def __call__(self, name: str, value: Any) -> SampleCollection:
+        if not isinstance(value, SampleCollection):
+            raise ValueError(f"{name} must be a FiftyOne Dataset or view, not {type(value).__name__}.")
+        return value
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Whether and where progress is shown."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if value is None or isinstance(value, bool) or callable(value):
+            return value
+        raise ValueError(f"{name} must be True, False, None or a function of (step, done, total), not {value!r}.")
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few values.
 
@@ -182,6 +223,33 @@ class Device:
 
 COUNT = WholeNumber(1)
 """How many pairs to show, to remove, to blame."""
+
+
+def checked(**kinds: Kind) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
+    """A function whose arguments are converted, or refused in plain words, before it begins.
+
+    Args:
+        **kinds: of some of its parameters; one whose default is None may be None
+
+    Returns:
+        a decorator
+    """
+
+    def of(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        signature = inspect.signature(function)
+        optional = {name for name, parameter in signature.parameters.items() if parameter.default is None}
+
+        @functools.wraps(function)
+        def called(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+            given = signature.bind(*arguments, **named)
+            for name in kinds.keys() & given.arguments.keys():
+                if given.arguments[name] is not None or name not in optional:
+                    given.arguments[name] = kinds[name](name, given.arguments[name])
+            return function(*given.args, **given.kwargs)
+
+        return called
+
+    return of
 
 
 def at_most(limit: Any, name: str = "limit") -> int | None:

@@ -7,6 +7,7 @@ import difflib
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.arguments import Samples, Text
 from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
@@ -48,7 +49,7 @@ def check_text_field(collection: SampleCollection, name: str) -> None:
 
 def check_field(collection: SampleCollection, name: str) -> fo.Field:
     """The field of this name; raises a ValueError with the nearest names if there is none."""
-    field = collection.get_field(name)
+    field = collection.get_field(Text()("The field's name", name))
     if field is None:
         near = difflib.get_close_matches(name, collection.get_field_schema(), n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -107,8 +108,7 @@ def score_field(collection: SampleCollection, run_key: str, suffix: str) -> str:
 
 def check_collection(collection: SampleCollection, what: str = "samples") -> None:
     """Raise a ValueError unless the collection is a non-empty flat collection of images."""
-    if not isinstance(collection, SampleCollection):
-        raise ValueError(f"{what} must be a FiftyOne Dataset or view, not {type(collection).__name__}.")
+    Samples()(what, collection)
     if collection.media_type == fo.core.media.GROUP:
         raise ValueError(
             f"{what} is a grouped collection: choose the slice that holds the images with select_group_slices()."

@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, WholeNumber, at_most
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, Samples, Text, WholeNumber, at_most, checked
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -132,6 +132,7 @@ class InfluenceResults(Run):
         image, text = embeddings_under(pairs, self.given_head)
         return pairs.ids, image.numpy(), text.numpy()
 
+    @checked(view=Samples())
     def suggest(self, view: SampleCollection) -> dict[str, fo.Classification]:
         """A better caption or label for each pair, out of those that the run believes.
 
@@ -184,6 +185,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return RemovalStudy(self, view, report).verify()
 
+    @checked(view=Samples())
     def forecast_removal(
         self, view: SampleCollection | None = None, points: int = 6, progress: ProgressChoice = None
     ) -> RemovalCurve:
@@ -206,6 +208,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
+    @checked(path=Text())
     def edited_checkpoint(
         self,
         view: SampleCollection,
@@ -332,6 +335,7 @@ class InfluenceResults(Run):
         return view if most is None else view.limit(most)
 
 
+@checked(dataset=Samples())
 def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     """Open a run.
 
@@ -345,6 +349,4 @@ def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     Raises:
         ValueError: if there is no such run
     """
-    if not isinstance(dataset, SampleCollection):
-        raise ValueError(f"dataset must be a FiftyOne Dataset or view, not {type(dataset).__name__}.")
     return InfluenceResults(dataset._dataset, run_key)

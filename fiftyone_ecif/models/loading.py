@@ -40,6 +40,8 @@ def load_model(
     """
     if isinstance(name, nn.Module):
         raise ValueError("This model is already loaded: use wrap_model(model, preprocess, tokenizer, name=...).")
+    if not isinstance(name, str):
+        raise ValueError(f"name must be open_clip's name of a model, not {name!r}.")
     if precision not in _PRECISIONS:
         raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
     _check_device(device)

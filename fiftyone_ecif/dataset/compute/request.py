@@ -18,6 +18,7 @@ from fiftyone_ecif.dataset.arguments import (
     Flag,
     Kind,
     Number,
+    Reporter,
     Text,
     Texts,
     WholeNumber,
@@ -75,15 +76,6 @@ class Model:
             f"{name} must be open_clip's name of a model, or a model from fiftyone_ecif.wrap_model, "
             f"not {type(value).__name__}."
         )
-
-
-class Reporter:
-    """Whether and where progress is shown."""
-
-    def __call__(self, name: str, value: Any) -> Any:
-        if value is None or isinstance(value, bool) or callable(value):
-            return value
-        raise ValueError(f"{name} must be True, False, None or a function of (step, done, total), not {value!r}.")
 
 
 @dataclass(frozen=True)

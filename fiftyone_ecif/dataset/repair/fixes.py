@@ -19,7 +19,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.expressions import ViewExpression
 from pymongo import UpdateOne
 
-from fiftyone_ecif.dataset.arguments import PROBABILITY
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import check_collection, check_field, score_field
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
@@ -59,6 +59,7 @@ class FixReport:
         return f"{self.changed:,} changed{reasons}"
 
 
+@checked(samples=Samples(), by=Text())
 def apply_suggestions(
     samples: SampleCollection, run_key: str, min_confidence: float = 0.0, by: str | None = None
 ) -> FixReport:
@@ -109,6 +110,7 @@ def apply_suggestions(
     return FixReport(changed, unchanged)
 
 
+@checked(samples=Samples())
 def applicable(samples: SampleCollection, run_key: str, min_confidence: float = 0.0) -> fo.DatasetView:
     """The samples that :func:`apply_suggestions` would change.
 
@@ -148,6 +150,7 @@ def _score_fields(dataset: fo.Dataset, run_key: str) -> tuple[str, str]:
     return score_field(dataset, run_key, "suggestion"), score_field(dataset, run_key, "misalignment")
 
 
+@checked(samples=Samples(), text_field=Text())
 def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixReport:
     """Take back the latest fix of each sample; called again, the one before it.
 
@@ -178,6 +181,7 @@ def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixR
     return FixReport(changed, {"edited by hand since": edited} if edited else {})
 
 
+@checked(samples=Samples(), text_field=Text())
 def fixed(samples: SampleCollection, text_field: str | None = None) -> fo.DatasetView:
     """The samples with fixes that were not undone.
 

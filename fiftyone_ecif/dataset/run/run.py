@@ -18,7 +18,7 @@ from fiftyone_ecif.dataset.device import device_here
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
-from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
+from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run, stored_results
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
@@ -49,6 +49,7 @@ class Run:
 
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
+        check_record(dataset, run_key)
         self.dataset, self.run_key = dataset, run_key
 
     def __repr__(self) -> str:

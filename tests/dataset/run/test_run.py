@@ -13,6 +13,7 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
+from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.models import load_model
 
@@ -225,3 +226,13 @@ def test_a_renamed_text_field_can_be_told_to_the_run(embedded_dataset, stored):
     assert ecif.load_results(embedded_dataset, "ecif").config.text_field == "text"
     assert ecif.apply_suggestions(embedded_dataset, "ecif").changed > 0
     assert ecif.refresh_run(embedded_dataset, progress=False).config.text_field == "text"
+
+
+def test_a_run_whose_record_is_damaged_says_so_and_can_be_deleted(scored_dataset):
+    record = scored_dataset._doc.runs["first"].id
+    database().runs.update_one({"_id": record}, {"$set": {"config.rounds": "four"}})
+    scored_dataset.reload()
+    with pytest.raises(ValueError, match="record of run 'first' is damaged: rounds must be a whole number, not 'four'"):
+        ecif.load_results(scored_dataset, "first")
+    ecif.delete_run(scored_dataset, "first")
+    assert ecif.list_runs(scored_dataset) == []
