@@ -92,9 +92,8 @@ class InfluenceResults(Run):
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
         name = self._score_field("misalignment")
-        return threshold_for(
-            np.array(self.dataset.exists(name).values(name), dtype=float), SHARE("precision", precision)
-        )
+        scores = self.dataset.match({name: {"$gte": 0}}).values(name)  # numbers alone, whatever else is there
+        return threshold_for(np.array(scores, dtype=float), SHARE("precision", precision))
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.

@@ -38,6 +38,13 @@ class Scene:
     Args:
         paths: of twelve images
         folder: for what is written
+
+    Attributes:
+        whole: stays as it is
+        dataset: a copy of it
+        results: the run
+        trace: its trace, under the key "kept"
+        failing_here: the id of a sample that the run's heads answer wrong
     """
 
     def __init__(self, paths: list[str], folder: Path) -> None:
@@ -52,13 +59,13 @@ class Scene:
     def _make(self) -> None:
         self.dataset = self.whole.clone()
         self.results = ecif.load_results(self.dataset, KEY)
+        self.failing_here = self.dataset[self._failing].id
         self.trace = self.results.trace(self.failing_here, k=3, key="kept", progress=False)
         self._state = state_of(self.dataset)
 
-    @property
-    def failing_here(self) -> str:
-        """The id of a sample that the run's heads answer wrong."""
-        return self.dataset[self._failing].id
+    def new_folder(self) -> str:
+        """The path of a folder that is not there yet."""
+        return str(self.folder / f"exported-{len(list(self.folder.iterdir()))}")
 
     def restored(self) -> "Scene":
         """The scene as it was at first."""

@@ -60,7 +60,7 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
         return dict(samples=dataset, run_key="second", **QUICK)
     known: dict[str, Any] = dict(
         samples=dataset, dataset=dataset, view=few, run_key=KEY, new_run_key="renamed", progress=False,
-        folder=str(scene.folder / "exported"), path="edited.pt", text_field="caption", threshold=0.5,
+        folder=scene.new_folder(), path="edited.pt", text_field="caption", threshold=0.5,
         query=scene.failing_here, key="kept", n=2, name="ecif-tiny",
     )  # fmt: skip
     if name == "results.trace":

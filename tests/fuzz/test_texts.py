@@ -64,6 +64,5 @@ def run_through(scene: Scene, field: str, values: list, texts: list[str | None])
         attempt("uses of odd texts", partial(foo.execute_operator, uri, {"dataset": dataset}, params=params), dataset)
     assert dataset.values(path) == stored
     for format in ("csv", "folders", "fiftyone"):
-        folder = str(scene.folder / f"exported-{len(list(scene.folder.iterdir()))}")
-        export = partial(ecif.export_cleaned, dataset, folder, format, field)
+        export = partial(ecif.export_cleaned, dataset, scene.new_folder(), format, field)
         attempt("uses of odd texts", export, dataset)

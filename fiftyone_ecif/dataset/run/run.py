@@ -14,6 +14,7 @@ from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
+from fiftyone_ecif.dataset.arguments import Samples, checked
 from fiftyone_ecif.dataset.device import device_here
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
@@ -211,6 +212,7 @@ class Run:
         samples = self.dataset if len(self.ids) > READ_WHOLE else self.dataset.select(self.ids)
         return self._recalled(samples, self.ids, self._snapshot)
 
+    @checked(samples=Samples())
     def rows_of(self, samples: SampleCollection) -> Rows:
         """The rows of any samples as they are now, by the run's fields."""
         config = self.config
