@@ -7,6 +7,7 @@ from pathlib import Path
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
+from fiftyone_ecif.dataset.arguments import shown
 from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
 from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
@@ -102,7 +103,7 @@ def check_run(dataset: fo.Dataset, run_key: str) -> None:
     keys = list_runs(dataset)
     if run_key not in keys:
         there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
-        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {run_key!r}: {there}.")
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {shown(run_key)}: {there}.")
 
 
 def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
