@@ -58,6 +58,24 @@ bench-detection: env
 	$(VENV)/bin/python -m $(MODULE_detection) $(if $(JSON),--json "$(JSON)",$(if $(ARGS),,--json $(GRID))) $(ARGS)
 	$(if $(ARGS)$(JSON),,$(VENV)/bin/python -m benchmarks.report)
 
+# The suite's core with the lowest releases that pyproject.toml admits, in an environment of its own.
+LOWEST := .venv-lowest
+CORE := tests/core tests/models tests/dataset tests/plugin
+
+.PHONY: test-lowest audit
+test-lowest: export OMP_NUM_THREADS ?= 1
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest $(CORE) $(ARGS)
+
+$(LOWEST)/.ready: pyproject.toml scripts/make_lowest_env.sh
+	bash scripts/make_lowest_env.sh "$(PYTHON)" "$(LOWEST)"
+	@touch $@
+
+# Known vulnerabilities of what is installed; it asks PyPI, so it needs a network.
+audit: env
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	$(VENV)/bin/python -m pip_audit --local --skip-editable
+
 .PHONY: test-faults
 # A kill before every command of the database, of the process and of the database itself, and before every progress
 # call; `make test` tries a few of each. Some 20 minutes.

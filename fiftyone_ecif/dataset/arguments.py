@@ -18,6 +18,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 
 LONGEST_TEXT = 4_096
@@ -28,6 +29,9 @@ LARGEST_SEED = 2**31 - 1
 
 MOST = 10_000_000
 """Pairs that can be asked for at a time."""
+
+LONGEST_SHOWN = 100
+"""Characters of a wrong value that a message repeats."""
 
 
 Parameters = ParamSpec("Parameters")
@@ -76,11 +80,11 @@ class WholeNumber:
             with contextlib.suppress(TypeError):
                 found = operator.index(value)
         if found is None:
-            raise ValueError(f"{name} must be a whole number, not {value!r}.")
+            raise ValueError(f"{name} must be a whole number, not {shown(value)}.")
         if found < self.minimum:
-            raise ValueError(f"{name} must be at least {self.minimum}, not {found}.")
+            raise ValueError(f"{name} must be at least {self.minimum}, not {shown(found)}.")
         if found > self.maximum:
-            raise ValueError(f"{name} must be at most {self.maximum:,}, not {found:,}.")
+            raise ValueError(f"{name} must be at most {self.maximum:,}, not {shown(found)}.")
         return found
 
 
@@ -104,8 +108,11 @@ class Number:
 
     def __call__(self, name: str, value: Any) -> float:
         if _is_flag(value) or not (isinstance(value, Real) or _is_scalar(value)):
-            raise ValueError(f"{name} must be a number, not {value!r}.")
-        found = float(value)
+            raise ValueError(f"{name} must be a number, not {shown(value)}.")
+        try:
+            found = float(value)
+        except OverflowError:  # a whole number that no float can hold
+            found = math.inf
         fits = math.isfinite(found) and (found > self.minimum if self.above else found >= self.minimum)
         if not fits or (self.maximum is not None and found > self.maximum):
             raise ValueError(f"{name} must be {self.called} {self._range()}, not {found:g}{self.unless}.")
@@ -136,7 +143,7 @@ class Text:
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         if not isinstance(value, str):
-            raise ValueError(f"{name} must be a text, not {value!r}.")
+            raise ValueError(f"{name} must be a text, not {shown(value)}.")
         return _storable(name, str(value), self.longest)
 
 
@@ -147,7 +154,7 @@ class Texts:
     def __call__(self, name: str, value: Any) -> list[str]:
         given = [value] if isinstance(value, str) else value
         if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
-            raise ValueError(f"{name} must be a list of texts, not {value!r}.")
+            raise ValueError(f"{name} must be a list of texts, not {shown(value)}.")
         return [_storable(name, str(each), LONGEST_TEXT) for each in given]
 
 
@@ -157,20 +164,8 @@ class Flag:
 
     def __call__(self, name: str, value: Any) -> bool:
         if not _is_flag(value):
-            raise ValueError(f"{name} must be True or False, not {value!r}.")
+            raise ValueError(f"{name} must be True or False, not {shown(value)}.")
         return bool(value)
-
-
-@dataclass(frozen=True)
-class LocalPath:
-    """A path on this machine, "~" for somebody's home folder included."""
-
-    def __call__(self, name: str, value: Any) -> str:
-        path = Text()(name, value)
-        try:
-            return str(Path(path).expanduser())
-        except RuntimeError:  # there is no such user
-            raise ValueError(f"{name} {path!r} begins with a home folder that is not there.") from None
 
 
 @dataclass(frozen=True)
@@ -205,7 +200,7 @@ class Choice:
 
     def __call__(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in self.choices:
-            raise ValueError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}.")
+            raise ValueError(f"{name} must be one of {', '.join(self.choices)}, not {shown(value)}.")
         return value
 
 
@@ -217,8 +212,33 @@ class Device:
         if type(value).__name__ == "device" and type(value).__module__ == "torch":
             value = str(value)
         if not isinstance(value, str):
-            raise ValueError(f"{name} must be a device such as 'cpu' or 'cuda:1', not {value!r}.")
+            raise ValueError(f"{name} must be a device such as 'cpu' or 'cuda:1', not {shown(value)}.")
         return _storable(name, value, 64)
+
+
+@dataclass(frozen=True)
+class SampleId:
+    """The id of a sample; whether there is such a sample is asked later."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or not ObjectId.is_valid(value):
+            raise ValueError(f"{name} must be the id of a sample, not {shown(value)}.")
+        return value
+
+
+@dataclass(frozen=True)
+class AbsolutePath:
+    """A path from the root or, by ``~``, the home folder on; whether something is there is asked later."""
+
+    def __call__(self, name: str, value: Any) -> Path:
+        try:
+            place = Path(Text()(name, value)).expanduser()
+            place.exists()
+        except (OSError, RuntimeError) as error:  # too long a name, a folder that may not be read, an unknown user
+            raise ValueError(f"{name} {shown(value)} cannot be used: {error}.") from error
+        if not place.is_absolute():
+            raise ValueError(f"{shown(value)} is not an absolute path: begin with / or ~.")
+        return place
 
 
 COUNT = WholeNumber(1)
@@ -261,13 +281,22 @@ def at_most(limit: Any, name: str = "limit") -> int | None:
     return None if limit is None else COUNT(name, limit)
 
 
+def shown(value: Any) -> str:
+    """A wrong value as a message repeats it."""
+    try:
+        words = repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        words = f"a {type(value).__name__} that is too long to show"
+    return words if len(words) <= LONGEST_SHOWN else f"{words[:LONGEST_SHOWN]}…"
+
+
 def _storable(name: str, text: str, longest: int) -> str:
     if len(text) > longest:
         raise ValueError(f"{name} is {len(text):,} characters long; at most {longest:,} can be used.")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name} holds a character that cannot be stored as text: {text!r}.") from None
+        raise ValueError(f"{name} holds a character that cannot be stored as text: {shown(text)}.") from None
     return text
 
 

@@ -7,7 +7,7 @@ import difflib
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import Samples, Text
+from fiftyone_ecif.dataset.arguments import Samples, shown
 from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
 
 _LIKELY_NAMES = ("caption", "captions", "text", "prompt", "title", "description", "alt_text", "ground_truth", "label")
@@ -49,11 +49,13 @@ def check_text_field(collection: SampleCollection, name: str) -> None:
 
 def check_field(collection: SampleCollection, name: str) -> fo.Field:
     """The field of this name; raises a ValueError with the nearest names if there is none."""
-    field = collection.get_field(Text()("The field's name", name))
+    if not isinstance(name, str):
+        raise ValueError(f"A field is named by a text, not by {type(name).__name__}.")
+    field = collection.get_field(name)
     if field is None:
         near = difflib.get_close_matches(name, collection.get_field_schema(), n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"There is no field {name!r}.{hint}")
+        raise ValueError(f"There is no field {shown(name)}.{hint}")
     return field
 
 
@@ -66,7 +68,7 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
     """Raise a ValueError unless the key can name a new run, or replace an ECIF run if ``overwrite``."""
     if not isinstance(run_key, str) or not run_key.isidentifier() or run_key.startswith("_"):
         raise ValueError(
-            f"Run key {run_key!r} cannot be used: take letters, digits and underscores, starting with a letter."
+            f"Run key {shown(run_key)} cannot be used: take letters, digits and underscores, starting with a letter."
         )
     if len(run_key) > LONGEST_RUN_KEY:
         raise ValueError(f"The run key has {len(run_key):,} characters; at most {LONGEST_RUN_KEY} can be used.")

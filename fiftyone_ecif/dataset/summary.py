@@ -12,6 +12,7 @@ from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, MISALIGNED_TAG, REJECTED_TAG, RUN_FIELDS, TRUSTED_TAG
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
+from fiftyone_ecif.dataset.texts import has_tag
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -94,7 +95,8 @@ def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
         label by choice, to pass to :func:`measured_precision`
     """
     fields = [name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.BooleanField)]
-    tags = set(dataset.distinct("tags")) - {MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG}
+    texts = {tag for tag in dataset.distinct("tags") if isinstance(tag, str)}
+    tags = texts - {MISALIGNED_TAG, REJECTED_TAG, TRUSTED_TAG}
     return {f"field:{name}": f"Field: {name}" for name in fields} | {
         f"tag:{tag}": f"Tag: {tag}" for tag in sorted(tags)
     }
@@ -156,7 +158,7 @@ def rival_scores(samples: SampleCollection, run_key: str) -> list[str]:
 def _ranked(samples: SampleCollection, name: str, truth: str, both: bool = False) -> MeasuredPrecision | None:
     """Precision and recall of a field, falling, or in the better direction; None where no pair is wrong."""
     kind, _, what = truth.partition(":")
-    wrong = {"$in": [what, "$tags"]} if kind == "tag" else {"$eq": [f"${what}", True]}
+    wrong = has_tag(what) if kind == "tag" else {"$eq": [f"${what}", True]}
     buckets = list(
         samples._aggregate(
             post_pipeline=[

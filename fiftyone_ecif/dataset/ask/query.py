@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.attribution.question import Question, nearest
 from fiftyone_ecif.core import Progress
-from fiftyone_ecif.dataset.arguments import Choice, Text
+from fiftyone_ecif.dataset.arguments import Choice, Text, shown
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource
 from fiftyone_ecif.features.reading import check_caption, read_image
@@ -34,7 +34,9 @@ def check_answers(right: Answer, wrong: Answer) -> None:
     for name, answer in {"right": right, "wrong": wrong}.items():
         several = isinstance(answer, Sequence) and all(isinstance(one, str) for one in answer)
         if answer is not None and not several:
-            raise ValueError(f"{name} must be a label, a caption or a sample's id, or a list of them, not {answer!r}.")
+            raise ValueError(
+                f"{name} must be a label, a caption or a sample's id, or a list of them, not {shown(answer)}."
+            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fiftyone_ecif.dataset.checks import check_collection, check_field, score_fi
 from fiftyone_ecif.dataset.fields import MISALIGNED_TAG, TRUSTED_TAG
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.run.writing import writing
-from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
+from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, has_tag, literally, text_path
 
 FIX_FIELDS = {
     "before": (fo.StringField, "The text before the fix"),
@@ -96,7 +96,7 @@ def apply_suggestions(
         scores = {"misalignment": suspicion, "confidence": confidence, "tagged": MISALIGNED_TAG in (tags or ())}
         record = {"_cls": "DynamicEmbeddedDocument", "before": text, "after": label} | action | scores
         # A text that somebody changes meanwhile is not found under what it was.
-        writes.append(UpdateOne({"_id": ObjectId(id), path: text}, _replacement(path, text_field, record)))
+        writes.append(UpdateOne({"_id": ObjectId(id), path: {"$eq": text}}, _replacement(path, text_field, record)))
         ids.append(id)
     changed = 0
     if writes:
@@ -139,9 +139,9 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     min_confidence = PROBABILITY("min_confidence", min_confidence)
     path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
     return {
-        "without a suggestion": ~F(f"{suggestion}.label").exists(),
+        "without a suggestion": ~F(f"{suggestion}.label").is_string(),
         "less confident": F(f"{suggestion}.confidence") < min_confidence,
-        "marked as fine": F("tags").contains(TRUSTED_TAG),
+        "marked as fine": ViewExpression(has_tag(TRUSTED_TAG)),
         "as suggested already": F(path) == F(f"{suggestion}.label"),
     }
 
@@ -253,19 +253,19 @@ def _replacement(path: str, text_field: str, record: dict[str, Any]) -> list[dic
     """The update that replaces a text, records it, and takes the tag off."""
     name = fixes_field(text_field)
     change = {
-        path: {"$literal": record["after"]},
-        name: {"$concatArrays": [{"$ifNull": [f"${name}", []]}, [{"$literal": record}]]},
+        path: literally(record["after"]),
+        name: {"$concatArrays": [{"$ifNull": [f"${name}", []]}, [literally(record)]]},
         "last_modified_at": "$$NOW",
     }
     if record["tagged"]:
-        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", MISALIGNED_TAG]}}}
+        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", literally(MISALIGNED_TAG)]}}}
     return [{"$set": change}]
 
 
 def _restoration(path: str, name: str) -> list[dict]:
     """The update that puts the text before the last fix back, and the tag that the fix took off."""
-    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [MISALIGNED_TAG]]}
-    wanted = {"$and": [{"$last": f"${name}.tagged"}, {"$not": {"$in": [MISALIGNED_TAG, {"$ifNull": ["$tags", []]}]}}]}
+    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [literally(MISALIGNED_TAG)]]}
+    wanted = {"$and": [{"$last": f"${name}.tagged"}, {"$not": has_tag(MISALIGNED_TAG)}]}
     earlier = {"$slice": [f"${name}", 0, {"$subtract": [{"$size": f"${name}"}, 1]}]}
     return [
         {

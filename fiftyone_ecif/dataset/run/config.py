@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
-from fiftyone_ecif.core import LOSSES
-from fiftyone_ecif.dataset.arguments import Choice, Flag, Kind, Number, Samples, Text, Texts, WholeNumber, checked
+from fiftyone_ecif.dataset.arguments import (
+    Choice,
+    Flag,
+    Kind,
+    Number,
+    Samples,
+    Text,
+    Texts,
+    WholeNumber,
+    checked,
+    shown,
+)
 from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
 from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
@@ -40,6 +51,15 @@ def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
     return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
 
+class Loss:
+    """The name of a loss."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        from fiftyone_ecif.core import LOSSES  # brings torch
+
+        return Choice(dict.fromkeys(LOSSES, ""))(name, value)
+
+
 RECORDED: Mapping[str, Kind] = {
     "scope": Text(),
     "removal": Text(),
@@ -50,7 +70,7 @@ RECORDED: Mapping[str, Kind] = {
     "seed": WholeNumber(),
     "engine": Text(),
     "evidence": Flag(),
-    "loss": Choice(dict.fromkeys(LOSSES, "")),
+    "loss": Loss(),
     "device": Text(),
     "text_field": Text(),
     "templates": Texts(),
@@ -131,7 +151,7 @@ def check_run(dataset: fo.Dataset, run_key: str) -> None:
     keys = list_runs(dataset)
     if run_key not in keys:
         there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
-        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {run_key!r}: {there}.")
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {shown(run_key)}: {there}.")
 
 
 def check_record(dataset: fo.Dataset, run_key: str) -> None:
