@@ -23,14 +23,14 @@ SUGGESTED = 3
 """Every so many pairs get another one's text as a suggestion."""
 
 
-@inputs(few=4, many=100)
+@inputs(few=2, many=100)
 @given(texts=columns)
 @example(texts=[text for text in ODD_TEXTS if text != "\ud800"][:12])
 def test_odd_captions_are_data(scene, texts):
     run_through(scene, "caption", texts, texts)
 
 
-@inputs(few=4, many=100)
+@inputs(few=2, many=100)
 @given(texts=columns)
 @example(texts=[text for text in ODD_TEXTS if text != "\ud800"][12:24])
 def test_odd_labels_are_data(scene, texts):

@@ -34,9 +34,7 @@ def check_answers(right: Answer, wrong: Answer) -> None:
     for name, answer in {"right": right, "wrong": wrong}.items():
         several = isinstance(answer, Sequence) and all(isinstance(one, str) for one in answer)
         if answer is not None and not several:
-            raise ValueError(
-                f"{name} must be a label, a caption or a sample's id, or a list of them, not {shown(answer)}."
-            )
+            raise ValueError(f"{name} must be a label, caption or sample id, or a list of them, not {shown(answer)}.")
 
 
 @dataclass(frozen=True)
