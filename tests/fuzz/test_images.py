@@ -13,7 +13,7 @@ from tests.fuzz.inputs import inputs, tried
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 KIND = "image files"
-MODES = {"PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"), "JPEG": ("L", "RGB", "CMYK"), "GIF": ("L", "P")}
+MODES = {"PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "JPEG": ("L", "RGB", "CMYK"), "GIF": ("L", "P")}
 MODES |= {
     "TIFF": ("1", "L", "I;16", "F", "RGB", "RGBA", "CMYK", "LAB"),
     "BMP": ("1", "L", "RGB"),
