@@ -16,10 +16,11 @@ MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_
 MODULE_tracing := benchmarks.tracing
 MODULE_throughput := benchmarks.speed.throughput
 MODULE_memory := benchmarks.speed.memory
+MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory peers app cost-model
+BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)
@@ -57,8 +58,31 @@ bench-detection: env
 	$(VENV)/bin/python -m $(MODULE_detection) $(if $(JSON),--json "$(JSON)",$(if $(ARGS),,--json $(GRID))) $(ARGS)
 	$(if $(ARGS)$(JSON),,$(VENV)/bin/python -m benchmarks.report)
 
+# The suite's core with the lowest releases that pyproject.toml admits, in an environment of its own.
+LOWEST := .venv-lowest
+CORE := tests/core tests/models tests/dataset tests/plugin
+
+.PHONY: test-lowest audit
+test-lowest: export OMP_NUM_THREADS ?= 1
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest $(CORE) $(ARGS)
+
+$(LOWEST)/.ready: pyproject.toml scripts/make_lowest_env.sh
+	bash scripts/make_lowest_env.sh "$(PYTHON)" "$(LOWEST)"
+	@touch $@
+
+# Known vulnerabilities of what is installed; it asks PyPI, so it needs a network.
+audit: env
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit
+	$(VENV)/bin/python -m pip_audit --local --skip-editable
+
 .PHONY: test-faults
 # A kill before every command of the database, of the process and of the database itself, and before every progress
 # call; `make test` tries a few of each. Some 20 minutes.
 test-faults: env
 	FAULTS=all $(VENV)/bin/python -m pytest tests/faults -rP $(ARGS)
+
+.PHONY: test-inputs
+# A thousand odd inputs and more of every kind; `make test` tries a few of each. Prints how many were tried.
+test-inputs: env
+	INPUTS=all $(VENV)/bin/python -m pytest tests/fuzz $(ARGS)

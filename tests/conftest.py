@@ -20,7 +20,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 HAS_FIFTYONE = importlib.util.find_spec("fiftyone") is not None
-collect_ignore = [] if HAS_FIFTYONE else ["dataset", "plugin", "browser"]
+collect_ignore = [] if HAS_FIFTYONE else ["dataset", "plugin", "browser", "faults", "fuzz"]
 
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (40, 70, 220), "yellow": (230, 210, 40)}
 SHAPES = ("circle", "square", "triangle")

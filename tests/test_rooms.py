@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "fiftyone_ecif"
 NAME = PACKAGE.name
 
 FLOORS = (
-    ("cache",),
+    ("cache", "notes"),
     ("core",),
     ("models",),
     ("features",),

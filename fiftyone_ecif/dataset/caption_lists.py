@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.dataset.arguments import Text
 from fiftyone_ecif.dataset.checks import check_collection, check_field
 from fiftyone_ecif.dataset.fields import RUN_FIELDS
+from fiftyone_ecif.notes import note
 
 ADDED = {
     "source_id": (fo.StringField, "The id of the sample that this pair was made of"),
@@ -72,7 +72,7 @@ def one_caption_per_sample(
         raise
     if unused:
         what = " and ".join(f"{count:,} {reason}" for reason, count in unused.items())
-        warnings.warn(f"Left out: {what}.", stacklevel=2)
+        note(f"Left out: {what}.")
     return made
 
 

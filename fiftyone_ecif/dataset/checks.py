@@ -9,6 +9,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.arguments import Samples, shown
 from fiftyone_ecif.dataset.fields import FIELDS, METHOD, RUN_FIELDS
 from fiftyone_ecif.dataset.samples import number_of
 
@@ -55,11 +56,13 @@ def check_text_field(collection: SampleCollection, name: str) -> None:
 
 def check_field(collection: SampleCollection, name: str) -> fo.Field:
     """The field of this name; raises a ValueError with the nearest names if there is none."""
+    if not isinstance(name, str):
+        raise ValueError(f"A field is named by a text, not by {type(name).__name__}.")
     field = collection.get_field(name)
     if field is None:
         near = difflib.get_close_matches(name, collection.get_field_schema(), n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"There is no field {name!r}.{hint}")
+        raise ValueError(f"There is no field {shown(name)}.{hint}")
     return field
 
 
@@ -72,7 +75,7 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
     """Raise a ValueError unless the key can name a new run, or replace an ECIF run if ``overwrite``."""
     if not isinstance(run_key, str) or not run_key.isidentifier() or run_key.startswith("_"):
         raise ValueError(
-            f"Run key {run_key!r} cannot be used: take letters, digits and underscores, starting with a letter."
+            f"Run key {shown(run_key)} cannot be used: take letters, digits and underscores, starting with a letter."
         )
     if len(run_key) > LONGEST_RUN_KEY:
         raise ValueError(f"The run key has {len(run_key):,} characters; at most {LONGEST_RUN_KEY} can be used.")
@@ -115,8 +118,7 @@ def score_field(collection: SampleCollection, run_key: str, suffix: str) -> str:
 
 def check_collection(collection: SampleCollection, what: str = "samples") -> None:
     """Raise a ValueError unless the collection is a non-empty flat collection of images."""
-    if not isinstance(collection, SampleCollection):
-        raise ValueError(f"{what} must be a FiftyOne Dataset or view, not {type(collection).__name__}.")
+    Samples()(what, collection)
     check_flat(collection, what)
     if number_of(collection) == 0:
         raise ValueError(f"{what} is empty: there is no sample in it.")

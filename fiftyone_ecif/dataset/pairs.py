@@ -77,7 +77,7 @@ class PairSource(Protocol):
     Attributes:
         name: the model's name; None without a model
         pretrained: its weights; likewise
-        load_arguments: of ``load_model`` to make it again; None without a model, and for one that was made in memory
+        load_arguments: of ``load_model`` to make it again; none for one that was made in memory; None without a model
         fingerprint: of the model; likewise
         view_fingerprint: of the model by mild views of its images; likewise
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
@@ -126,7 +126,7 @@ class TowerSource:
         self.refresh = refresh
         self.name: str | None = model.name
         self.pretrained: str | None = model.pretrained
-        self.load_arguments: dict[str, Any] | None = model.load_arguments
+        self.load_arguments: dict[str, Any] | None = model.load_arguments or {}
         self.fingerprint: str | None = model.fingerprint
         self.by_views = ViewAveraged(model)
         self.view_fingerprint: str | None = self.by_views.fingerprint

@@ -9,6 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 from fiftyone_ecif.core import Progress
+from fiftyone_ecif.dataset.arguments import Reporter
 
 ProgressChoice = bool | Callable[[str, int, int], None] | None
 """What callers pass as ``progress=``: whether bars are shown, None for FiftyOne's setting, or their own function."""
@@ -43,6 +44,7 @@ class StepBars:
 @contextmanager
 def reporting(progress: ProgressChoice) -> Iterator[Progress]:
     """What a caller passed as ``progress=``, as a function of (step, done, total); its bar ends with the block."""
+    progress = Reporter()("progress", progress)
     if callable(progress):
         yield progress
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
@@ -11,7 +9,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, WholeNumber, at_most
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, Samples, Text, WholeNumber, at_most, checked
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -24,6 +22,7 @@ from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.samples import everything, number_of
 from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.models import ContrastiveModel
+from fiftyone_ecif.notes import note
 
 NEWTON_STEPS = WholeNumber(1, 10)
 """Of a removal: each costs a solve."""
@@ -70,10 +69,9 @@ class InfluenceResults(Run):
         if precision is not None:
             threshold = self.suggested_threshold(precision)
             if threshold is None:
-                warnings.warn(
+                note(
                     f"No threshold is expected to reach a precision of {precision:.0%}: the most suspicious pair is "
-                    f"wrong with a probability of {view.max(name) or 0:.0%}.",
-                    stacklevel=2,
+                    f"wrong with a probability of {view.max(name) or 0:.0%}."
                 )
                 return view.select([])
         if threshold is not None:
@@ -93,9 +91,9 @@ class InfluenceResults(Run):
             a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
         """
         name = self._score_field("misalignment")
-        return threshold_for(
-            np.array(everything(self.dataset).exists(name).values(name), dtype=float), SHARE("precision", precision)
-        )
+        numbers = everything(self.dataset).match({name: {"$gte": 0}})  # alone, whatever else is there
+        scores = numbers.values(name)
+        return threshold_for(np.array(scores, dtype=float), SHARE("precision", precision))
 
     def harmful(self, limit: int | None = None) -> fo.DatasetView:
         """The pairs whose removal would lower the target loss, most harmful first.
@@ -133,6 +131,7 @@ class InfluenceResults(Run):
         image, text = embeddings_under(pairs, self.given_head)
         return pairs.ids, image.numpy(), text.numpy()
 
+    @checked(view=Samples())
     def suggest(self, view: SampleCollection) -> dict[str, fo.Classification]:
         """A better caption or label for each pair, out of those that the run believes.
 
@@ -185,6 +184,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return RemovalStudy(self, view, report).verify()
 
+    @checked(view=Samples())
     def forecast_removal(
         self, view: SampleCollection | None = None, points: int = 6, progress: ProgressChoice = None
     ) -> RemovalCurve:
@@ -207,6 +207,7 @@ class InfluenceResults(Run):
         with reporting(progress) as report:
             return forecast_removal(self, view, CURVE_POINTS("points", points), report)
 
+    @checked(path=Text())
     def edited_checkpoint(
         self,
         view: SampleCollection,
@@ -339,6 +340,7 @@ class InfluenceResults(Run):
         return view if most is None else view.limit(most)
 
 
+@checked(dataset=Samples())
 def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     """Open a run.
 
@@ -352,6 +354,4 @@ def load_results(dataset: SampleCollection, run_key: str) -> InfluenceResults:
     Raises:
         ValueError: if there is no such run
     """
-    if not isinstance(dataset, SampleCollection):
-        raise ValueError(f"dataset must be a FiftyOne Dataset or view, not {type(dataset).__name__}.")
     return InfluenceResults(dataset._dataset, run_key)

@@ -83,6 +83,8 @@ class Rows:
     def captions(self) -> list[str | None]:
         """What each pair says: its caption, or its label within a template, which is always the same one.
 
+        What is no text stands as it is; it is skipped where the captions are read.
+
         Raises:
             ValueError: if there is no text field
         """
@@ -92,7 +94,7 @@ class Rows:
         if templates is None:
             return self.texts
         return [
-            None if label is None else _template(id, templates).replace("{}", label)
+            _template(id, templates).replace("{}", label) if isinstance(label, str) else label
             for id, label in zip(self.ids, self.texts, strict=True)
         ]
 

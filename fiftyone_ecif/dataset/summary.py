@@ -14,6 +14,7 @@ from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
 from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
+from fiftyone_ecif.dataset.texts import has_tag
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -96,7 +97,8 @@ def truth_choices(dataset: fo.Dataset) -> dict[str, str]:
         label by choice, to pass to :func:`measured_precision`
     """
     fields = [name for name, field in dataset.get_field_schema().items() if isinstance(field, fo.BooleanField)]
-    tags = set(ungrouped(dataset).distinct("tags")) - set(asdict(tags_of(dataset)).values())
+    texts = {tag for tag in ungrouped(dataset).distinct("tags") if isinstance(tag, str)}
+    tags = texts - set(asdict(tags_of(dataset)).values())
     return {f"field:{name}": f"Field: {name}" for name in fields} | {
         f"tag:{tag}": f"Tag: {tag}" for tag in sorted(tags)
     }
@@ -158,7 +160,7 @@ def rival_scores(samples: SampleCollection, run_key: str) -> list[str]:
 def _ranked(samples: SampleCollection, name: str, truth: str, both: bool = False) -> MeasuredPrecision | None:
     """Precision and recall of a field, falling, or in the better direction; None where no pair is wrong."""
     kind, _, what = truth.partition(":")
-    wrong = {"$in": [what, "$tags"]} if kind == "tag" else {"$eq": [f"${what}", True]}
+    wrong = has_tag(what) if kind == "tag" else {"$eq": [f"${what}", True]}
     buckets = list(
         samples._aggregate(
             post_pipeline=[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 from fiftyone.core.collections import SampleCollection
 
@@ -42,6 +43,16 @@ def before_fixes(
     """
     since = (before for at, before in zip(times or (), earlier or (), strict=True) if _naive(at) > _naive(moment))
     return next(since, text)
+
+
+def literally(value: Any) -> dict[str, Any]:
+    """A value in a MongoDB expression, where a bare text that begins with "$" would name a field."""
+    return {"$literal": value}
+
+
+def has_tag(tag: str) -> dict[str, Any]:
+    """The MongoDB expression of whether a sample has a tag."""
+    return {"$in": [literally(tag), {"$ifNull": ["$tags", []]}]}
 
 
 def _naive(time: datetime) -> datetime:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fiftyone_ecif.notes import note
 
 if TYPE_CHECKING:
     import faiss
@@ -54,10 +55,9 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
     if len(rows) <= MOST_COMPARED:
         return _compared(queries, keys, everyone, k)
     if importlib.util.find_spec("faiss") is None:
-        warnings.warn(
+        note(
             f"{len(rows):,} rows are compared with each other one by one, which takes long: "
-            "pip install 'fiftyone-ecif[faiss]' to find neighbours by an index.",
-            stacklevel=2,
+            "pip install 'fiftyone-ecif[faiss]' to find neighbours by an index."
         )
         return _compared(queries, keys, everyone, k)
     index = _index(keys.numpy(), np.random.default_rng(seed))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from fiftyone_ecif.cache import cache_folder
 from fiftyone_ecif.features.reading import PairRow, UnreadablePair, opened
+from fiftyone_ecif.notes import note
 
 KEY_BYTES = 16
 """Bytes of a pair's key."""
@@ -182,10 +182,9 @@ def _connected(index: os.PathLike[str]) -> sqlite3.Connection:
 
 
 def _warn(index: os.PathLike[str], error: sqlite3.Error) -> None:
-    warnings.warn(
+    note(
         f"The index of image files {os.fspath(index)} cannot be used ({error}), so that all images are read to see "
-        "whether they have changed. Delete it to start afresh.",
-        stacklevel=2,
+        "whether they have changed. Delete it to start afresh."
     )
 
 

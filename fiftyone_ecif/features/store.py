@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,6 +19,7 @@ from fiftyone_ecif.features.folder import MANIFEST, StoreFolder, shard_name
 from fiftyone_ecif.features.pairs import StoredPairs, key_tensor
 from fiftyone_ecif.features.reading import PairRow
 from fiftyone_ecif.features.shard import Shard
+from fiftyone_ecif.notes import note
 
 FORMAT_VERSION = 1
 
@@ -87,10 +87,7 @@ class FeatureStore:
             ) from error
         try:
             for name in self._rescan():
-                warnings.warn(
-                    f"Dropped the damaged feature shard {self.folder.url}/{name}: its pairs will be embedded again.",
-                    stacklevel=4,
-                )
+                note(f"Dropped the damaged feature shard {self.folder.url}/{name}: its pairs will be embedded again.")
                 self.folder.remove(name)
             yield
         finally:
@@ -122,10 +119,9 @@ class FeatureStore:
         self._add_shard(name, keys)
         if self.folder.shared and not self._crowded and not set(self.folder.shards()) <= set(self._shards):
             self._crowded = True
-            warnings.warn(
+            note(
                 f"Another machine is writing features to {self.folder.url} as well. Nothing is lost, but pairs "
-                "that both need are embedded twice.",
-                stacklevel=4,
+                "that both need are embedded twice."
             )
 
     def record_skipped(self, skipped: dict[bytes, str]) -> None:

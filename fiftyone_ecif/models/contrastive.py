@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +17,7 @@ from fiftyone_ecif.models.preprocessing import Preprocess as Preprocess
 from fiftyone_ecif.models.projection import Encoder, Projection, image_projection, text_projection
 from fiftyone_ecif.models.saving import check_free, describe, files_beside, save, weights_path
 from fiftyone_ecif.models.tokenizer import Tokenizer as Tokenizer
+from fiftyone_ecif.notes import note
 
 # The last tokens of a full context that may be no content: an end, padding and a class token.
 _ENDING = 4
@@ -217,10 +217,9 @@ class ContrastiveModel:
             for name, value in self.with_head(head or self.head()).items()
         }
         if missing := self._described[1]:
-            warnings.warn(
+            note(
                 f"{file.name} is written without {DESCRIPTION}, since the model's {missing} is not one that open_clip "
-                "can make from a description. Keep what made it beside the checkpoint.",
-                stacklevel=2,
+                "can make from a description. Keep what made it beside the checkpoint."
             )
         save(file, state, self._beside)
 

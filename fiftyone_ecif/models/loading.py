@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ from fiftyone_ecif.models.contrastive import ContrastiveModel
 from fiftyone_ecif.models.description import DESCRIPTION, Description
 from fiftyone_ecif.models.hub import WEIGHTS, hub_file, tag_file
 from fiftyone_ecif.models.tokenizer import load_tokenizer
+from fiftyone_ecif.notes import note
 
 _PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
 _SHOWN = 4
@@ -73,8 +73,8 @@ def load_model(
     require_text_tower(source.name, source.config["text_cfg"], local_files_only)
     tokenizer: Any = load_tokenizer(source.name, source.config["text_cfg"], source.folder, local_files_only)
     model, config, notes = _filled(source, given, device, precision)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
+    for each in notes:
+        note(each)
     if (length := config["text_cfg"].get("context_length")) is not None:
         tokenizer.context_length = length  # the checkpoint's own
     transform = preprocessing.transform(model)
@@ -149,8 +149,8 @@ def _listed(name: str, pretrained: str | None, local_files_only: bool) -> _Sourc
     _check_name(name)
     config = open_clip.get_model_config(name)
     if pretrained is None:
-        note = f"{name} gets random weights: pass a tag or a checkpoint as pretrained."
-        return _Source(name, config, preprocessing.of_architecture(name) or {}, lambda: None, notes=[note])
+        random = f"{name} gets random weights: pass a tag or a checkpoint as pretrained."
+        return _Source(name, config, preprocessing.of_architecture(name) or {}, lambda: None, notes=[random])
     if open_clip.is_pretrained_cfg(name, pretrained):
         known, notes = preprocessing.of_tag(name, pretrained), _activation_notes(name, pretrained, config)
         return _Source(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from torch.nn.functional import normalize
 from fiftyone_ecif.core.scope import Cotangent, LayerStatistics, Linearization, Scope, Tangent
 from fiftyone_ecif.models.contrastive import ContrastiveModel
 from fiftyone_ecif.models.projection import Encoder
+from fiftyone_ecif.notes import note
 
 SCALARS = ("logit_scale", "logit_bias")
 """These parameters belong to every scope, if the model has them."""
@@ -289,10 +289,9 @@ def full_precision(module: nn.Module) -> nn.Module:
     short = {value.dtype for value in module.parameters() if value.is_floating_point() and value.dtype.itemsize < 4}
     if not short:
         return module
-    warnings.warn(
+    note(
         f"The model's weights are {', '.join(sorted(map(str, short)))}: second-order quantities need more digits, so "
-        "its towers are computed in float32.",
-        stacklevel=3,
+        "its towers are computed in float32."
     )
     return copy.deepcopy(module).float()
 

@@ -16,9 +16,12 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import GROUP
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import Kind, Text
 from fiftyone_ecif.dataset.fields import FIELDS
-from fiftyone_ecif.dataset.run.config import stored_results
+from fiftyone_ecif.dataset.run.config import check_run, stored_results
 from fiftyone_ecif.dataset.samples import everything, ungrouped
+
+NO_RUN = ("This dataset has no run yet.", "Use “ECIF: compute influence” first.")
 
 
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
@@ -71,6 +74,22 @@ def passes(field: types.Property, check: Callable[..., object], *args: Any) -> b
     return True
 
 
+def given(ctx: foo.ExecutionContext, name: str, kind: Kind, default: Any = None) -> Any:
+    """What an operator or an event was told; everything that callers pass is read here.
+
+    Args:
+        ctx: of the operator or the panel
+        name: of the parameter
+        kind: what it may be
+        default: what stands for a value that is left out, which an empty text means too
+
+    Raises:
+        ValueError: if the value cannot serve
+    """
+    value = ctx.params.get(name)
+    return default if value is None or (isinstance(value, str) and not value) else kind(name, value)
+
+
 def compare_cost(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str, step: str) -> None:
     """Say how long a step of the run took that does about the same work."""
     seconds = stored_results(ctx.dataset, run_key).timings.get(step)
@@ -88,8 +107,15 @@ def duration(seconds: float) -> str:
 
 
 def chosen_run(ctx: foo.ExecutionContext) -> str:
-    """The run that the form names; the newest if it names none."""
-    return ctx.params.get("run_key") or ecif.list_runs(ctx.dataset)[-1]
+    """The run that the form names; the newest if it names none; raises a ValueError if there is no such run."""
+    named = given(ctx, "run_key", Text())
+    if named is not None:
+        check_run(ctx.dataset, named)
+        return named
+    runs = ecif.list_runs(ctx.dataset)
+    if not runs:
+        raise ValueError(" ".join(NO_RUN))
+    return runs[-1]
 
 
 def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
@@ -100,15 +126,11 @@ def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
     """
     runs = ecif.list_runs(ctx.dataset)[::-1]
     if not runs:
-        refuse(inputs, "no_runs", "This dataset has no run yet.", "Use “ECIF: compute influence” first.")
+        refuse(inputs, "no_runs", *NO_RUN)
         return None
     labels = {key: f"{key} ({ctx.dataset.get_run_info(key).timestamp:%Y-%m-%d %H:%M})" for key in runs}
     field = inputs.enum("run_key", runs, default=runs[0], label="Run", view=dropdown(labels))
-    chosen = chosen_run(ctx)
-    if chosen not in runs:
-        invalidate(field, f"There is no run {chosen!r}. The runs are {', '.join(runs)}.")
-        return None
-    return chosen
+    return chosen_run(ctx) if passes(field, chosen_run, ctx) else None
 
 
 def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str) -> SampleCollection:
@@ -136,7 +158,15 @@ def chosen_samples(ctx: foo.ExecutionContext) -> SampleCollection:
     target = ctx.params.get("view_target") or ctx.request_params.get("view_target")
     if ctx.selected and target in (None, "", "SELECTED_SAMPLES"):
         return ungrouped(ctx.view).select(ctx.selected)
-    return ctx.target_view()
+    return target_view(ctx)
+
+
+def target_view(ctx: foo.ExecutionContext) -> SampleCollection:
+    """The samples that the form's choice names; raises a ValueError if it names none."""
+    try:
+        return ctx.target_view()
+    except (AttributeError, KeyError, TypeError) as error:  # of a view that a script describes
+        raise ValueError(f"The samples to work on cannot be found: {error!r}.") from error
 
 
 def one_slice(samples: SampleCollection) -> SampleCollection:

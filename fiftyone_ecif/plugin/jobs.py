@@ -9,11 +9,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import fiftyone.operators as foo
 from fiftyone.operators.store import ExecutionStore
 
 STORE = "ecif_jobs"
+NOTED: dict[str, Any] = {"title": str, "label": str, "progress": (int, float)}
+"""What a job's note says, and as what."""
+
 SECONDS_TO_LIVE = 600
 """The time after which the note of a job that was killed vanishes."""
 
@@ -67,9 +71,30 @@ def running_jobs(ctx: foo.ExecutionContext) -> list[RunningJob]:
     store = ctx.store(STORE)
     ids = [key.partition(":")[2] for key in store.list_keys() if key.startswith("job:")]
     notes = {id: store.get(f"job:{id}") for id in ids}
-    return [RunningJob(id, **note) for id, note in notes.items() if note is not None]
+    return [RunningJob(id, **note) for id, note in notes.items() if _is_note(note)]
 
 
-def cancel_job(ctx: foo.ExecutionContext, id: str) -> None:
-    """Ask a job to stop. It does so at its next step, and leaves the dataset as it was."""
+def _is_note(value: Any) -> bool:
+    """Whether something in the store is a job's note: others can write there too."""
+    if not isinstance(value, dict) or value.keys() != NOTED.keys():
+        return False
+    return all(isinstance(value[name], kind) for name, kind in NOTED.items())
+
+
+def cancel_job(ctx: foo.ExecutionContext, id: str | None) -> None:
+    """Ask a job to stop. It does so at its next step, and leaves the dataset as it was.
+
+    Args:
+        ctx: of an operator or the panel
+        id: of the job; None: the first
+
+    Raises:
+        ValueError: if no such job is running
+    """
+    running = [job.id for job in running_jobs(ctx)]
+    if not running:
+        raise ValueError("No job is running on this dataset.")
+    id = running[0] if id is None else id
+    if id not in running:
+        raise ValueError("This job is not running any more.")
     ctx.store(STORE).set(f"cancel:{id}", True, ttl=SECONDS_TO_LIVE)

@@ -26,6 +26,8 @@ class EcifOperator(foo.Operator):
         submit: the text of the form's button
         place: where its button stands. ``GRID``: above the grid; ``MODAL``: beside the open sample, and above the grid
             while samples are selected there; None: nowhere
+        risk: what it can do to the data; FiftyOne tells agents, from 1.16 on. "low": it looks; "medium": it computes
+            for long, or adds what can be taken off again; "high": it rewrites or deletes data, or writes files
         streams: whether it reports progress, and so executes as a generator
         delegable: whether it can be left to a worker
     """
@@ -35,6 +37,7 @@ class EcifOperator(foo.Operator):
     description: str
     icon: str
     submit: str
+    risk: str
     place: types.Places | None = None
     streams = False
     delegable = False
@@ -51,6 +54,7 @@ class EcifOperator(foo.Operator):
             execute_as_generator=self.streams,
             allow_immediate_execution=True,
             allow_delegated_execution=self.delegable,
+            risk_level=self.risk,  # before 1.16, FiftyOne takes it and makes nothing of it
         )
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
@@ -58,12 +62,12 @@ class EcifOperator(foo.Operator):
         raise NotImplementedError
 
     def resolve_input(self, ctx: foo.ExecutionContext) -> types.Property:
-        """The operator's form."""
+        """The operator's form; whatever it cannot go on with refuses it, in words."""
         inputs = types.Object()
         try:
             self.form(ctx, inputs)
-        except ValueError as error:  # what the form stands on is gone: a field that was deleted, say
-            refuse(inputs, "problem", str(error))
+        except ValueError as error:
+            refuse(inputs, "refused", str(error))
         view = types.PromptView(label=self.config.label, submit_button_label=self.submit_label(ctx))
         return types.Property(inputs, view=view)
 

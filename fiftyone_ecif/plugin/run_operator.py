@@ -47,6 +47,6 @@ class RunJob(RunOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Work in a thread, telling the App how far it is; then show the result."""
-        result = yield from in_background(ctx, self.title, self.work(ctx))
+        result = yield from in_background(ctx, self.title, lambda progress: self.work(ctx)(progress))
         if result is not None and not ctx.delegated:
             yield from self.show(ctx, result)

@@ -17,6 +17,7 @@ from fiftyone_ecif.dataset.arguments import (
     Texts,
     WholeNumber,
     at_most,
+    checked,
 )
 
 CONVERTED = [
@@ -78,3 +79,16 @@ def test_what_cannot_serve_is_refused_with_the_argument_s_name(kind, given, mess
     with pytest.raises(ValueError, match="argument") as error:
         kind("argument", given)
     assert message in str(error.value)
+
+
+def test_a_function_says_which_of_its_arguments_cannot_serve():
+    @checked(limit=WholeNumber(1), folder=Text())
+    def function(folder, limit=None, *, other=None):
+        return folder, limit, other
+
+    assert function(Path("/here"), np.int64(3), other=object) == ("/here", 3, object)
+    assert function("/here") == ("/here", None, None)
+    with pytest.raises(ValueError, match="limit must be at least 1, not 0"):
+        function("/here", limit=0)
+    with pytest.raises(ValueError, match="folder must be a text, not None"):
+        function(None)

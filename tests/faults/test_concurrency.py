@@ -1,7 +1,5 @@
 """Jobs that work at the same time lose nothing of each other's."""
 
-import threading
-
 import pytest
 
 import fiftyone_ecif as ecif
@@ -21,29 +19,11 @@ from tests.faults.scene import (
     write_under,
 )
 from tests.support.prepared import columns, few_samples, write
+from tests.support.together import together
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 STORED = dict(text_field="caption", image_embeddings="image_vector", text_embeddings="text_vector", run_key=KEY)
-
-
-def together(calls) -> list[BaseException | None]:
-    """Make calls in threads that start at the same moment; returns what they raised."""
-    raised, start = [None] * len(calls), threading.Barrier(len(calls))
-
-    def make(number):
-        start.wait(60)
-        try:
-            calls[number]()
-        except BaseException as error:
-            raised[number] = error
-
-    threads = [threading.Thread(target=make, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    return raised
 
 
 def check_whole(dataset, key, base):

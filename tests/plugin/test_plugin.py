@@ -1,5 +1,6 @@
 """The plugin as FiftyOne finds it."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -40,6 +41,29 @@ def test_what_repairs_a_sample_stands_beside_it_and_above_the_grid_while_samples
     for operator in (ApplySuggestions(), MarkAsFine(), UndoFixes(), TraceQuery()):
         assert operator.resolve_placement(selecting).place == GRID
         assert operator.resolve_placement(looking).place == MODAL
+
+
+LOOKING = {"show_misaligned", "show_harmful", "show_valuable", "estimate_removal", "forecast_removal"}
+DESTRUCTIVE = {
+    "compute_influence", "apply_suggestions", "undo_fixes", "export_cleaned", "export_checkpoint", "manage_runs",
+    "ecif_panel",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [*OPERATORS, *PANELS])
+def test_every_operator_and_panel_states_what_it_can_do_to_the_data(kind):
+    name, levels = kind().config.name, ("low", "medium", "high")
+    assert kind.risk in levels
+    assert (kind.risk == "low") == (name in LOOKING)
+    assert (kind.risk == "high") == (name in DESTRUCTIVE)
+    if hasattr(foo.Operator, "risk_level"):  # since FiftyOne 1.16
+        assert kind().risk_level.value == kind.risk
+
+
+def test_the_lowest_fiftyone_is_the_same_in_both_places():
+    (needed,) = re.findall(r'"fiftyone(>=[^"]+)"', (REPOSITORY / "pyproject.toml").read_text())
+    (admitted,) = re.findall(r'version: "(.+)"', (REPOSITORY / "fiftyone.yml").read_text())
+    assert needed == admitted
 
 
 def test_loading_the_plugin_leaves_torch_and_open_clip_out():
@@ -91,4 +115,12 @@ def test_the_plugins_requirements_are_the_packages():
     named = [line for line in (REPOSITORY / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     listed = (REPOSITORY / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("]")[0]
     packages = [line.partition("#")[0].strip(' ",') for line in listed.strip().splitlines()]
-    assert [package for package in packages if "fiftyone" not in package] == named
+    assert [package for package in packages if package and "fiftyone" not in package] == named
+
+
+def test_where_an_operator_is_not_listed_it_is_not_registered(monkeypatch):
+    """What SECURITY.md says of how to leave some out."""
+    definition = fop.get_plugin(NAME)
+    assert definition.can_register_operator("show_harmful")
+    monkeypatch.setitem(definition._metadata, "operators", ["show_misaligned"])
+    assert not definition.can_register_operator("show_harmful")

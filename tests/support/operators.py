@@ -48,3 +48,28 @@ def stream_to_app(operator, ctx):
 
     for message in OperatorRegistry().get_operator(operator).execute(ctx):
         yield json.loads(message.to_json_line())["body"]
+
+
+JUNK = [True, -1, 1.5, float("nan"), 10**5000, "junk", "$filepath", "~junk/x", "x" * 100_000, ["a"], {"$gt": ""}]
+"""What no parameter can be, or hardly any."""
+
+
+def attempt(operator, dataset, **params):
+    """Resolve an operator's form and execute it as a script would, without asking the form whether it may.
+
+    Returns:
+        the ValueError that said in words why it cannot be executed, else None; anything else is raised
+    """
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    request = {"dataset_name": dataset.name, "view": [], "params": params}
+    ctx = ExecutionContext(request, executor=Executor(), operator_uri=operator.uri)
+    operator.resolve_input(ctx)
+    try:
+        outcome = operator.execute(ctx)
+        if operator.config.execute_as_generator:
+            list(outcome)
+    except ValueError as error:
+        assert len(str(error)) < 2_000 and " " in str(error)
+        return error
+    return None

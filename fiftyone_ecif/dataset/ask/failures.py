@@ -6,7 +6,8 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.ask.query import Interpreter
+from fiftyone_ecif.dataset.arguments import Choice, Samples, checked
+from fiftyone_ecif.dataset.ask.query import DIRECTIONS, Interpreter
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.checks import check_flat
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
@@ -15,6 +16,7 @@ from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.run.writing import writing
 
 
+@checked(samples=Samples(), direction=Choice(DIRECTIONS), run_dataset=Samples())
 def find_failures(
     samples: SampleCollection,
     run_key: str = "ecif",
@@ -42,7 +44,7 @@ def find_failures(
         ValueError: if there is no such run, or nothing can be asked about
     """
     check_flat(samples)
-    study = TraceStudy(Run((run_dataset or samples)._dataset, run_key))
+    study = TraceStudy(Run((samples if run_dataset is None else run_dataset)._dataset, run_key))
     with reporting(progress) as report:
         asked, reasons = Interpreter(study, report).samples(samples, direction, None, None)
     if not asked:

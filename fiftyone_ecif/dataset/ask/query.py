@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fiftyone_ecif.attribution.question import Question, nearest
 from fiftyone_ecif.core import Progress
+from fiftyone_ecif.dataset.arguments import Choice, Text, shown
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource, check_width
 from fiftyone_ecif.features.reading import check_caption, read_image
@@ -26,6 +27,14 @@ TOGETHER = 256
 """Queries whose similarities to all candidates are held together."""
 
 Answer = str | Sequence[str] | None
+
+
+def check_answers(right: Answer, wrong: Answer) -> None:
+    """Raise a ValueError unless each is a text, or several."""
+    for name, answer in {"right": right, "wrong": wrong}.items():
+        several = isinstance(answer, Sequence) and all(isinstance(one, str) for one in answer)
+        if answer is not None and not several:
+            raise ValueError(f"{name} must be a label, caption or sample id, or a list of them, not {shown(answer)}.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,9 @@ class Query:
     def __post_init__(self) -> None:
         if (self.image is None) == (self.text is None):
             raise ValueError("A Query is an image or a text: pass one of the two, and its right answer as right=.")
+        if self.image is not None:
+            object.__setattr__(self, "image", Text()("image", self.image))
+        check_answers(self.right, self.wrong)
 
 
 class Asked(NamedTuple):
@@ -86,9 +98,8 @@ class Interpreter:
         self, samples: SampleCollection, direction: str, right: Answer, wrong: Answer
     ) -> tuple[list[Asked], dict[str, str]]:
         """Questions about samples of any dataset, and the reasons of those that cannot be asked about, by id."""
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, not {direction!r}.")
-        asks, reasons = DIRECTIONS[direction], {}
+        asks, reasons = DIRECTIONS[Choice(DIRECTIONS)("direction", direction)], {}
+        check_answers(right, wrong)
         ids = samples.values("id")
         inside = [id for id in ids if id in self.study.row]
         outside = [id for id in ids if id not in self.study.row]

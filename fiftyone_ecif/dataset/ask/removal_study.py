@@ -24,6 +24,7 @@ from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
 from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
+from fiftyone_ecif.dataset.arguments import Samples
 from fiftyone_ecif.dataset.checks import check_view
 from fiftyone_ecif.dataset.chosen_scope import attributed_scope
 from fiftyone_ecif.dataset.repair.review import harmful
@@ -59,6 +60,7 @@ class RemovalStudy:
     """
 
     def __init__(self, run: Run, view: SampleCollection, progress: Progress) -> None:
+        Samples()("view", view)
         check_view(view)
         self.run, self.config, self.settings, self.progress = run, run.config, run.settings, progress
         self.rows, self.target_rows = run.rows(), run.target_rows()

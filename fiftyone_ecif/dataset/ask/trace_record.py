@@ -183,7 +183,7 @@ def make_traces(
 ) -> Trace | list[Trace]:
     """See ``InfluenceResults.trace``; ``study`` is of the run."""
     for name, value, known in (("kind", kind, KINDS), ("order", order, ORDERS)):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}.")
     queries = query if isinstance(query, list) else [query]
     keys = _keys(study.run, key, len(queries) if isinstance(query, list) else None)

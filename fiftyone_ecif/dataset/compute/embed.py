@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from fiftyone.core.collections import SampleCollection
@@ -17,6 +16,7 @@ from fiftyone_ecif.dataset.rows import Rows, read_rows
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.features import ArrayPairs, StoredPairs
 from fiftyone_ecif.models import ContrastiveModel, load_model
+from fiftyone_ecif.notes import note
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ class Embedded:
         attributed: the scope, with the inputs that it takes
         rows: of ``pairs``, in their order
         target_rows: of ``target_pairs``, likewise
-        notes: what the user should know, in plain words
     """
 
     source: PairSource
@@ -86,7 +85,6 @@ class Embedded:
     attributed: Attributed
     rows: Rows
     target_rows: Rows | None
-    notes: list[str] = field(default_factory=list)
 
 
 def embed(taken: Taken, request: RunRequest, device: str, report: Progress, workers: Workers) -> Embedded:
@@ -95,35 +93,32 @@ def embed(taken: Taken, request: RunRequest, device: str, report: Progress, work
     Raises:
         ValueError: if there is no such model or scope, or a pair cannot be used and may not be skipped
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        source = source_of(request, device, report, workers)
-        check_scope(source, request.scope)
-        pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
-        _check_usable(pairs, "samples", request)
-        target_pairs = target_rows = None
-        if taken.target_rows is not None:
-            target_pairs = source.pairs(taken.target_rows, "Embed target", request.skip_failures)
-            _check_usable(target_pairs, "target samples", request)
-            check_width(pairs, target_pairs, "the target")
-            target_rows = taken.target_rows.of(target_pairs.ids)
-        rows = taken.rows.of(pairs.ids)
-        views = source.views(rows)
-        head = source.head(pairs)
-        if isinstance(source, TowerSource) and request.scope != "head":
-            attributed = attributed_scope(
-                source.model, request.scope, rows, target_rows, request.settings().batch_size, request.seed, report
-            )
-        else:
-            attributed = Attributed.of_head(head, pairs, target_pairs)
-    notes = [str(item.message) for item in caught]
+    source = source_of(request, device, report, workers)
+    check_scope(source, request.scope)
+    pairs = source.pairs(taken.rows, "Embed", request.skip_failures)
+    _check_usable(pairs, "samples", request)
+    target_pairs = target_rows = None
+    if taken.target_rows is not None:
+        target_pairs = source.pairs(taken.target_rows, "Embed target", request.skip_failures)
+        _check_usable(target_pairs, "target samples", request)
+        check_width(pairs, target_pairs, "the target")
+        target_rows = taken.target_rows.of(target_pairs.ids)
+    rows = taken.rows.of(pairs.ids)
+    views = source.views(rows)
+    head = source.head(pairs)
+    if isinstance(source, TowerSource) and request.scope != "head":
+        attributed = attributed_scope(
+            source.model, request.scope, rows, target_rows, request.settings().batch_size, request.seed, report
+        )
+    else:
+        attributed = Attributed.of_head(head, pairs, target_pairs)
     if views is not None and views.ids != pairs.ids:
-        notes.append(
+        note(
             f"{len(pairs) - len(views)} images could not be read a second time, so that misalignment was judged "
             "without mild views of the images. Compute the run again when they are back."
         )
         views = None
-    return Embedded(source, head, pairs, target_pairs, views, attributed, rows, target_rows, notes)
+    return Embedded(source, head, pairs, target_pairs, views, attributed, rows, target_rows)
 
 
 def _check_usable(pairs: StoredPairs | ArrayPairs, what: str, request: RunRequest) -> None:

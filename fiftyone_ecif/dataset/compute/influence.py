@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +21,7 @@ from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.dataset.run.writing import claimed
 from fiftyone_ecif.engine import check_engine, engine_workers
 from fiftyone_ecif.models import ContrastiveModel
+from fiftyone_ecif.notes import collecting_notes, warn
 
 
 @takes_request
@@ -91,7 +91,7 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
     check_collection(samples)
     with claimed(samples._dataset, request.run_key), reporting(request.progress) as report:
         device, settings, timings = check_request(samples, request), request.settings(), Timings()
-        with timings.of("total"):
+        with timings.of("total"), collecting_notes() as said:
             taken = read(samples, request)
             with engine_workers(request.engine, request.num_workers, request.device) as workers:
                 with timings.of("embed"):
@@ -101,9 +101,9 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
             with timings.of("misalignment"):
                 judged = detect(embedded, request, device, report)
         computed = Computed(taken, embedded, outcome, judged)
-        notes = computed.notes(samples, request)
-        for note in notes:
-            warnings.warn(note, stacklevel=4)
+        notes = [*said, *computed.notes(samples, request)]
+        for each in notes:
+            warn(each)
         report("Write", 0, 1)
         record(samples, request, device, computed, notes, timings.seconds)
         report("Write", 1, 1)

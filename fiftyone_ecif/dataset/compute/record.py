@@ -59,7 +59,7 @@ class Computed:
             ValueError: if no sample is left that could get a score
         """
         embedded, judged = self.embedded, self.judged
-        notes = [*embedded.notes, *self.outcome.warnings]
+        notes = [*self.outcome.warnings]
         notes += notes_on_pairs(embedded.pairs, embedded.rows.texts, request.settings().batch_size)
         notes += notes_on_target(embedded.pairs, embedded.target_pairs)
         notes += notes_on_orientation(embedded.pairs, request.apply_orientation)

@@ -18,6 +18,8 @@ from fiftyone_ecif.dataset.arguments import (
     Flag,
     Kind,
     Number,
+    Reporter,
+    SettingsByName,
     Text,
     Texts,
     WholeNumber,
@@ -75,24 +77,6 @@ class Model:
             f"{name} must be open_clip's name of a model, or a model from fiftyone_ecif.wrap_model, "
             f"not {type(value).__name__}."
         )
-
-
-class SettingsByName:
-    """Settings by name; what they may be is checked where they are used."""
-
-    def __call__(self, name: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
-            raise ValueError(f"{name} must be a dictionary of settings by their names, not {value!r}.")
-        return dict(value)
-
-
-class Reporter:
-    """Whether and where progress is shown."""
-
-    def __call__(self, name: str, value: Any) -> Any:
-        if value is None or isinstance(value, bool) or callable(value):
-            return value
-        raise ValueError(f"{name} must be True, False, None or a function of (step, done, total), not {value!r}.")
 
 
 @dataclass(frozen=True)

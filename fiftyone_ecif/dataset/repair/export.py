@@ -10,6 +10,7 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.arguments import AbsolutePath, Choice, Samples, Text, checked, shown
 from fiftyone_ecif.dataset.checks import check_field, check_flat, is_classification_field
 from fiftyone_ecif.dataset.repair.fixes import fixed
 from fiftyone_ecif.dataset.repair.review import suspected
@@ -23,6 +24,11 @@ FORMATS = {
 """What :func:`export_cleaned` can write."""
 
 
+LONGEST_NAME = 255
+"""Bytes of a folder's name, on common file systems."""
+
+
+@checked(samples=Samples())
 def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: float | None = None) -> fo.DatasetView:
     """The pairs without those tagged "misaligned" or "rejected", or as ``set_tags`` has named these tags.
 
@@ -50,6 +56,7 @@ def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: fl
     return view
 
 
+@checked(samples=Samples(), format=Choice(FORMATS), text_field=Text())
 def export_cleaned(
     samples: SampleCollection,
     folder: str,
@@ -76,7 +83,7 @@ def export_cleaned(
     Raises:
         ValueError: if the format, the folder or the field cannot serve
     """
-    view, path = cleaned(samples, run_key, threshold), Path(folder).expanduser()
+    view, path = cleaned(samples, run_key, threshold), AbsolutePath()("folder", folder)
     check_export(samples, folder, format, text_field)
     count = len(view)
     if count == 0:
@@ -91,15 +98,12 @@ def export_cleaned(
     return count
 
 
+@checked(samples=Samples(), format=Choice(FORMATS), text_field=Text())
 def check_export(samples: SampleCollection, folder: str, format: str, text_field: str | None) -> None:
     """Raise a ValueError unless the cleaned set could be exported so."""
-    path = Path(folder).expanduser()
-    if not path.is_absolute():
-        raise ValueError(f"{folder!r} is not an absolute path: begin with / or ~.")
+    path = AbsolutePath()("folder", folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{folder!r} is there already and not empty: choose another folder.")
-    if format not in FORMATS:
-        raise ValueError(f"format {format!r} is not one of {', '.join(FORMATS)}.")
+        raise ValueError(f"{shown(folder)} is there already and not empty: choose another folder.")
     if format != "fiftyone":
         if text_field is None:
             raise ValueError("Pass text_field: the captions or labels to export.")
@@ -110,12 +114,13 @@ def check_export(samples: SampleCollection, folder: str, format: str, text_field
         _check_folder_names(samples.distinct(f"{text_field}.label"))
 
 
-def _check_folder_names(labels: Sequence[str]) -> None:
+def _check_folder_names(labels: Sequence[Any]) -> None:
     """Raise a ValueError unless each label names a folder inside the one that is exported to."""
     for label in labels:
-        if label in ("", ".", "..") or any(mark in label for mark in ("/", "\\", "\0")):
+        unusable = not isinstance(label, str) or label in ("", ".", "..")
+        if unusable or any(mark in label for mark in ("/", "\\", "\0")) or len(label.encode()) > LONGEST_NAME:
             raise ValueError(
-                f"Label {label!r} cannot name an image folder. Change it, or export as CSV, where labels are text."
+                f"Label {shown(label)} cannot name an image folder. Change it, or export as CSV, where labels are text."
             )
 
 

@@ -19,13 +19,13 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.expressions import ViewExpression
 from pymongo import UpdateOne
 
-from fiftyone_ecif.dataset.arguments import PROBABILITY
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import check_collection, check_field, score_field
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.run.writing import writing
 from fiftyone_ecif.dataset.samples import everything, number_of, ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
-from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, text_path
+from fiftyone_ecif.dataset.texts import fixes_field, has_fixes, has_tag, literally, text_path
 
 FIX_FIELDS = {
     "before": (fo.StringField, "The text before the fix"),
@@ -60,6 +60,7 @@ class FixReport:
         return f"{self.changed:,} changed{reasons}"
 
 
+@checked(samples=Samples(), by=Text())
 def apply_suggestions(
     samples: SampleCollection, run_key: str, min_confidence: float = 0.0, by: str | None = None
 ) -> FixReport:
@@ -97,7 +98,8 @@ def apply_suggestions(
         scores = {"misalignment": suspicion, "confidence": confidence, "tagged": misaligned in (tags or ())}
         record = {"_cls": "DynamicEmbeddedDocument", "before": text, "after": label} | action | scores
         # A text that somebody changes meanwhile is not found under what it was.
-        writes.append(UpdateOne({"_id": ObjectId(id), path: text}, _replacement(path, text_field, record, misaligned)))
+        update = _replacement(path, text_field, record, misaligned)
+        writes.append(UpdateOne({"_id": ObjectId(id), path: {"$eq": text}}, update))
         ids.append(id)
     changed = 0
     if writes:
@@ -111,6 +113,7 @@ def apply_suggestions(
     return FixReport(changed, unchanged)
 
 
+@checked(samples=Samples())
 def applicable(samples: SampleCollection, run_key: str, min_confidence: float = 0.0) -> fo.DatasetView:
     """The samples that :func:`apply_suggestions` would change.
 
@@ -139,9 +142,9 @@ def _reasons_against(samples: SampleCollection, run_key: str, min_confidence: fl
     min_confidence = PROBABILITY("min_confidence", min_confidence)
     path, (suggestion, _) = writable_text(dataset, text_field), _score_fields(dataset, run_key)
     return {
-        "without a suggestion": ~F(f"{suggestion}.label").exists(),
+        "without a suggestion": ~F(f"{suggestion}.label").is_string(),
         "less confident": F(f"{suggestion}.confidence") < min_confidence,
-        "marked as fine": ViewExpression({"$in": [{"$literal": tags_of(dataset).trusted}, {"$ifNull": ["$tags", []]}]}),
+        "marked as fine": ViewExpression(has_tag(tags_of(dataset).trusted)),
         "as suggested already": F(path) == F(f"{suggestion}.label"),
     }
 
@@ -150,6 +153,7 @@ def _score_fields(dataset: fo.Dataset, run_key: str) -> tuple[str, str]:
     return score_field(dataset, run_key, "suggestion"), score_field(dataset, run_key, "misalignment")
 
 
+@checked(samples=Samples(), text_field=Text())
 def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixReport:
     """Take back the latest fix of each sample; called again, the one before it.
 
@@ -181,6 +185,7 @@ def undo_fixes(samples: SampleCollection, text_field: str | None = None) -> FixR
     return FixReport(changed, {"edited by hand since": edited} if edited else {})
 
 
+@checked(samples=Samples(), text_field=Text())
 def fixed(samples: SampleCollection, text_field: str | None = None) -> fo.DatasetView:
     """The samples with fixes that were not undone.
 
@@ -253,21 +258,19 @@ def _replacement(path: str, text_field: str, record: dict[str, Any], tag: str) -
     """The update that replaces a text, records it, and takes the tag off that the record says it had."""
     name = fixes_field(text_field)
     change = {
-        path: {"$literal": record["after"]},
-        name: {"$concatArrays": [{"$ifNull": [f"${name}", []]}, [{"$literal": record}]]},
+        path: literally(record["after"]),
+        name: {"$concatArrays": [{"$ifNull": [f"${name}", []]}, [literally(record)]]},
         "last_modified_at": "$$NOW",
     }
     if record["tagged"]:
-        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", {"$literal": tag}]}}}
+        change["tags"] = {"$filter": {"input": "$tags", "cond": {"$ne": ["$$this", literally(tag)]}}}
     return [{"$set": change}]
 
 
 def _restoration(path: str, name: str, tag: str) -> list[dict]:
     """The update that puts the text before the last fix back, and the tag that the fix took off."""
-    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [{"$literal": tag}]]}
-    wanted = {
-        "$and": [{"$last": f"${name}.tagged"}, {"$not": {"$in": [{"$literal": tag}, {"$ifNull": ["$tags", []]}]}}]
-    }
+    retagged = {"$concatArrays": [{"$ifNull": ["$tags", []]}, [literally(tag)]]}
+    wanted = {"$and": [{"$last": f"${name}.tagged"}, {"$not": has_tag(tag)}]}
     earlier = {"$slice": [f"${name}", 0, {"$subtract": [{"$size": f"${name}"}, 1]}]}
     return [
         {

@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import PROBABILITY
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.samples import number_of, ungrouped
@@ -20,6 +20,7 @@ SUGGESTED_PRECISION = 0.9
 """Share of the suspects that should be wrong, for which a run suggests a threshold."""
 
 
+@checked(samples=Samples(), tag=Text())
 def tag_misaligned(
     samples: SampleCollection, run_key: str, threshold: float = SUSPECTED, tag: str | None = None
 ) -> int:
@@ -43,6 +44,7 @@ def tag_misaligned(
     return count
 
 
+@checked(samples=Samples())
 def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPECTED) -> fo.DatasetView:
     """The pairs at or above a misalignment, without those marked as fine.
 
@@ -63,6 +65,7 @@ def suspected(samples: SampleCollection, run_key: str, threshold: float = SUSPEC
     return ungrouped(samples).match({name: {"$gte": threshold}}).match_tags(tags_of(samples).trusted, bool=False)
 
 
+@checked(samples=Samples())
 def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     """The pairs whose removal would lower the target loss, the most harmful first.
 
@@ -77,6 +80,7 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     return ungrouped(samples).match({name: {"$lt": 0}}).sort_by(name)
 
 
+@checked(samples=Samples())
 def mark_as_fine(samples: SampleCollection) -> int:
     """Record that somebody looked at these pairs and found them right: the sample tag "trusted", or what
     ``set_tags`` has named in its place.
@@ -96,6 +100,7 @@ def mark_as_fine(samples: SampleCollection) -> int:
     return number_of(samples)
 
 
+@checked(samples=Samples())
 def reject(samples: SampleCollection) -> int:
     """Record that somebody looked at these pairs and found neither text nor suggestion right: the tag "rejected",
     or what ``set_tags`` has named in its place.
@@ -114,11 +119,13 @@ def reject(samples: SampleCollection) -> int:
     return number_of(samples)
 
 
+@checked(samples=Samples())
 def trusted(samples: SampleCollection) -> fo.DatasetView:
     """The pairs that were marked as fine: evidence for a next run, or its target."""
     return ungrouped(samples).match_tags(tags_of(samples).trusted)
 
 
+@checked(samples=Samples())
 def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     """The run's pairs that were neither fixed nor marked as fine nor rejected, the most suspicious first.
 

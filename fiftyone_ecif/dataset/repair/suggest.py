@@ -41,7 +41,8 @@ def suggest_again(run: Run, view: SampleCollection) -> dict[str, fo.Classificati
     if run.config.text_field is None:
         raise ValueError(f"Run {run.run_key!r} was computed without captions or labels: there is none to suggest.")
     wanted = ungrouped(view).values("id")
-    stored = everything(dataset).select(wanted).exists(name)
+    label = {f"{name}._cls": "Classification", f"{name}.label": {"$type": "string"}}
+    stored = everything(dataset).select(wanted).match(label)
     found = dict(zip(*stored.values(["id", name]), strict=True))
     missing = set(wanted) - set(found)
     if missing:

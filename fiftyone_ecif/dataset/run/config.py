@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.runs import Run, RunConfig, RunResults
 
+from fiftyone_ecif.dataset.arguments import (
+    Choice,
+    Flag,
+    Kind,
+    Number,
+    Samples,
+    SettingsByName,
+    Text,
+    Texts,
+    WholeNumber,
+    checked,
+    shown,
+)
 from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
 from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
@@ -37,16 +52,53 @@ def kept_traces(dataset: fo.Dataset, run_key: str) -> list[str]:
     return [path.stem for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)]
 
 
+class Loss:
+    """The name of a loss."""
+
+    def __call__(self, name: str, value: Any) -> str:
+        from fiftyone_ecif.core import LOSSES  # brings torch
+
+        return Choice(dict.fromkeys(LOSSES, ""))(name, value)
+
+
+RECORDED: Mapping[str, Kind] = {
+    "scope": Text(),
+    "removal": Text(),
+    "rounds": WholeNumber(1),
+    "batch_size": WholeNumber(1),
+    "anchor": Number(),
+    "damping": Number(),
+    "seed": WholeNumber(),
+    "engine": Text(),
+    "evidence": Flag(),
+    "loss": Loss(),
+    "device": Text(),
+    "text_field": Text(),
+    "templates": Texts(),
+    "image_embeddings": Text(),
+    "text_embeddings": Text(),
+    "model": Text(),
+    "pretrained": Text(),
+    "model_fingerprint": Text(),
+    "view_fingerprint": Text(),
+    "apply_orientation": Flag(),
+    "load_arguments": SettingsByName(("name", "pretrained", "precision", "preprocess")),
+}
+"""What a record must hold for its run to be opened: another program, or a version to come, may have written it."""
+
+
 class EcifConfig(RunConfig):
     """What a run was asked for; the arguments of ``compute_influence`` and the versions it ran with."""
 
     # Of runs from before these could be asked for, or were kept:
     evidence = False
     damping = 0.0
-    view_fingerprint = None
     engine = "local"
-    device = None
     apply_orientation = False
+    # What a run need not have:
+    anchor = device = view_fingerprint = text_field = templates = image_embeddings = text_embeddings = None
+    model = pretrained = model_fingerprint = None
+    load_arguments = None  # of ``load_model``; none of them for a model that was made in memory
 
     @property
     def method(self):
@@ -84,6 +136,7 @@ def _renamed(dataset: fo.Dataset, run_key: str, new_run_key: str) -> dict[str, s
     return {name: new_run_key + name[len(run_key) :] for name in run_field_names(dataset, run_key)}
 
 
+@checked(dataset=Samples())
 def list_runs(dataset: fo.Dataset) -> list[str]:
     """Keys of the dataset's ECIF runs, oldest first.
 
@@ -103,9 +156,25 @@ def check_run(dataset: fo.Dataset, run_key: str) -> None:
     keys = list_runs(dataset)
     if run_key not in keys:
         there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
-        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {run_key!r}: {there}.")
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {shown(run_key)}: {there}.")
 
 
+def check_record(dataset: fo.Dataset, run_key: str) -> None:
+    """Raise a ValueError that says what is wrong with a run's record, if something is."""
+    config = dataset.get_run_info(run_key).config
+    for name, kind in RECORDED.items():
+        try:
+            value = getattr(config, name, None)
+            if value is not None or getattr(EcifConfig, name, True) is not None:
+                kind(name, value)
+        except ValueError as error:
+            raise ValueError(
+                f"The record of run {run_key!r} is damaged: {error} Compute the run again (overwrite=True), or delete "
+                f"it with ecif.delete_run(dataset, {run_key!r})."
+            ) from error
+
+
+@checked(dataset=Samples())
 def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
     """Give a run, and its fields, another key.
 
@@ -132,6 +201,7 @@ def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
         change_runs(dataset, change, lease)
 
 
+@checked(dataset=Samples())
 def delete_run(dataset: fo.Dataset, run_key: str) -> None:
     """Delete a run and its fields.
 

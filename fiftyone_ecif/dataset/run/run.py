@@ -14,11 +14,12 @@ from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
+from fiftyone_ecif.dataset.arguments import Samples, checked
 from fiftyone_ecif.dataset.device import device_here, if_here
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
-from fiftyone_ecif.dataset.run.config import EcifConfig, check_run, stored_results
+from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run, stored_results
 from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
@@ -47,6 +48,7 @@ class Run:
 
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
+        check_record(dataset, run_key)
         self.dataset, self.run_key = dataset, run_key
         self._given_model: ContrastiveModel | None = None
 
@@ -214,6 +216,7 @@ class Run:
         """
         return self._recalled(those(self.dataset, self.ids), self.ids, self._snapshot)
 
+    @checked(samples=Samples())
     def rows_of(self, samples: SampleCollection) -> Rows:
         """The rows of any samples as they are now, by the run's fields."""
         config = self.config

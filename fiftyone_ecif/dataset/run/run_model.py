@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from fiftyone_ecif.dataset.run.config import EcifConfig
 from fiftyone_ecif.models import ContrastiveModel, load_model
+from fiftyone_ecif.notes import collecting_notes
 
 
 def check_model(model: ContrastiveModel, config: EcifConfig, run_key: str) -> None:
@@ -42,16 +42,15 @@ def load_again(config: EcifConfig, run_key: str, device: str) -> ContrastiveMode
     """
     if config.model is None:
         raise ValueError("This run used stored embeddings: there is no model.")
-    again: dict[str, Any] | None = getattr(
-        config, "load_arguments", {"name": config.model, "pretrained": config.pretrained}
-    )
-    if again is None:
+    again: dict[str, Any] | None = config.load_arguments
+    if again is None:  # a run from before it was kept
+        again = {"name": config.model, "pretrained": config.pretrained}
+    if not again:
         raise ValueError(
             f"The model of run {run_key!r} ({config.model}) was made in memory: make it again, and pass it as model= "
             "or to results.use_model(model)."
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the run has said it
+    with collecting_notes():  # the run has said them
         try:
             model = load_model(**again, device=device, local_files_only=True)
         except ConnectionError as error:

@@ -6,7 +6,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.plugin.forms import dropdown, notice, refuse
+from fiftyone_ecif.dataset.arguments import Text
+from fiftyone_ecif.plugin.forms import dropdown, given, notice, refuse
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.operator import EcifOperator
 
@@ -18,6 +19,7 @@ class CancelJob(EcifOperator):
     label = "cancel a running job"
     description = "Stop a running job of ECIF, here or in a worker; the data stay as they were"
     icon = "cancel.svg"
+    risk = "medium"
     submit = "Stop the job"
 
     def __call__(
@@ -46,6 +48,5 @@ class CancelJob(EcifOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Leave a note that the job will find."""
-        jobs = [job.id for job in running_jobs(ctx)]
-        cancel_job(ctx, ctx.params.get("job") or jobs[0])
+        cancel_job(ctx, given(ctx, "job", Text()))
         ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")

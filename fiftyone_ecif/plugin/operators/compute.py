@@ -12,13 +12,15 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import Text
 from fiftyone_ecif.dataset.checks import is_classification_field, text_fields
 from fiftyone_ecif.dataset.compute.request import ASKED
 from fiftyone_ecif.dataset.compute.signature import documented, parameters
 from fiftyone_ecif.plugin.background import in_background, show_output
-from fiftyone_ecif.plugin.forms import notice, one_slice, show_fields
+from fiftyone_ecif.plugin.forms import given, notice, one_slice, show_fields, target_view
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 from fiftyone_ecif.plugin.operators.compute_form import AUTO, compute_form, proposed_run_key, trusted_pairs, without
+from fiftyone_ecif.plugin.operators.model_form import uses_embeddings
 from fiftyone_ecif.plugin.panel.choices import open_panel
 
 OF_MODELS, OF_EMBEDDINGS = ("model", "pretrained"), ("image_embeddings", "text_embeddings")
@@ -48,6 +50,7 @@ class ComputeInfluence(EcifOperator):
     description = "Find the pairs that harm a CLIP-style model, and the captions that do not belong to their images"
     icon = "compute.svg"
     submit = "Compute"
+    risk = "high"
     place = GRID
     streams = delegable = True
 
@@ -78,7 +81,7 @@ class ComputeInfluence(EcifOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> Iterator[Any]:
         """Compute in a thread, telling the App how far it is; then show the result."""
-        samples, target, arguments = one_slice(ctx.target_view()), trusted_pairs(ctx), sdk_arguments(ctx)
+        samples, target, arguments = one_slice(target_view(ctx)), trusted_pairs(ctx), sdk_arguments(ctx)
         if target is not None:
             samples = without(samples, target)
         results = yield from in_background(
@@ -92,17 +95,17 @@ class ComputeInfluence(EcifOperator):
 
 def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.compute_influence`, but for samples and target."""
-    given = {name: value for name, value in ctx.params.items() if value not in (None, "")}
-    given.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
-    given.setdefault("run_key", proposed_run_key(ctx.dataset))
-    stored = given.get("features") == "embeddings"
-    left_out = {"target", "templates", *(OF_MODELS if stored else OF_EMBEDDINGS)}
-    arguments = {name: given[name] for name in ASKED if name in given and name not in left_out}
-    if "templates" in given and is_classification_field(ctx.dataset, given["text_field"]):
-        arguments["templates"] = [line.strip() for line in given["templates"].splitlines() if line.strip()]
+    left_out = {"target", "templates", *(OF_MODELS if uses_embeddings(ctx) else OF_EMBEDDINGS)}
+    asked = {name: given(ctx, name, each.kind) for name, each in ASKED.items() if name not in left_out}
+    arguments = {name: value for name, value in asked.items() if value is not None}
+    arguments.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
+    arguments.setdefault("run_key", proposed_run_key(ctx.dataset))
+    templates = given(ctx, "templates", Text())
+    if templates is not None and is_classification_field(ctx.dataset, arguments["text_field"]):
+        arguments["templates"] = [line.strip() for line in templates.splitlines() if line.strip()]
     if arguments.get("device") == AUTO:
         del arguments["device"]
-    if not ctx.delegated and given.get("engine") != "ray":
+    if not ctx.delegated and arguments.get("engine") != "ray":
         arguments["num_workers"] = 0  # the App's server must not fork
     return arguments
 

@@ -10,7 +10,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset import checks
-from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, WholeNumber
+from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, Text, WholeNumber, shown
 from fiftyone_ecif.dataset.compute.request import (
     ASKED,
     DEFAULT_BATCH_SIZE,
@@ -20,13 +20,26 @@ from fiftyone_ecif.dataset.compute.request import (
     Parameter,
 )
 from fiftyone_ecif.dataset.samples import everything, number_of
-from fiftyone_ecif.plugin.forms import dropdown, duration, invalidate, notice, one_slice, passes, refuse
-from fiftyone_ecif.plugin.operators.model_form import choose_features, devices
+from fiftyone_ecif.plugin.forms import (
+    dropdown,
+    duration,
+    given,
+    invalidate,
+    notice,
+    one_slice,
+    passes,
+    refuse,
+    target_view,
+)
+from fiftyone_ecif.plugin.operators.model_form import choose_features, devices, uses_embeddings
 
 FEW_PAIRS = 200
 
 AUTO = "auto"
 """The device that the SDK chooses."""
+
+CROSS_FITTED = "cross_fitted"
+"""What stands for no target in the form."""
 
 FORM_DEFAULTS = {"batch_size": DEFAULT_BATCH_SIZE, "damping": 0, "device": AUTO}
 """What the form shows where the SDK takes None for it."""
@@ -35,7 +48,7 @@ FORM_DEFAULTS = {"batch_size": DEFAULT_BATCH_SIZE, "damping": 0, "device": AUTO}
 def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Ask for everything that can be chosen, guessed from the data, and say below a field why it cannot work."""
     inputs.view_target(ctx, action_description="Compute influence for")
-    samples = one_slice(ctx.target_view())
+    samples = one_slice(target_view(ctx))
     fields = checks.text_fields(ctx.dataset)
     if _can_start(inputs, samples, fields):
         _choose_captions(ctx, inputs, samples, fields)
@@ -73,7 +86,7 @@ def _choose_captions(
         description=ASKED["text_field"].hint,
         view=dropdown(fields),
     )
-    chosen = ctx.params.get("text_field", fields[0])
+    chosen = given(ctx, "text_field", Text(), fields[0])
     if not passes(field, checks.check_text_field, ctx.dataset, chosen):
         return
     is_label = checks.is_classification_field(ctx.dataset, chosen)
@@ -98,23 +111,25 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description=ASKED["templates"].hint,
         view=types.TextFieldView(multiline=True, rows=3),
     )
-    lines = [line for line in ctx.params.get("templates", default).splitlines() if line.strip()]
+    lines = [line for line in given(ctx, "templates", Text(), default).splitlines() if line.strip()]
     if not lines or not all("{}" in line for line in lines):
         invalidate(field, "Each template needs a {} in the place of the label.")
 
 
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    choices = {"cross_fitted": "None: cross-fit, each fold being the target of the other"}
+    choices = {CROSS_FITTED: "None: cross-fit, each fold being the target of the other"}
     choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
     choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in everything(ctx.dataset).distinct("tags")}
     field = inputs.enum(
         "target",
         list(choices),
-        default="cross_fitted",
+        default=CROSS_FITTED,
         label=ASKED["target"].label,
         description=ASKED["target"].hint,
         view=dropdown(choices),
     )
+    if not passes(field, trusted_pairs, ctx):
+        return
     target = trusted_pairs(ctx)
     if target is None or not passes(field, checks.check_collection, target, "The choice"):
         return
@@ -123,11 +138,16 @@ def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: Sam
 
 
 def trusted_pairs(ctx: foo.ExecutionContext) -> fo.DatasetView | None:
-    """The view that the form names as the target; None to cross-fit."""
-    kind, _, name = ctx.params.get("target", "cross_fitted").partition(":")
-    if kind == "view" and ctx.dataset.has_saved_view(name):
-        return ctx.dataset.load_saved_view(name)
-    return one_slice(ctx.dataset).match_tags(name) if kind == "tag" else None
+    """The view that the form names as the target; None to cross-fit; raises a ValueError if it names none."""
+    target = given(ctx, "target", Text(), CROSS_FITTED)
+    kind, _, name = target.partition(":")
+    if target == CROSS_FITTED:
+        return None
+    if kind == "tag":
+        return one_slice(ctx.dataset).match_tags(name)
+    if kind != "view" or not ctx.dataset.has_saved_view(name):
+        raise ValueError(f"There is no target {shown(target)}: it is “view:” and a saved view, or “tag:” and a tag.")
+    return ctx.dataset.load_saved_view(name)
 
 
 def without(samples: SampleCollection, target: SampleCollection) -> fo.DatasetView:
@@ -156,8 +176,8 @@ def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         label=ASKED["run_key"].label,
         description=ASKED["run_key"].hint,
     )
-    run_key, overwrite = ctx.params.get("run_key", proposed), bool(ctx.params.get("overwrite"))
-    if ctx.dataset.has_run(run_key):
+    run_key, overwrite = ctx.params.get("run_key", proposed), given(ctx, "overwrite", Flag(), False)
+    if isinstance(run_key, str) and ctx.dataset.has_run(run_key):
         inputs.bool(
             "overwrite",
             default=False,
@@ -169,7 +189,7 @@ def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.bool("advanced", default=False, label="Advanced settings", view=types.SwitchView())
-    if not ctx.params.get("advanced"):
+    if not given(ctx, "advanced", Flag(), False):
         return
     for name, asked in ASKED.items():
         if not asked.advanced:
@@ -202,17 +222,17 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     from fiftyone_ecif.dataset.compute import cost
     from fiftyone_ecif.models.views import VIEWS
 
-    params, device, pairs = ctx.params, ctx.params.get("device", AUTO), number_of(samples)
-    if device not in (AUTO, *devices()) or params.get("engine") == "ray":
+    device, pairs = given(ctx, "device", Device(), AUTO), number_of(samples)
+    if device not in (AUTO, *devices()) or given(ctx, "engine", ASKED["engine"].kind) == "ray":
         return
     if device == AUTO:
         device = devices()[-1]  # the SDK prefers a GPU too
     words, memory, dims = "", cost.PROCESS_BYTES + pairs * cost.PAIR_BYTES, None
-    if params.get("features") == "embeddings":
-        dims = _stored_dims(samples, params)
+    if uses_embeddings(ctx):
+        dims = _stored_dims(ctx, samples)
     else:
         # each image as it is and in all views, each text beside both
-        model = params.get("model") or DEFAULT_MODEL[0]
+        model = given(ctx, "model", Text(), DEFAULT_MODEL[0])
         known = ":" not in model  # what a hub or a folder holds is unknown
         towers = cost.embedding_cost(pairs, model, device, 1 + len(VIEWS), 2) if known else None
         if towers is not None:
@@ -220,7 +240,8 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
             memory += towers.model_bytes
     if dims is None:
         return
-    batch, rounds = params.get("batch_size") or DEFAULT_BATCH_SIZE, params.get("rounds") or DEFAULT_ROUNDS
+    batch = given(ctx, "batch_size", ASKED["batch_size"].kind, DEFAULT_BATCH_SIZE)
+    rounds = given(ctx, "rounds", ASKED["rounds"].kind, DEFAULT_ROUNDS)
     seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
@@ -229,10 +250,12 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     notice(inputs, "cost", types.Notice, label, rest)
 
 
-def _stored_dims(samples: SampleCollection, params: dict[str, Any]) -> tuple[int, int, int] | None:
+def _stored_dims(ctx: foo.ExecutionContext, samples: SampleCollection) -> tuple[int, int, int] | None:
     """The lengths of stored embeddings: in the joint space, of an image, of a text; None if none are chosen."""
-    fields = [params.get(name) for name in ("image_embeddings", "text_embeddings")]
+    fields = [given(ctx, name, Text()) for name in ("image_embeddings", "text_embeddings")]
     if not all(fields):
         return None
+    for name in fields:
+        checks.check_field(samples, name)
     images, texts = (found[0] if found else None for found in samples.limit(1).values(fields))
     return None if images is None or texts is None else (len(images), len(images), len(texts))

@@ -9,19 +9,13 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Flag, Text
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
+from fiftyone_ecif.dataset.repair.review import SUSPECTED
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.tags import tags_of
-from fiftyone_ecif.plugin.forms import (
-    choose_samples,
-    chosen_samples,
-    dropdown,
-    invalidate,
-    one_slice,
-    passes,
-    say_count,
-)
+from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, given, one_slice, passes, say_count
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
@@ -34,6 +28,7 @@ class ExportCleaned(EcifOperator):
     label = "export the cleaned set"
     description = "Export the samples that are not tagged as misaligned or rejected"
     icon = "export.svg"
+    risk = "high"
     submit = "Export"
     place = GRID
     delegable = True
@@ -79,7 +74,7 @@ class ExportCleaned(EcifOperator):
         """Ask for samples, what to leave out, format and folder, and say how many samples are left."""
         samples = one_slice(choose_samples(ctx, inputs, "Export"))
         _choose_suspects(ctx, inputs, samples)
-        format = ctx.params.get("format", DEFAULT_FORMAT)
+        format = given(ctx, "format", Choice(FORMATS), DEFAULT_FORMAT)
         inputs.enum("format", list(FORMATS), default=DEFAULT_FORMAT, label="Format", view=dropdown(FORMATS))
         fields = text_fields(ctx.dataset)
         if format != "fiftyone" and fields:
@@ -89,14 +84,15 @@ class ExportCleaned(EcifOperator):
         folder = inputs.str(
             "folder", required=True, label="Folder", description="A path on the machine that the App's server runs on"
         )
-        if ctx.params.get("folder"):
+        if given(ctx, "folder", Text()):
             arguments = _arguments(ctx)
             passes(folder, check_export, samples, arguments["folder"], arguments["format"], arguments["text_field"])
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Export, and say how many."""
-        exported = ecif.export_cleaned(one_slice(chosen_samples(ctx)), **_arguments(ctx))
-        ctx.ops.notify(f"Exported {exported:,} samples to {ctx.params['folder']}", variant="success")
+        arguments = _arguments(ctx)
+        exported = ecif.export_cleaned(one_slice(chosen_samples(ctx)), **arguments)
+        ctx.ops.notify(f"Exported {exported:,} samples to {arguments['folder']}", variant="success")
         return {"exported": exported}
 
 
@@ -106,13 +102,12 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
     runs = {"": f"Pairs tagged “{tags.misaligned}” or “{tags.rejected}”"}
     runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
     inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
-    run_key, threshold = ctx.params.get("run_key") or None, None
+    run_key, threshold = given(ctx, "run_key", Text()), None
     if run_key:
-        threshold = ctx.params.get("threshold", 0.5)
-        field = inputs.float("threshold", default=0.5, label="Minimum probability of being misaligned")
-        if not 0 <= threshold <= 1:
-            invalidate(field, "A probability lies between 0 and 1.")
+        field = inputs.float("threshold", default=SUSPECTED, label="Minimum probability of being misaligned")
+        if not passes(field, _threshold, ctx):
             return
+        threshold = _threshold(ctx)
     total, left = number_of(samples), len(cleaned(samples, run_key, threshold))
     none = "No sample is left to export: all of them are tagged or suspected."
     say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
@@ -120,13 +115,19 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
 
 def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.export_cleaned`."""
-    fields = text_fields(ctx.dataset)
+    fields, folder, run_key = text_fields(ctx.dataset), given(ctx, "folder", Text()), given(ctx, "run_key", Text())
+    if folder is None:
+        raise ValueError("Name the folder to export to.")
     arguments = {
-        "folder": ctx.params["folder"],
-        "format": ctx.params.get("format", DEFAULT_FORMAT),
-        "text_field": ctx.params.get("text_field") or (fields[0] if fields else None),
-        "copy_images": ctx.params.get("copy_images", True),
+        "folder": folder,
+        "format": given(ctx, "format", Choice(FORMATS), DEFAULT_FORMAT),
+        "text_field": given(ctx, "text_field", Text(), fields[0] if fields else None),
+        "copy_images": given(ctx, "copy_images", Flag(), True),
     }
-    if ctx.params.get("run_key"):
-        arguments |= {"run_key": ctx.params["run_key"], "threshold": ctx.params.get("threshold", 0.5)}
+    if run_key:
+        arguments |= {"run_key": run_key, "threshold": _threshold(ctx)}
     return arguments
+
+
+def _threshold(ctx: foo.ExecutionContext) -> float:
+    return given(ctx, "threshold", PROBABILITY, SUSPECTED)

@@ -9,8 +9,12 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
+from fiftyone_ecif.dataset.arguments import Choice, Text
 from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_MODEL
-from fiftyone_ecif.plugin.forms import dropdown, invalidate, notice
+from fiftyone_ecif.plugin.forms import dropdown, given, invalidate, notice
+
+SOURCES = {"model": "A model", "embeddings": "Embeddings stored in fields"}
+"""Where features can come from."""
 
 
 @functools.cache
@@ -46,6 +50,11 @@ def embedding_fields(dataset: fo.Dataset) -> list[str]:
     return [*vectors, *lists]
 
 
+def uses_embeddings(ctx: foo.ExecutionContext) -> bool:
+    """Whether the features come from stored embeddings, not from a model."""
+    return given(ctx, "features", Choice(SOURCES), "model") == "embeddings"
+
+
 def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Add the choice between a model and, if the dataset has at least two such fields, stored embeddings.
 
@@ -55,10 +64,10 @@ def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     fields = embedding_fields(ctx.dataset)
     if len(fields) >= 2:
         choices = types.RadioGroup(orientation="horizontal")
-        choices.add_choice("model", label="A model")
-        choices.add_choice("embeddings", label="Embeddings stored in fields")
+        for value, label in SOURCES.items():
+            choices.add_choice(value, label=label)
         inputs.enum("features", choices.values(), default="model", label="Features from", view=choices)
-    if ctx.params.get("features") == "embeddings":
+    if uses_embeddings(ctx):
         _choose_embeddings(ctx, inputs, fields)
     else:
         _choose_model(ctx, inputs)
@@ -66,7 +75,7 @@ def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     names = model_names()
-    model = ctx.params.get("model") or DEFAULT_MODEL[0]
+    model = given(ctx, "model", Text(), DEFAULT_MODEL[0])
     field = inputs.str(
         "model",
         default=DEFAULT_MODEL[0],
@@ -88,7 +97,7 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description=ASKED["pretrained"].hint,
         view=_suggestions(tags),
     )
-    chosen = ctx.params.get("pretrained")
+    chosen = given(ctx, "pretrained", Text())
     if chosen and chosen not in tags and not Path(chosen).is_file():
         known = f"whose tags are {', '.join(tags)}" if tags else "which has no tags"
         invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model}, {known}.")
@@ -108,6 +117,6 @@ def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object, fields: 
     for name, guess in (("image_embeddings", "image"), ("text_embeddings", "text")):
         default = next((field for field in fields if guess in field), None)
         inputs.enum(name, fields, default=default, label=ASKED[name].label, view=dropdown(fields, space=6))
-    images, texts = ctx.params.get("image_embeddings"), ctx.params.get("text_embeddings")
+    images, texts = (given(ctx, name, Text()) for name in ("image_embeddings", "text_embeddings"))
     if images and images == texts:
         invalidate(inputs.get_property("text_embeddings"), "Images and captions need different fields.")

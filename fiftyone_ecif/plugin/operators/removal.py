@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import fiftyone.operators as foo
@@ -11,6 +10,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import AbsolutePath
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import everything, ungrouped
@@ -21,8 +21,9 @@ from fiftyone_ecif.plugin.forms import (
     chosen_run,
     chosen_samples,
     compare_cost,
-    invalidate,
+    given,
     notice,
+    passes,
     refuse,
     say_count,
 )
@@ -64,7 +65,7 @@ class RemovalOperator(RunJob):
 
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
         """Say how many pairs are removed, or refuse."""
-        name = score_field(samples, run_key, "value")
+        name = score_field(ctx.dataset, run_key, "value")
         scored, removed = everything(ctx.dataset).count(name), ungrouped(samples).count(name)
         if removed == 0:
             refuse(inputs, "count", "None of these samples was scored in this run.")
@@ -98,6 +99,7 @@ class EstimateRemoval(RemovalOperator):
     icon = "estimate.svg"
     place = GRID
     submit = "Estimate"
+    risk = "low"
     title = "Estimating a removal"
 
     def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
@@ -112,6 +114,7 @@ class ForecastRemoval(RemovalOperator):
     description = "Predict the target's loss and accuracy as more and more harmful pairs are removed, for the panel"
     icon = "estimate.svg"
     submit = "Predict"
+    risk = "low"
     title = "Predicting removals"
 
     def count(self, ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, run_key: str) -> None:
@@ -149,6 +152,7 @@ class VerifyRemoval(RemovalOperator):
     description = "Refit the head without some pairs, and compare the target's figures with the predicted ones"
     icon = "verify.svg"
     submit = "Refit"
+    risk = "medium"
     title = "Verifying a removal"
     like = "fit"
 
@@ -164,6 +168,7 @@ class ExportCheckpoint(RemovalOperator):
     description = "Write an open_clip checkpoint from which the influence of some pairs is removed in closed form"
     icon = "checkpoint.svg"
     submit = "Export"
+    risk = "high"
     title = "Editing a checkpoint"
 
     def __call__(  # type: ignore[override]
@@ -197,12 +202,11 @@ class ExportCheckpoint(RemovalOperator):
             label="File",
             description="A path on the machine that the App's server runs on, ending in .pt or .safetensors",
         )
-        wrong = _what_is_wrong(ctx.params.get("path"))
-        if wrong:
-            invalidate(field, wrong)
+        if ctx.params.get("path"):
+            passes(field, _checked_path, ctx)
 
     def ask(self, ctx: foo.ExecutionContext, results: Any, samples: SampleCollection, progress: Progress) -> Any:
-        return results.edited_checkpoint(samples, str(Path(ctx.params["path"]).expanduser()), progress=progress)
+        return results.edited_checkpoint(samples, _checked_path(ctx), progress=progress)
 
     def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
         """Say where the checkpoint is, and how to load it."""
@@ -213,18 +217,18 @@ class ExportCheckpoint(RemovalOperator):
         yield show_output(ctx, outputs)
 
 
-def _what_is_wrong(path: str | None) -> str | None:
-    """Why a checkpoint cannot be written there; None if it can, or if no path was given yet."""
-    if not path:
-        return None
-    place = Path(path).expanduser()
-    if not path.endswith((".pt", ".safetensors")):
-        return "The name must end in .pt or .safetensors."
-    if not place.is_absolute():
-        return "The path must begin with / or ~."
+def _checked_path(ctx: foo.ExecutionContext) -> str:
+    """Where the checkpoint is to be written; raises a ValueError if it cannot be written there."""
+    place = given(ctx, "path", AbsolutePath())
+    if place is None:
+        raise ValueError("Name the file to write.")
+    if not place.name.endswith((".pt", ".safetensors")):
+        raise ValueError("The name must end in .pt or .safetensors.")
     if place.exists():
-        return "This file already exists."
-    return None if place.parent.is_dir() else "There is no such folder."
+        raise ValueError("This file already exists.")
+    if not place.parent.is_dir():
+        raise ValueError("There is no such folder.")
+    return str(place)
 
 
 def _show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:

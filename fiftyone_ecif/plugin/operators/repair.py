@@ -9,7 +9,8 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.arguments import PROBABILITY
+from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.tags import tags_of
@@ -17,7 +18,7 @@ from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
     chosen_samples,
-    invalidate,
+    given,
     notice,
     passes,
     refuse,
@@ -37,6 +38,7 @@ class TagMisaligned(RunOperator):
     label = "tag misaligned pairs"
     description = "Give the tag of misaligned pairs to those at or above a threshold of misalignment"
     icon = "tag.svg"
+    risk = "medium"
     submit = "Tag"
 
     def __call__(
@@ -62,22 +64,20 @@ class TagMisaligned(RunOperator):
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Ask for samples and threshold, and say how many pairs these give."""
         samples = choose_samples(ctx, inputs, "Tag among")
-        threshold = ctx.params.get("threshold", review.SUSPECTED)
         field = inputs.float(
             "threshold",
             default=review.SUSPECTED,
             label="Minimum probability of being misaligned",
             description="From 0.5 on, a wrong caption is likelier than a right one",
         )
-        if passes(field, review.suspected, samples, run_key, threshold):
-            count = len(review.suspected(samples, run_key, threshold))
+        if passes(field, _threshold, ctx):
+            count = len(review.suspected(samples, run_key, _threshold(ctx)))
             none = "No pair reaches this threshold. Lower it to tag some."
             say_count(inputs, "count", count, f"{count:,} pairs will be tagged", none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
-        run_key, threshold = chosen_run(ctx), ctx.params.get("threshold", review.SUSPECTED)
-        tagged = ecif.tag_misaligned(chosen_samples(ctx), run_key, threshold)
+        tagged = ecif.tag_misaligned(chosen_samples(ctx), chosen_run(ctx), _threshold(ctx))
         self.announce_change(ctx, f"Tagged {tagged:,} pairs as misaligned")
         return {"tagged": tagged}
 
@@ -89,6 +89,7 @@ class ApplySuggestions(RunOperator):
     label = "review and apply suggestions"
     description = "Replace captions or labels by the run's suggestions; the old ones are kept and can be restored"
     icon = "fix.svg"
+    risk = "high"
     submit = "Apply"
     place = MODAL
 
@@ -115,25 +116,30 @@ class ApplySuggestions(RunOperator):
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Ask for samples and confidence, and show what would change."""
         samples = choose_samples(ctx, inputs, "Repair")
-        confidence = ctx.params.get("min_confidence", 0.0) or 0.0
         field = inputs.float(
             "min_confidence",
             default=0,
             label="Minimum confidence",
             description="0 applies every suggestion, 1 only the surest",
         )
-        if not 0.0 <= confidence <= 1.0:
-            invalidate(field, "A confidence lies between 0 and 1.")
-        else:
-            _preview(ctx, inputs, samples, run_key, confidence)
+        if passes(field, _confidence, ctx):
+            _preview(ctx, inputs, samples, run_key, _confidence(ctx))
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Repair, and say what was not repaired and why."""
-        run_key, confidence = chosen_run(ctx), ctx.params.get("min_confidence") or 0.0
-        report = ecif.apply_suggestions(chosen_samples(ctx), run_key, confidence, by=ctx.user_id)
+        run_key = chosen_run(ctx)
+        report = ecif.apply_suggestions(chosen_samples(ctx), run_key, _confidence(ctx), by=ctx.user_id)
         outcome = _announce(self, ctx, "Suggestions", report)
         show_fields(ctx, run_key)
         return outcome
+
+
+def _threshold(ctx: foo.ExecutionContext) -> float:
+    return given(ctx, "threshold", PROBABILITY, review.SUSPECTED)
+
+
+def _confidence(ctx: foo.ExecutionContext) -> float:
+    return given(ctx, "min_confidence", PROBABILITY, 0.0)
 
 
 def _preview(
@@ -154,11 +160,11 @@ def _preview(
     if not count:
         refuse(inputs, "count", "These samples have no suggestion of this confidence that is not applied yet.")
         return
-    name = FIELDS["suggestion"].name(run_key)
+    name = score_field(ctx.dataset, run_key, "suggestion")
     surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
     texts, labels, sureness = surest.values([path, f"{name}.label", f"{name}.confidence"])
     rows = [
-        {"before": before, "after": f"{after} ({sure or 0.0:.2f})"}
+        {"before": None if before is None else str(before), "after": f"{after} ({sure or 0.0:.2f})"}
         for before, after, sure in zip(texts, labels, sureness, strict=True)
     ]
     table = types.TableView(read_only=True)
@@ -191,6 +197,7 @@ class MarkAsFine(SampleOperator):
     label = "mark as fine"
     description = "Give pairs that are right the tag of trusted pairs; they are no longer suspects"
     icon = "fine.svg"
+    risk = "medium"
     submit = "Mark"
     place = MODAL
 
@@ -214,6 +221,7 @@ class UndoFixes(SampleOperator):
     label = "undo fixes"
     description = "Restore the captions or labels that the latest fixes replaced"
     icon = "undo.svg"
+    risk = "high"
     submit = "Undo"
     place = MODAL
 

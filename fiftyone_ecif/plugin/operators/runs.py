@@ -8,8 +8,9 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
+from fiftyone_ecif.dataset.arguments import Choice, Text
 from fiftyone_ecif.plugin.descriptions import describe_run
-from fiftyone_ecif.plugin.forms import chosen_run, invalidate, notice, passes, show_fields
+from fiftyone_ecif.plugin.forms import chosen_run, given, invalidate, notice, passes, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
@@ -23,6 +24,7 @@ class ManageRuns(RunOperator):
     label = "manage runs"
     description = "See how a run was made and how it went; show its pairs, rename it or delete it"
     icon = "runs.svg"
+    risk = "high"
     submit = ACTIONS["show"]
     place = GRID
 
@@ -49,11 +51,12 @@ class ManageRuns(RunOperator):
         return self.execute_on(sample_collection, delegate, run_key=run_key, action=action, new_run_key=new_run_key)
 
     def submit_label(self, ctx: foo.ExecutionContext) -> str:
-        return ACTIONS.get(ctx.params.get("action", "show"), self.submit)
+        asked = ctx.params.get("action", "show")
+        return ACTIONS.get(asked, self.submit) if isinstance(asked, str) else self.submit
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Ask for the action, and show below it what is known of the run."""
-        action = ctx.params.get("action", "show")
+        action = _action(ctx)
         choices = types.RadioGroup(orientation="horizontal")
         for value, label in ACTIONS.items():
             choices.add_choice(value, label=label)
@@ -67,9 +70,11 @@ class ManageRuns(RunOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Do what was chosen, and let the App show its effect."""
-        run_key, action = chosen_run(ctx), ctx.params.get("action", "show")
+        run_key, action = chosen_run(ctx), _action(ctx)
         if action == "rename":
-            new_run_key = ctx.params["new_run_key"]
+            new_run_key = given(ctx, "new_run_key", Text())
+            if new_run_key is None:
+                raise ValueError("Name the run's new key.")
             ecif.rename_run(ctx.dataset, run_key, new_run_key)
             ctx.ops.clear_view()  # it may sort by a field of the old name
             self.announce_change(ctx, f"Renamed the run {run_key} to {new_run_key}")
@@ -82,11 +87,15 @@ class ManageRuns(RunOperator):
             show_fields(ctx, run_key)
 
 
+def _action(ctx: foo.ExecutionContext) -> str:
+    return given(ctx, "action", Choice(ACTIONS), "show")
+
+
 def _choose_new_name(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
     field = inputs.str(
         "new_run_key", required=True, label="New run key", description="The run's fields are renamed with it"
     )
-    new_run_key = ctx.params.get("new_run_key")
+    new_run_key = given(ctx, "new_run_key", Text())
     if new_run_key == run_key:
         invalidate(field, "The run already has this name.")
     elif new_run_key:

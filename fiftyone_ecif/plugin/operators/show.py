@@ -8,7 +8,8 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.plugin.forms import chosen_run, refuse, say_count, show_fields
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY
+from fiftyone_ecif.plugin.forms import chosen_run, given, refuse, say_count, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
@@ -25,6 +26,7 @@ class ShowPairs(RunOperator):
     field: str
 
     submit = "Show"
+    risk = "low"
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
@@ -119,7 +121,7 @@ class ShowMisaligned(ShowPairs):
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
-        threshold, limit = ctx.params.get("threshold") or None, ctx.params.get("limit")
+        threshold, limit = given(ctx, "threshold", PROBABILITY) or None, _limit(ctx)
         return ecif.load_results(ctx.dataset, run_key).misaligned(threshold=threshold, limit=limit)
 
 
@@ -135,7 +137,7 @@ class ShowHarmful(ShowPairs):
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
-        return ecif.load_results(ctx.dataset, run_key).harmful(limit=ctx.params.get("limit"))
+        return ecif.load_results(ctx.dataset, run_key).harmful(limit=_limit(ctx))
 
 
 class ShowValuable(ShowPairs):
@@ -150,4 +152,9 @@ class ShowValuable(ShowPairs):
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
-        return ecif.load_results(ctx.dataset, run_key).valuable(limit=ctx.params.get("limit"))
+        return ecif.load_results(ctx.dataset, run_key).valuable(limit=_limit(ctx))
+
+
+def _limit(ctx: foo.ExecutionContext) -> int | None:
+    """How many pairs to show at most; None for all."""
+    return given(ctx, "limit", COUNT)

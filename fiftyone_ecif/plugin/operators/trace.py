@@ -10,6 +10,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import COUNT, Choice, Text
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.background import Progress, show_output
@@ -19,9 +20,11 @@ from fiftyone_ecif.plugin.forms import (
     chosen_samples,
     compare_cost,
     dropdown,
+    given,
     invalidate,
     notice,
     one_slice,
+    passes,
     refuse,
     show_fields,
 )
@@ -33,6 +36,7 @@ DIRECTIONS = {
     "image_to_text": "Image to text: the image retrieves a text",
     "text_to_image": "Text to image: the text retrieves an image",
 }
+NO_TRACE = ("This run has no trace yet.", "Use “ECIF: trace a failing query” first.")
 BLAMED = 20
 SHOWN = 10
 VERIFIED = 10
@@ -45,6 +49,7 @@ class FindFailures(RunJob):
     label = "find failing queries"
     description = "Find the samples whose image or text retrieves a wrong answer, the worst first"
     icon = "failures.svg"
+    risk = "medium"
     submit = "Find"
     title = "Finding failing queries"
 
@@ -98,6 +103,7 @@ class TraceQuery(RunJob):
     label = "trace a failing query"
     description = "Show which training pairs are to blame for a query's failure, and what removing them would do"
     icon = "trace.svg"
+    risk = "medium"
     submit = "Trace"
     place = MODAL
     title = "Tracing a query"
@@ -135,23 +141,25 @@ class TraceQuery(RunJob):
             label="Text from outside the dataset",
             description="A text that fails to retrieve the chosen sample. Leave empty to trace the samples themselves",
         )
-        if not ctx.params.get("text"):
+        if not given(ctx, "text", Text()):
             _choose_direction(inputs)
         elif number_of(samples) != 1:
             invalidate(text, "Choose the one sample that this text should retrieve.")
-        inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs")
+        passes(inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs"), given, ctx, "k", COUNT)
         compare_cost(ctx, inputs, run_key, "solve")
         if number_of(samples) == 0:
             refuse(inputs, "nothing", "There is no sample to trace.")
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
-        run_key, samples, text = chosen_run(ctx), one_slice(chosen_samples(ctx)), ctx.params.get("text")
-        direction, k = _direction(ctx), ctx.params.get("k", BLAMED)
+        run_key, samples, text = chosen_run(ctx), one_slice(chosen_samples(ctx)), given(ctx, "text", Text())
+        direction, k = _direction(ctx), given(ctx, "k", COUNT, BLAMED)
         results = ecif.load_results(ctx.dataset, run_key)
         query: Any = samples
         if text:
             from fiftyone_ecif.dataset.ask.query import Query  # brings torch
 
+            if number_of(samples) != 1:
+                raise ValueError("Choose the one sample that this text should retrieve.")
             query = Query(text=text, right=samples.first().id)
         elif number_of(samples) == 1:
             query = samples.first().id
@@ -178,6 +186,7 @@ class VerifyTrace(RunJob):
     label = "verify a trace by refitting"
     description = "Refit the head without the pairs that are most to blame for a query, and ask the query again"
     icon = "verify.svg"
+    risk = "medium"
     submit = "Refit"
     title = "Verifying a trace"
 
@@ -207,15 +216,16 @@ class VerifyTrace(RunJob):
         """Ask for trace and number of pairs."""
         keys = kept_traces(ctx.dataset, run_key)[::-1]
         if not keys:
-            refuse(inputs, "no_traces", "This run has no trace yet.", "Use “ECIF: trace a failing query” first.")
+            refuse(inputs, "no_traces", *NO_TRACE)
             return
         inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
         description = "Those that are most to blame are removed first"
-        inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description=description)
+        field = inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description=description)
+        passes(field, given, ctx, "n", COUNT)
         compare_cost(ctx, inputs, run_key, "fit")
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
-        opened, n = _opened_trace(ctx), ctx.params.get("n", VERIFIED)
+        opened, n = _opened_trace(ctx), given(ctx, "n", COUNT, VERIFIED)
         return lambda progress: opened.verify(n, progress=progress)
 
     def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
@@ -232,7 +242,13 @@ class VerifyTrace(RunJob):
 def _opened_trace(ctx: foo.ExecutionContext) -> Any:
     """The trace that the form names; the newest if it names none."""
     results = ecif.load_results(ctx.dataset, chosen_run(ctx))
-    return results.load_trace(ctx.params.get("trace") or results.list_traces()[-1])
+    key = given(ctx, "trace", Text())
+    if key is None:
+        keys = results.list_traces()
+        if not keys:
+            raise ValueError(" ".join(NO_TRACE))
+        key = keys[-1]
+    return results.load_trace(key)
 
 
 def _choose_direction(inputs: types.Object) -> None:
@@ -240,7 +256,7 @@ def _choose_direction(inputs: types.Object) -> None:
 
 
 def _direction(ctx: foo.ExecutionContext) -> str:
-    return ctx.params.get("direction", "image_to_text")
+    return given(ctx, "direction", Choice(DIRECTIONS), "image_to_text")
 
 
 def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:

@@ -19,8 +19,9 @@ def keep_choices(ctx: foo.ExecutionContext, choices: dict[str, Any]) -> None:
 
 
 def kept_choices(ctx: foo.ExecutionContext) -> dict[str, Any]:
-    """The panel's choices when it was last seen."""
-    return ctx.store(STORE).get("choices") or {}
+    """The panel's choices when it was last seen, as the store has them: nobody checked them."""
+    kept = ctx.store(STORE).get("choices")
+    return kept if isinstance(kept, dict) else {}
 
 
 def open_panel(ctx: foo.ExecutionContext, tab: str, run_key: str) -> Any:
@@ -38,7 +39,21 @@ def keep_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollectio
 def kept_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> dict[str, Any] | None:
     """The run's latest forecast, if it is about this view; else None."""
     kept = ctx.store(STORE).get(f"forecast:{run_key}")
-    return kept if kept and kept["of"] == _identity(ctx, run_key, view) else None
+    return kept if _is_forecast(kept) and kept["of"] == _identity(ctx, run_key, view) else None
+
+
+def _is_forecast(kept: Any) -> bool:
+    """Whether something in the store is a forecast: others can write there too."""
+    if not isinstance(kept, dict) or not {"of", "removed", "predicted"} <= kept.keys():
+        return False
+    removed, predicted = kept["removed"], kept["predicted"]
+    if not isinstance(predicted, dict) or "target_loss" not in predicted or len(predicted) < 2:
+        return False
+    return all(_are_numbers(column) and len(column) == len(removed) for column in (removed, *predicted.values()))
+
+
+def _are_numbers(column: Any) -> bool:
+    return isinstance(column, list) and len(column) > 0 and all(isinstance(each, (int, float)) for each in column)
 
 
 def _identity(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection) -> list[str]:

@@ -13,30 +13,51 @@ import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
+from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, shown
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
-from fiftyone_ecif.plugin.forms import dropdown, escaped, notice, one_slice
+from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice, one_slice
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.panel.answers import has_moved, in_few_words, is_following, is_new
 from fiftyone_ecif.plugin.panel.choices import PANEL, keep_choices, kept_choices
 from fiftyone_ecif.plugin.panel.pieces import row
-from fiftyone_ecif.plugin.panel.tab import Tab
+from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.tabs import TABS
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, selection
 from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
 
-SHOWN = ("run_key", "tab")
+TAB = Choice({tab.name: tab.label for tab in TABS})
+
+OWN = (
+    Entry("run_key", Text(), "choose_run", kept=True),
+    Entry("tab", TAB, "choose_tab", kept=True, begins_with="dataset", first=TABS[0].name),
+)
+"""The entries of the state that are no tab's."""
+
+SHOWN = tuple(entry.name for entry in OWN)
 """The choices that decide what is seen."""
 
-ENTRIES = [entry for tab in TABS for entry in tab.entries]
-KEPT = (*SHOWN, *(entry.name for entry in ENTRIES if entry.kept))
+ENTRIES = [*OWN, *(entry for tab in TABS for entry in tab.entries)]
+KEPT = tuple(entry.name for entry in ENTRIES if entry.kept)
 """The choices that all pages of a dataset's panel share, and that a reload brings back."""
 
-CHOSEN = {"choose_run": "run_key", "choose_tab": "tab"} | {
-    entry.chosen_by: entry.name for entry in ENTRIES if entry.chosen_by
-}
+CHOSEN = {entry.chosen_by: entry.name for entry in ENTRIES if entry.chosen_by}
 """The entry of the state that an event chooses, by the name of its handler."""
 
+FIFTYONES = ("on_startup", "on_load", "on_unload", "on_change_dataset", "on_change_ctx")
+"""The events that FiftyOne itself sends."""
+
 MILLISECONDS_BETWEEN_LOOKS = 2000
+
+
+def _kept(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """What FiftyOne's store keeps of the panel's choices, as far as it can stand in the state."""
+    stored = kept_choices(ctx)
+    return {
+        entry.name: stored[entry.name]
+        for entry in ENTRIES
+        if entry.kept and entry.name in stored and entry.is_sound(stored[entry.name])
+    }
 
 
 def _differ(state: Any, kept: dict[str, Any], names: tuple[str, ...]) -> bool:
@@ -52,15 +73,19 @@ def _first(*begun: str) -> dict[str, Any]:
 class EcifPanel(foo.Panel):
     """The panel, in which a run is seen, trusted and repaired."""
 
+    risk = "high"  # its events repair captions and delete traces
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         tabs = [kind(self) for kind in TABS]
         self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
+        self.events = {name for name in dir(type(self)) if getattr(getattr(type(self), name), "is_event", False)}
         for tab in tabs:
             for name, handler in tab.events().items():
                 if hasattr(self, name):
                     raise TypeError(f"Two events of the panel are named {name!r}; one of them is the {tab.name} tab's.")
                 setattr(self, name, handler)  # FiftyOne calls it by its name
+                self.events.add(name)
 
     @property
     def config(self) -> foo.PanelConfig:
@@ -76,19 +101,42 @@ class EcifPanel(foo.Panel):
             help_markdown=f"The scores of a run of **ECIF: compute influence**.\n\n{shown}",
         )
 
+    @property
+    def risk_level(self) -> Any:
+        """As :attr:`EcifOperator.risk` says; FiftyOne's settings of a panel take no level."""
+        return types.RiskLevel(self.risk)
+
     # What FiftyOne calls
 
     def execute(self, ctx: foo.ExecutionContext) -> object:
-        """Answer an event, unless it brings nothing new."""
-        known = dict(ctx.panel_state)
-        if not is_new(ctx, CHOSEN.get(ctx.params.get("__method__"))):
-            return None
-        result = super().execute(ctx)
-        if is_following(ctx) and _differ(ctx.panel.state, kept_choices(ctx), SHOWN):
+        """Answer an event, unless it brings nothing new; one that cannot be answered changes nothing."""
+        known, result, method = dict(ctx.panel_state), None, ctx.params.get("__method__")
+        unsound = [entry for entry in ENTRIES if not entry.is_sound(known.get(entry.name, entry.first))]
+        if unsound:
+            ctx.panel.state.set({entry.name: entry.first for entry in unsound})
+        sound = dict(ctx.panel_state)
+        try:
+            if method not in (None, *FIFTYONES, *self.events):
+                raise ValueError(f"The panel has no event {shown(method)}.")
+            if not is_new(ctx, CHOSEN.get(method)):
+                return None
+            result = super().execute(ctx)
+        except ValueError as error:
+            self._refuse(ctx, sound, error)
+        if is_following(ctx) and _differ(ctx.panel.state, _kept(ctx), SHOWN):
             # Something else was chosen in the meantime, and the answer to that event shows it.
             ctx.executor._requests.clear()
         in_few_words(ctx, known)
         return result
+
+    def _refuse(self, ctx: foo.ExecutionContext, before: dict[str, Any], error: ValueError) -> None:
+        """Show the panel as it was before an event, and say why the event changed nothing."""
+        ctx.executor._requests.clear()
+        ctx.panel_state.clear()
+        ctx.panel_state.update(before)
+        ctx.ops.notify(str(error), variant="error")
+        self.show(ctx)
+        ctx.ops.show_panel_output(self.render(ctx))
 
     def on_load(self, ctx: foo.ExecutionContext) -> None:
         """Begin where the dataset was left."""
@@ -104,7 +152,7 @@ class EcifPanel(foo.Panel):
 
         The event carries the choices that its page knew when it sent it; a later choice counts, whatever its page.
         """
-        moved, state, kept = has_moved(ctx), ctx.panel.state, kept_choices(ctx)
+        moved, state, kept = has_moved(ctx), ctx.panel.state, _kept(ctx)
         if not moved and not _differ(state, kept, KEPT):
             return
         if _differ(state, kept, ("tab",)):
@@ -124,45 +172,58 @@ class EcifPanel(foo.Panel):
         if state.problem:
             notice(root, "problem_words", types.Warning, state.problem)
         else:
-            self.tabs[state.tab].layout(root, ctx)
+            try:
+                self.tabs[state.tab].layout(root, ctx)
+            except ValueError as error:  # the run is gone since its content was computed
+                notice(root, "problem_words", types.Warning, str(error))
         return types.Property(root)
 
     # Choices
 
+    @event
     def choose_run(self, ctx: foo.ExecutionContext) -> None:
         """Choose another run."""
-        ctx.panel.state.set({"run_key": ctx.params["value"]} | _first("run", "view"))
+        run_key = given(ctx, "value", Text())
+        check_run(ctx.dataset, run_key)
+        ctx.panel.state.set({"run_key": run_key} | _first("run", "view"))
         self.show(ctx)
 
+    @event
     def choose_tab(self, ctx: foo.ExecutionContext) -> None:
         """Choose another tab."""
-        ctx.panel.state.tab = ctx.params["value"]
+        ctx.panel.state.tab = TAB("The tab", ctx.params.get("value"))
         self.show(ctx)
 
     # Other events that concern several tabs or none
 
+    @event
     def refresh(self, ctx: foo.ExecutionContext) -> None:
         """Look again, since a job may be done."""
         self.show(ctx)
 
+    @event
     def compute(self, ctx: foo.ExecutionContext) -> None:
         """Compute a run."""
         self.prompt(ctx, "compute_influence")
 
+    @event
     def cancel(self, ctx: foo.ExecutionContext) -> None:
         """Stop a running job."""
-        cancel_job(ctx, ctx.params["id"])
+        cancel_job(ctx, given(ctx, "id", Text()))
         ctx.ops.notify("ECIF: the job will stop at its next step", variant="info")
 
+    @event
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
         """Show the view again that the panel's selection was made in."""
         base = base_view(ctx)
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
 
+    @event
     def open_sample(self, ctx: foo.ExecutionContext) -> None:
         """Open the sample that was clicked, in a picture or on a card."""
-        if ctx.params.get("id"):
-            ctx.ops.open_sample(id=ctx.params["id"])
+        id = given(ctx, "id", SampleId())
+        if id is not None:
+            ctx.ops.open_sample(id=id)
 
     # What the tabs ask for
 
@@ -201,8 +262,7 @@ class EcifPanel(foo.Panel):
 
     def _begin(self, ctx: foo.ExecutionContext) -> None:
         """Set the state that the events stand on."""
-        first = {"tab": TABS[0].name} | _first("dataset", "run", "view")
-        ctx.panel.state.set(first | kept_choices(ctx))
+        ctx.panel.state.set(_first("dataset", "run", "view") | _kept(ctx))
 
     def _turn_to_news(self, ctx: foo.ExecutionContext) -> None:
         """Turn to a tab that has something new to show."""

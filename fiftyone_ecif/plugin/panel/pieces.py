@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
+from fiftyone_ecif.dataset.arguments import shown
 from fiftyone_ecif.plugin.forms import notice
 from fiftyone_ecif.plugin.panel.tab import Handler
 
 PLOT = {"displayModeBar": False}
 """Plotly's settings: its tool bar would cover the legend, and a double click resets the axes."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """What Plotly reports of the points that were selected in a picture."""
+
+    def __call__(self, name: str, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or not all(isinstance(point, dict) for point in value):
+            raise ValueError(f"{name} must be a list of points, not {shown(value)}.")
+        return value
 
 
 def row(parent: types.Object, name: str, gap: int = 2, **options: Any) -> types.Object:
@@ -31,6 +43,11 @@ def where(ctx: foo.ExecutionContext) -> str:
 def nothing_scored(root: types.Object, ctx: foo.ExecutionContext) -> None:
     """Say that the panel is about no pair of the run."""
     notice(root, "nothing", types.Notice, f"None of the pairs {where(ctx)} has a score in this run.")
+
+
+def as_text(value: Any) -> str | None:
+    """A caption or label as it is shown; the database may hold what is no text."""
+    return value if value is None else str(value)
 
 
 def image_address(filepath: str) -> str:

@@ -6,7 +6,6 @@ takes them over; a tab passes them on as it would pass any bound method, ``on_cl
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,6 +13,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+
+from fiftyone_ecif.dataset.arguments import Kind
 
 Handler = Callable[[foo.ExecutionContext], None]
 """A bound method that answers an event."""
@@ -25,6 +26,7 @@ class Entry:
 
     Attributes:
         name: of the entry
+        kind: what it may be, besides what it begins as; what pages and FiftyOne's store bring back is held against it
         chosen_by: the name of the handler of the event that chooses it; None if no single event does
         kept: whether all pages share it, and a reload brings it back
         begins_with: what makes it begin anew: another dataset, run or view; None if the tab sets it itself
@@ -32,10 +34,21 @@ class Entry:
     """
 
     name: str
+    kind: Kind
     chosen_by: str | None = None
     kept: bool = False
     begins_with: Literal["dataset", "run", "view"] | None = None
     first: Any = None
+
+    def is_sound(self, value: Any) -> bool:
+        """Whether a value can stand in the state."""
+        if value is None or value == self.first:
+            return value == self.first
+        try:
+            self.kind(self.name, value)
+        except ValueError:
+            return False
+        return True
 
 
 class TabPanel(Protocol):
@@ -59,18 +72,9 @@ class TabPanel(Protocol):
 
 
 def event(method: Callable[[Any, foo.ExecutionContext], None]) -> Callable[[Any, foo.ExecutionContext], None]:
-    """Mark a method of a tab as an event's handler; if it raises a ValueError, the App shows the error's words."""
-
-    @functools.wraps(method)
-    def handler(tab: Tab, ctx: foo.ExecutionContext) -> None:
-        try:
-            method(tab, ctx)
-        except ValueError as error:
-            ctx.ops.notify(str(error), variant="error")
-            tab.panel.show(ctx)
-
-    handler.is_event = True  # type: ignore[attr-defined]
-    return handler
+    """Mark a method of a tab as an event's handler."""
+    method.is_event = True  # type: ignore[attr-defined]
+    return method
 
 
 class Tab:

@@ -56,10 +56,17 @@ def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
 
 def _own(ctx: foo.ExecutionContext, stages: list[dict]) -> dict[str, Any] | None:
     """The panel's selection, if the view ends with it."""
-    own = ctx.store(STORE).get(OWN) if stages else None
-    if not own or len(stages) < own["length"]:
+    own: Any = ctx.store(STORE).get(OWN) if stages else None
+    if not _is_selection(own) or len(stages) < own["length"]:
         return None
     return own if digest(stages[len(stages) - own["length"] :]) == own["digest"] else None
+
+
+def _is_selection(own: Any) -> bool:
+    """Whether something in the store is a selection of the panel's: others can write there too."""
+    if not isinstance(own, dict) or not {"length", "digest", "what"} <= own.keys():
+        return False
+    return isinstance(own["length"], int) and own["length"] > 0 and isinstance(own["what"], dict)
 
 
 def grid_digest(view: fo.DatasetView, selected: list[str]) -> str:

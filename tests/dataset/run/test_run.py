@@ -13,8 +13,9 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, tensor_file
+from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
-from fiftyone_ecif.models import load_model, wrap_model
+from fiftyone_ecif.models import load_model
 from tests.support.hub import no_network  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -234,10 +235,22 @@ def test_a_renamed_text_field_can_be_told_to_the_run(embedded_dataset, stored):
 
 def test_a_runs_record_starts_no_download(pair_dataset, no_network):  # noqa: F811
     tiny = load_model("ecif-tiny")
-    strangers = wrap_model(tiny.model, tiny.preprocess, tiny.tokenizer, name="hf-hub:someone/huge")
     quick = dict(rounds=1, batch_size=20, progress=False, num_workers=0)
-    results = ecif.compute_influence(pair_dataset, "caption", model=strangers, **quick)
+    config = ecif.compute_influence(pair_dataset, "caption", model=tiny, **quick).config
+    config.load_arguments = {"name": "hf-hub:someone/huge", "pretrained": None}
+    pair_dataset.update_run_config("ecif", config)
+    results = ecif.load_results(pair_dataset, "ecif")
     for ask in (results.model, lambda: ecif.refresh_run(pair_dataset, "ecif", progress=False)):
         with pytest.raises(ValueError, match=r"downloads nothing.*load_model\('hf-hub:someone/huge'\)"):
             ask()
     assert not no_network
+
+
+def test_a_run_whose_record_is_damaged_says_so_and_can_be_deleted(scored_dataset):
+    record = scored_dataset._doc.runs["first"].id
+    database().runs.update_one({"_id": record}, {"$set": {"config.rounds": "four"}})
+    scored_dataset.reload()
+    with pytest.raises(ValueError, match="record of run 'first' is damaged: rounds must be a whole number, not 'four'"):
+        ecif.load_results(scored_dataset, "first")
+    ecif.delete_run(scored_dataset, "first")
+    assert ecif.list_runs(scored_dataset) == []

@@ -11,10 +11,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fiftyone_ecif.dataset import summary
+from fiftyone_ecif.dataset.arguments import MOST, Number, SampleId, WholeNumber
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.plugin.descriptions import figure_name
-from fiftyone_ecif.plugin.forms import escaped, notice, show_fields
+from fiftyone_ecif.plugin.forms import escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.choices import kept_forecast
 from fiftyone_ecif.plugin.panel.figures import (
     BELOW,
@@ -30,7 +31,7 @@ from fiftyone_ecif.plugin.panel.figures import (
     axes,
     mark,
 )
-from fiftyone_ecif.plugin.panel.pieces import PLOT, nothing_scored, row, where
+from fiftyone_ecif.plugin.panel.pieces import PLOT, Points, nothing_scored, row, where
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, select
 
@@ -50,7 +51,7 @@ class InfluenceTab(Tab):
     name = "influence"
     label = "Influence"
     help = "what the pairs do to the target loss, and what removing the most harmful ones would do."
-    entries = (Entry("remove", chosen_by="choose_remove", kept=True, begins_with="run", first=0),)
+    entries = (Entry("remove", WholeNumber(), "choose_remove", kept=True, begins_with="run", first=0),)
 
     # Content
 
@@ -114,7 +115,8 @@ class InfluenceTab(Tab):
     @event
     def select_points(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs inside the lasso."""
-        ids = [point["id"] for point in ctx.params.get("data") or [] if point.get("id")]
+        points = given(ctx, "data", Points(), [])
+        ids = [SampleId()("id", point["id"]) for point in points if point.get("id")]
         if ids:
             base = base_view(ctx)
             select(ctx, ungrouped(base).select(ids), base, {"points": len(ids)})
@@ -123,22 +125,22 @@ class InfluenceTab(Tab):
     @event
     def choose_remove(self, ctx: foo.ExecutionContext) -> None:
         """Choose how many of the most harmful pairs to remove."""
-        value = ctx.params.get("value")
-        if isinstance(value, (int, float)) and value >= 0:
-            ctx.panel.state.remove = int(value)
+        value = given(ctx, "value", WholeNumber())
+        if value is not None:  # else the field was emptied, to write another value
+            ctx.panel.state.remove = value
             self.panel.show(ctx)
 
     @event
     def click_curve(self, ctx: foo.ExecutionContext) -> None:
         """Choose to remove as many pairs as the point of the curve stands for."""
-        ctx.panel.state.remove = int(ctx.params.get("x") or 0)
+        ctx.panel.state.remove = int(given(ctx, "x", Number(0, MOST), 0))
         self.panel.show(ctx)
 
     @event
     def show_harmful(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs to remove, the most harmful first."""
         state = ctx.panel.state
-        chosen = review.harmful(looked_at(ctx), state.run_key).limit(max(1, state.remove))
+        chosen = review.harmful(looked_at(ctx), state.run_key).limit(max(1, state.remove or 0))
         select(ctx, chosen, base_view(ctx), {"harmful": state.remove})
         show_fields(ctx, state.run_key, "value")
 

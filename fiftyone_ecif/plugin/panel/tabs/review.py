@@ -9,11 +9,12 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import SampleId, WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import escaped
-from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
+from fiftyone_ecif.plugin.forms import escaped, given
+from fiftyone_ecif.plugin.panel.pieces import as_text, image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 
 CARDS = 4
@@ -37,7 +38,7 @@ class ReviewTab(Tab):
     name = "review"
     label = "Review"
     help = "the most suspicious pairs, one by one."
-    entries = (Entry("page", begins_with="view", first=0),)
+    entries = (Entry("page", WholeNumber(), begins_with="view", first=0),)
 
     # Content
 
@@ -100,13 +101,13 @@ class ReviewTab(Tab):
     @event
     def next_page(self, ctx: foo.ExecutionContext) -> None:
         """Show the next cards."""
-        ctx.panel.state.page += 1
+        ctx.panel.state.page = (ctx.panel.state.page or 0) + 1
         self.panel.show(ctx)
 
     @event
     def previous_page(self, ctx: foo.ExecutionContext) -> None:
         """Show the previous cards."""
-        ctx.panel.state.page = max(0, ctx.panel.state.page - 1)
+        ctx.panel.state.page = max(0, (ctx.panel.state.page or 0) - 1)
         self.panel.show(ctx)
 
     @event
@@ -148,8 +149,8 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
     columns = ["id", "filepath", text, misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
     return [
         Card(
-            id=id, image=image_address(filepath), text=caption, misalignment=probability, suggestion=label,
-            confidence=confidence,
+            id=id, image=image_address(filepath), text=as_text(caption), misalignment=probability,
+            suggestion=as_text(label), confidence=confidence,
         )
         for id, filepath, caption, probability, label, confidence in zip(*shown.values(columns), strict=True)
     ]  # fmt: skip
@@ -157,7 +158,8 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
 
 def _pair(ctx: foo.ExecutionContext) -> fo.DatasetView:
     """The pair of the card that the event is about, as a view."""
-    pair = everything(ctx.dataset).select([ctx.params["id"]])
+    id = given(ctx, "id", SampleId())
+    pair = everything(ctx.dataset).select([] if id is None else [id])
     if not pair:
         raise ValueError("This sample was deleted in the meantime.")
     return pair

@@ -14,9 +14,10 @@ import plotly.graph_objects as go
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import summary
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Text, WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
-from fiftyone_ecif.plugin.forms import dropdown, show_fields
+from fiftyone_ecif.plugin.forms import dropdown, given, show_fields
 from fiftyone_ecif.plugin.panel.figures import (
     ABOVE,
     BELOW,
@@ -33,11 +34,12 @@ from fiftyone_ecif.plugin.panel.figures import (
     mark,
     plain,
 )
-from fiftyone_ecif.plugin.panel.pieces import PLOT, nothing_scored, row, where
+from fiftyone_ecif.plugin.panel.pieces import PLOT, Points, nothing_scored, row, where
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, select, selection
 
 UNKNOWN = "unknown"
+BAR = WholeNumber(0, summary.BINS - 1)
 LINES = (GREEN, BLUE, ORANGE, "#b07cc6", GREY)
 
 
@@ -48,8 +50,8 @@ class SuspectsTab(Tab):
     label = "Suspects"
     help = "how likely the captions are wrong; drag over the bars to see their pairs."
     entries = (
-        Entry("threshold", chosen_by="choose_threshold", kept=True, begins_with="dataset", first=review.SUSPECTED),
-        Entry("truth", chosen_by="choose_truth", kept=True, begins_with="dataset", first=UNKNOWN),
+        Entry("threshold", PROBABILITY, "choose_threshold", kept=True, begins_with="dataset", first=review.SUSPECTED),
+        Entry("truth", Text(), "choose_truth", kept=True, begins_with="dataset", first=UNKNOWN),
     )
 
     # Content
@@ -81,7 +83,7 @@ class SuspectsTab(Tab):
         root.md(_facts(state, where(ctx)), name="facts")
         root.plot(
             "histogram",
-            layout=with_selection(state.histogram_layout, (selection(ctx) or {}).get("range")),
+            layout=with_selection(state.histogram_layout, _selected_range(ctx)),
             config=PLOT,
             height=HEIGHT,
             on_selected=self.select_bars,
@@ -125,29 +127,31 @@ class SuspectsTab(Tab):
     @event
     def choose_threshold(self, ctx: foo.ExecutionContext) -> None:
         """Choose another threshold, if it is a probability."""
-        value = ctx.params.get("value")
-        if isinstance(value, (int, float)) and 0 <= value <= 1:
-            ctx.panel.state.threshold = float(value)
+        value = given(ctx, "value", PROBABILITY)
+        if value is not None:  # else the field was emptied, to write another value
+            ctx.panel.state.threshold = value
             self.panel.show(ctx)
 
     @event
     def choose_truth(self, ctx: foo.ExecutionContext) -> None:
         """Choose what tells which pairs are really wrong."""
-        ctx.panel.state.truth = ctx.params["value"]
+        choices = {UNKNOWN: "None"} | summary.truth_choices(ctx.dataset)
+        ctx.panel.state.truth = given(ctx, "value", Choice(choices), UNKNOWN)
         self.panel.show(ctx)
 
     @event
     def select_bars(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs of the bars that were dragged over, the most suspicious first."""
-        bars = [point["idx"] for point in ctx.params.get("data") or [] if point.get("trace_idx", 0) == 0]
+        points = given(ctx, "data", Points(), [])
+        bars = [BAR("idx", point.get("idx")) for point in points if point.get("trace_idx", 0) == 0]
         if bars:  # a click alone sends an empty selection
             _select_range(ctx, min(bars) / summary.BINS, (max(bars) + 1) / summary.BINS)
 
     @event
     def click_bar(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs of one bar."""
-        if ctx.params.get("trace_idx", 0) == 0:
-            bar = ctx.params["idx"]
+        bar = given(ctx, "idx", BAR)
+        if bar is not None and ctx.params.get("trace_idx", 0) == 0:
             _select_range(ctx, bar / summary.BINS, (bar + 1) / summary.BINS)
 
     @event
@@ -161,6 +165,13 @@ class SuspectsTab(Tab):
         state = ctx.panel.state
         tagged = ecif.tag_misaligned(looked_at(ctx), state.run_key, state.threshold)
         self.panel.changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
+
+
+def _selected_range(ctx: foo.ExecutionContext) -> list[float] | None:
+    """The range that the panel's own selection is made of; None if it is made of none."""
+    found = (selection(ctx) or {}).get("range")
+    is_range = isinstance(found, list) and len(found) == 2 and all(isinstance(each, (int, float)) for each in found)
+    return found if is_range else None
 
 
 def _select_range(ctx: foo.ExecutionContext, low: float, high: float) -> None:

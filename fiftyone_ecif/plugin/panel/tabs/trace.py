@@ -12,12 +12,13 @@ import fiftyone.operators.types as types
 import plotly.graph_objects as go
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.arguments import COUNT, Text
 from fiftyone_ecif.dataset.repair import fixes
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import dropdown, escaped, notice, show_fields
+from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.figures import BLUE, FONT, GREY, ORANGE, TALL, Figure, as_figure, plain
-from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
+from fiftyone_ecif.plugin.panel.pieces import PLOT, as_text, image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.view import select
 
@@ -42,8 +43,8 @@ class TraceTab(Tab):
     label = "Trace"
     help = "which pairs are to blame for a failing query."
     entries = (
-        Entry("trace", chosen_by="choose_trace", kept=True, begins_with="run"),
-        Entry("remove_traced", chosen_by="choose_remove_traced"),
+        Entry("trace", Text(), "choose_trace", kept=True, begins_with="run"),
+        Entry("remove_traced", COUNT, "choose_remove_traced"),
     )
 
     # Content
@@ -53,9 +54,9 @@ class TraceTab(Tab):
         state = ctx.panel.state
         run = [ctx.dataset.name, state.run_key]
         newest = next(reversed(kept_traces(ctx.dataset, state.run_key)), "")
-        before = state.newest_trace or {}
+        before = state.newest_trace if isinstance(state.newest_trace, dict) else {}
         state.newest_trace = {"run": run, "key": newest}
-        is_new = before.get("run") == run and newest not in ("", before["key"])
+        is_new = before.get("run") == run and newest not in ("", before.get("key"))
         if is_new:
             state.set({"trace": newest, "remove_traced": None})
         return is_new
@@ -148,15 +149,18 @@ class TraceTab(Tab):
     @event
     def choose_trace(self, ctx: foo.ExecutionContext) -> None:
         """Choose another of the run's traces."""
-        ctx.panel.state.set({"trace": ctx.params["value"], "remove_traced": None})
+        key = given(ctx, "value", Text())
+        if key not in kept_traces(ctx.dataset, ctx.panel.state.run_key):
+            raise ValueError("There is no such trace any more.")
+        ctx.panel.state.set({"trace": key, "remove_traced": None})
         self.panel.show(ctx)
 
     @event
     def choose_remove_traced(self, ctx: foo.ExecutionContext) -> None:
         """Choose how many of the pairs that are most to blame to remove."""
-        value = ctx.params.get("value")
-        if isinstance(value, (int, float)) and value >= 1:
-            ctx.panel.state.remove_traced = int(value)
+        value = given(ctx, "value", COUNT)
+        if value is not None:  # else the field was emptied, to write another value
+            ctx.panel.state.remove_traced = value
             self.panel.show(ctx)
 
     @event
@@ -199,7 +203,7 @@ def _asking(dataset: fo.Dataset, sample_ids: list[str], text_field: str | None) 
         return None
     text = fixes.text_path(dataset, text_field) if text_field else "id"
     (id,), (filepath,), (caption,) = found.values(["id", "filepath", text])
-    return {"id": id, "image": image_address(filepath), "text": caption}
+    return {"id": id, "image": image_address(filepath), "text": as_text(caption)}
 
 
 def _effect(blame: dict[str, Any]) -> str:
@@ -308,4 +312,4 @@ def blamed_role(pair: dict[str, Any]) -> str:
 
 
 def _caption(pair: dict[str, Any]) -> str:
-    return plain(shorten(pair["text"] or "(deleted)", LONGEST_CAPTION, placeholder=" …"))
+    return plain(shorten(as_text(pair["text"]) or "(deleted)", LONGEST_CAPTION, placeholder=" …"))

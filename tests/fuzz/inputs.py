@@ -1,0 +1,88 @@
+"""How many odd inputs are tried, what may come out of them, and how many did.
+
+``make test`` tries a few of each kind; ``INPUTS=all`` (`make test-inputs`) at least a thousand of each.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import fiftyone as fo
+from fiftyone.operators.executor import ExecutionError, ExecutionResult
+from hypothesis import HealthCheck, settings
+
+from fiftyone_ecif.dataset.run.database import database
+from fiftyone_ecif.dataset.run.lease import Busy
+from fiftyone_ecif.features import UnreadablePair
+
+ALL = os.environ.get("INPUTS") == "all"
+
+DOCUMENTED = (ValueError, UnreadablePair, Busy, ConnectionError)
+"""What a caller is told to expect: anything unusable is a ValueError, of which the next two are kinds; the last one is
+for a database, or a server with weights, that does not answer."""
+
+tried: Counter[tuple[str, str]] = Counter()
+"""Inputs by their kind and by what came of them: "accepted", "refused" or "undocumented"."""
+
+
+def inputs(few: int, many: int) -> settings:
+    """How many inputs hypothesis draws; always the same ones, so that a failure is found again."""
+    return settings(
+        max_examples=many if ALL else few,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def attempt(kind: str, call: Callable[[], Any], dataset: fo.Dataset, inputs: int = 1) -> bool:
+    """Make a call that may be refused with a documented error, and then has changed nothing.
+
+    Args:
+        kind: of the inputs, for the count
+        call: with the inputs
+        dataset: that the call is about
+        inputs: how many it has
+
+    Returns:
+        whether the call was accepted
+    """
+    before = state_of(dataset)
+    try:
+        said_plainly(call)
+    except DOCUMENTED as error:
+        tried[kind, "refused"] += inputs
+        assert str(error).strip(), "an error without words"
+        assert state_of(dataset) == before, f"the call was refused and yet changed the dataset: {error}"
+        return False
+    except BaseException:
+        tried[kind, "undocumented"] += inputs
+        raise
+    tried[kind, "accepted"] += inputs
+    return True
+
+
+def said_plainly(call: Callable[[], Any]) -> None:
+    """Make a call; an operator that its form or a documented error refuses raises a ValueError with the same words."""
+    try:
+        outcome = call()
+        if isinstance(outcome, ExecutionResult):
+            outcome.raise_exceptions()
+    except ExecutionError as error:
+        last = str(error).strip().splitlines()[-1]
+        names = {error.__name__ for error in DOCUMENTED}
+        if last.startswith("Validation error") or last.partition(":")[0].rpartition(".")[2] in names:
+            raise ValueError(last) from error
+        raise
+
+
+def state_of(dataset: fo.Dataset) -> dict[str, Any]:
+    """A dataset's fields, runs and samples as the database has them."""
+    document = database().datasets.find_one({"_id": dataset._doc.id})
+    return {
+        "fields": sorted((field["name"], str(field)) for field in document["sample_fields"]),
+        "runs": {key: database().runs.find_one({"_id": id}) for key, id in document["runs"].items()},
+        "samples": list(database()[document["sample_collection_name"]].find()),
+    }

@@ -1,0 +1,22 @@
+"""Calls that are made at the same moment."""
+
+import threading
+
+
+def together(calls) -> list[BaseException | None]:
+    """Make calls in threads that start at the same moment; returns what they raised."""
+    raised, start = [None] * len(calls), threading.Barrier(len(calls))
+
+    def make(number):
+        start.wait(60)
+        try:
+            calls[number]()
+        except BaseException as error:
+            raised[number] = error
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return raised
