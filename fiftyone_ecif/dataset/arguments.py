@@ -179,7 +179,6 @@ class Samples:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class SettingsByName:
     """A dictionary of settings; what each may be is checked where it is used.
 

@@ -20,10 +20,10 @@ from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import given, notice, one_slice, show_fields, target_view
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 from fiftyone_ecif.plugin.operators.compute_form import AUTO, compute_form, proposed_run_key, trusted_pairs, without
-from fiftyone_ecif.plugin.operators.model_form import uses_embeddings
+from fiftyone_ecif.plugin.operators.model_form import model_arguments, uses_embeddings
 from fiftyone_ecif.plugin.panel.choices import open_panel
 
-OF_MODELS, OF_EMBEDDINGS = ("model", "pretrained"), ("image_embeddings", "text_embeddings")
+OF_MODELS, OF_EMBEDDINGS = ("model", "pretrained", "preprocess"), ("image_embeddings", "text_embeddings")
 """The parameters of either source of features."""
 
 
@@ -95,9 +95,11 @@ class ComputeInfluence(EcifOperator):
 
 def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.compute_influence`, but for samples and target."""
-    left_out = {"target", "templates", *(OF_MODELS if uses_embeddings(ctx) else OF_EMBEDDINGS)}
+    embeddings = uses_embeddings(ctx)
+    left_out = {"target", "templates", *OF_MODELS, *(() if embeddings else OF_EMBEDDINGS)}
     asked = {name: given(ctx, name, each.kind) for name, each in ASKED.items() if name not in left_out}
     arguments = {name: value for name, value in asked.items() if value is not None}
+    arguments |= {} if embeddings else model_arguments(ctx)
     arguments.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
     arguments.setdefault("run_key", proposed_run_key(ctx.dataset))
     templates = given(ctx, "templates", Text())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
+from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -11,10 +13,15 @@ import fiftyone.operators.types as types
 
 from fiftyone_ecif.dataset.arguments import Choice, Text
 from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_MODEL
-from fiftyone_ecif.plugin.forms import dropdown, given, invalidate, notice
+from fiftyone_ecif.plugin.forms import dropdown, given, invalidate, notice, passes
 
 SOURCES = {"model": "A model", "embeddings": "Embeddings stored in fields"}
 """Where features can come from."""
+
+FOLDER = "local-dir:"
+"""What the name of a model begins with that a folder holds."""
+
+OWN_WEIGHTS = "Left empty, the weights that come with this model; or the path of a checkpoint"
 
 
 @functools.cache
@@ -58,8 +65,8 @@ def uses_embeddings(ctx: foo.ExecutionContext) -> bool:
 def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """Add the choice between a model and, if the dataset has at least two such fields, stored embeddings.
 
-    Parameters of the form: ``features`` ("model" or "embeddings"), then ``model`` and ``pretrained``, or
-    ``image_embeddings`` and ``text_embeddings``.
+    Parameters of the form: ``features`` ("model" or "embeddings"), then ``model``, ``pretrained`` and ``preprocess``,
+    or ``image_embeddings`` and ``text_embeddings``.
     """
     fields = embedding_fields(ctx.dataset)
     if len(fields) >= 2:
@@ -83,27 +90,82 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description=ASKED["model"].hint,
         view=_suggestions(names),
     )
-    if ":" in model:  # "hf-hub:…" and "local-dir:…" bring their own weights
-        return
-    if model not in names:
+    described = ":" in model  # "hf-hub:…" and "local-dir:…" bring their own weights
+    if not described and model not in names:
         invalidate(field, f"open_clip has no model named {model!r}.")
         return
+    folder = model.removeprefix(FOLDER)
+    if folder != model and not Path(folder).is_dir():
+        invalidate(field, f"There is no folder {folder!r}.")
+        return
 
-    tags = pretrained_tags(model)
+    tags = [] if described else pretrained_tags(model)
     weights = inputs.str(
         "pretrained",
         default=tags[0] if tags else None,
         label=ASKED["pretrained"].label,
-        description=ASKED["pretrained"].hint,
+        description=OWN_WEIGHTS if described else ASKED["pretrained"].hint,
         view=_suggestions(tags),
     )
-    chosen = given(ctx, "pretrained", Text())
-    if chosen and chosen not in tags and not Path(chosen).is_file():
+    chosen = _chosen_weights(ctx, described)
+    is_file = chosen is not None and Path(chosen).is_file()
+    if chosen and chosen not in tags and not is_file:
         known = f"whose tags are {', '.join(tags)}" if tags else "which has no tags"
         invalidate(weights, f"{chosen!r} is neither a file nor a tag of {model}, {known}.")
-    elif not chosen and model != DEFAULT_MODEL[0]:
+    elif not chosen and not described and model != DEFAULT_MODEL[0]:
         warning = "Without weights the model is random, and its scores mean nothing."
         notice(inputs, "random_weights", types.Warning, warning)
+    if described or is_file:
+        _choose_preprocess(ctx, inputs)
+
+
+def _choose_preprocess(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
+    asked = ASKED["preprocess"]
+    field = inputs.str("preprocess", label=asked.label, description=asked.hint)
+    passes(field, _chosen_preprocess, ctx)
+
+
+def model_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """What the form says of the model, as arguments of :func:`fiftyone_ecif.compute_influence`."""
+    model = given(ctx, "model", ASKED["model"].kind)
+    weights = _chosen_weights(ctx, ":" in (model or ""))
+    found = {"model": model, "pretrained": weights, "preprocess": _chosen_preprocess(ctx)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _chosen_weights(ctx: foo.ExecutionContext, described: bool) -> str | None:
+    """The tag or checkpoint; a model with weights of its own has no tags, and one that is still named means another."""
+    chosen = given(ctx, "pretrained", Text())
+    return None if described and chosen in _all_tags() else chosen
+
+
+@functools.cache
+def _all_tags() -> set[str]:
+    import open_clip
+
+    return {tag for _, tag in open_clip.list_pretrained()}
+
+
+def _chosen_preprocess(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
+    """The settings of the preprocessing; raises a ValueError if the text is none."""
+    text = given(ctx, "preprocess", TextOrSettings())
+    if text is None:
+        return None
+    from fiftyone_ecif.models.preprocessing import checked_preprocess  # brings torch
+
+    return checked_preprocess(text)
+
+
+class TextOrSettings:
+    """Settings by name, or the text of a JSON object with them."""
+
+    def __call__(self, name: str, value: Any) -> dict[str, Any]:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError(f"This is no JSON: {error}.") from error
+        return ASKED["preprocess"].kind(name, value)
 
 
 def _suggestions(values: list[str]) -> types.AutocompleteView:
