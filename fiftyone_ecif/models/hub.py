@@ -112,7 +112,7 @@ def require_network(what: str, url: str, local_files_only: bool = False) -> None
         return
     else:
         reason = f"{url} does not answer"
-    raise ConnectionError(f"{what} is not on this machine, and {reason}. {WAYS_OUT}")
+    raise ConnectionError(f"{what} cannot be found on this machine, and {reason}. {WAYS_OUT}")
 
 
 def _answers(url: str) -> bool:

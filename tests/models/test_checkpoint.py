@@ -31,6 +31,9 @@ class Module(torch.nn.Module):
 FILES = {
     "plain": lambda model: model.state_dict(),
     "compiled": lambda model: prefixed("_orig_mod.", model.state_dict()),
+    "compiled image tower": lambda model: {
+        name.replace("visual.", "visual._orig_mod."): value for name, value in model.state_dict().items()
+    },
     "distributed": lambda model: {"epoch": 3, "state_dict": prefixed("module.", model.state_dict())},
     "compiled and distributed": lambda model: {"state_dict": prefixed("module._orig_mod.", model.state_dict())},
     "Lightning": lambda model: {"state_dict": Module(model).state_dict(), "callbacks": {}},

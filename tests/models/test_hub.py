@@ -48,7 +48,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_built(
     no_network, monkeypatch, name, pretrained, missing, local_files_only  # noqa: F811
 ):  # fmt: skip
     monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: pytest.fail("built too early"))
-    with pytest.raises(ConnectionError, match=f"{missing}.*is not on this machine.*local-dir:.*wrap_model"):
+    with pytest.raises(ConnectionError, match=f"{missing}.*cannot be found on this machine.*local-dir:.*wrap_model"):
         load_model(name, pretrained, local_files_only=local_files_only)
     assert len(no_network) <= (0 if local_files_only else 1)  # a retry would ask again
 
@@ -78,7 +78,7 @@ def test_with_a_network_what_is_missing_is_downloaded(stored, cache, tmp_path, m
     loaded = load_model(HUBS)
     assert asked == [("someone/model", "open_clip_pytorch_model.bin")]
     assert torch.equal(loaded.model.visual.proj, stored.model.visual.proj)
-    with pytest.raises(ConnectionError, match="The weights of hf-hub:someone/model is not on this machine"):
+    with pytest.raises(ConnectionError, match="The weights of hf-hub:someone/model cannot be found on this machine"):
         load_model(HUBS, local_files_only=True)
 
 

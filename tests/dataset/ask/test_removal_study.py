@@ -9,6 +9,7 @@ import torch
 import fiftyone_ecif as ecif
 from fiftyone_ecif.attribution import Attributed
 from fiftyone_ecif.dataset import chosen_scope as scopes
+from fiftyone_ecif.dataset.ask import removal_study
 from fiftyone_ecif.models import load_model
 
 HEAD_NAMES = r"^visual\.proj$|^text_projection$"
@@ -112,8 +113,12 @@ def test_the_edited_checkpoint_loads_in_plain_open_clip_and_differs(pair_dataset
     assert not any(name.startswith(("transformer", "visual.layer", "token_embedding")) for name in changed)
     image = torch.rand(2, 3, 32, 32)
     assert np.isfinite(edited.encode_image(image).detach().numpy()).all()
-    with pytest.raises(ValueError, match="pass overwrite=True"):
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(ValueError, match="pass overwrite=True"):
+        patched.setattr(removal_study, "estimate_removal", lambda *args: pytest.fail("solved before it was refused"))
         results.edited_checkpoint(pair_dataset[:6], path, progress=False)
+    folder = results.edited_checkpoint(pair_dataset[:6], str(tmp_path / "whole"), progress=False)
+    described = open_clip.create_model(f"local-dir:{folder}")
+    assert torch.equal(described.text_projection, edited.text_projection)
     base.unlink()
     load_model("ecif-tiny").save_checkpoint(base)  # other weights under the same name
     with pytest.raises(ValueError, match="not those of the run"):
