@@ -30,7 +30,7 @@ def test_without_a_run_the_panel_says_how_to_begin(pair_dataset):
     [
         (lambda path: fo.Sample(filepath=path), "no captions"),
         (lambda path: fo.Sample(filepath="film.mp4", caption="a film"), "video"),
-        (lambda path: fo.Sample(filepath=path, caption="a", group=fo.Group().element("left")), "grouped"),
+        (lambda path: fo.Sample(filepath="film.mp4", caption="a", group=fo.Group().element("left")), "video"),
     ],
 )
 def test_datasets_that_cannot_be_scored_are_told_why(pair_rows, make, words):
