@@ -106,6 +106,7 @@ def test_what_is_not_ours_stays(folder, capsys):
     other = folder / "features-0123456789abcdef"
     other.mkdir()
     (other / "manifest.json").write_text('{"fingerprint": "of something else"}')
+    unused_for(other, 10)
     _, said = command(capsys, "--older-than", "0", "--apply")
     assert "there are other files in it: notes.txt" in said
     assert {path.name for path in folder.iterdir()} == {old.folder.name, other.name}
