@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 from pathlib import Path
 
 import open_clip
@@ -66,6 +67,22 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"{url} does not answer"):
             hub.require_network("This", url)
+
+
+def test_a_name_that_is_looked_up_for_ever_is_given_up(monkeypatch):
+    monkeypatch.setattr(hub, "_PATIENCE", 0.05)
+    given_up, looked_up = threading.Event(), []
+
+    def look_up(*args, **options):
+        given_up.wait(2)
+        looked_up.append(args)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(ConnectionError, match="does not answer"):
+        hub.require_network("This", "https://nowhere.invalid")
+    assert not looked_up
+    given_up.set()
 
 
 def test_with_a_network_what_is_missing_is_downloaded(stored, cache, tmp_path, monkeypatch):
