@@ -194,6 +194,11 @@ class ContrastiveModel:
         """
         check_free(weights_path(path), self._beside, overwrite)
 
+    def check_editable(self) -> None:
+        """Raise a ValueError unless any head of this model's shapes can be written into its checkpoint."""
+        self.image.check_has_place()
+        self.text.check_has_place()
+
     def save_checkpoint(self, path: str | os.PathLike[str], head: Head | None = None, overwrite: bool = False) -> None:
         """Write a checkpoint that ``open_clip.create_model_and_transforms(name, pretrained=path)`` loads.
 

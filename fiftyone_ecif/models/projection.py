@@ -78,6 +78,15 @@ class Projection:
             return features
         return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
+    def check_has_place(self) -> None:
+        """Raise a ValueError unless a changed projection has a place in the model's checkpoint."""
+        if self.name is None:
+            tower = self.method.removeprefix("encode_")
+            raise ValueError(
+                f"This model's {tower} tower has no projection of its own, so a changed one cannot be folded into its "
+                "checkpoint. Keep the head beside the checkpoint instead."
+            )
+
     def written_back(self, weight: Tensor) -> dict[str, Tensor]:
         """State-dict entries that make the tower project with another matrix.
 
@@ -98,10 +107,7 @@ class Projection:
             )
         if self.name is None:
             if not torch.equal(weight.detach().float().cpu(), current):
-                raise ValueError(
-                    f"This model's {tower} tower has no projection of its own, so a changed one cannot be folded into "
-                    "its checkpoint. Keep the head beside the checkpoint instead."
-                )
+                self.check_has_place()
             return {}
         entries = {}
         if self.bias is not None:

@@ -200,3 +200,13 @@ def test_packaged_models_load_by_name():
         from fiftyone_ecif.models import load_model
 
         assert load_model("ecif-tiny").head().image_weight.shape[0] == 64
+
+
+@every_family
+def test_a_model_says_before_any_work_whether_a_changed_head_has_a_place(make_model, family):
+    model = make_model(family)
+    if model.image.name and model.text.name:
+        model.check_editable()
+    else:
+        with pytest.raises(ValueError, match="no projection of its own"):
+            model.check_editable()

@@ -120,6 +120,8 @@ class RemovalStudy:
             raise ValueError("This run used stored embeddings: there is no model whose checkpoint could be edited.")
         model = self.model
         model.check_checkpoint(path, overwrite)
+        if self.config.scope == "head":
+            model.check_editable()
         # Each fit of a cross-fitted run has only seen one fold: all pairs are fitted now, unless they were.
         fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
         _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
