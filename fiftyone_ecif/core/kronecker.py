@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.core.eigenvectors import eigenvectors
 from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.rows import sampled_cotangent
 from fiftyone_ecif.core.scope import Cotangent, Linearization, Scope
@@ -114,7 +115,7 @@ def kronecker_curvature(
         for position, moment in moments.items():
             _add(accumulated, position, moment)
     bases = {
-        position: (torch.linalg.eigh(outputs)[1], torch.linalg.eigh(inputs)[1])
+        position: (eigenvectors(outputs)[1], eigenvectors(inputs)[1])
         for position, (inputs, outputs) in accumulated.items()
     }
     eigenvalues: dict[int, Tensor] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.core.eigenvectors import eigenvectors
 from fiftyone_ecif.core.objective import Objective
 from fiftyone_ecif.core.scope import Scope
 from fiftyone_ecif.core.workers import Progress, silent
@@ -111,7 +112,7 @@ def low_rank_inverse(
 def _rayleigh_ritz(basis: Tensor, images: Tensor, anchor: float) -> tuple[Tensor, LowRankInverse]:
     """The rotation (r, r) of a basis (r, P), whose images under G are given, to its Ritz vectors, and their inverse."""
     small = basis @ images.T
-    eigenvalues, rotation = torch.linalg.eigh((small + small.T) / 2)
+    eigenvalues, rotation = eigenvectors((small + small.T) / 2)
     eigenvalues, rotation = eigenvalues.flip(0).clamp_min(0.0), rotation.flip(1)
     # Outside of the space, the curvature is taken to be the least that was found in it.
     rest = anchor + eigenvalues[-1].item()
