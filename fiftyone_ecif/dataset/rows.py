@@ -137,7 +137,7 @@ def read_rows(
     if moment is not None and times is not None:
         texts = zip(columns["texts"], times, earlier, strict=True)
         columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
-    return Rows(**columns, trusted=[TRUSTED_TAG in (each or ()) for each in tags], templates=chosen)
+    return Rows(**columns, trusted=[isinstance(each, list) and TRUSTED_TAG in each for each in tags], templates=chosen)
 
 
 def _checked_templates(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import bson
 import fiftyone as fo
 from fiftyone.operators.executor import ExecutionError, ExecutionResult
 from hypothesis import HealthCheck, seed, settings
@@ -93,6 +94,6 @@ def state_of(dataset: fo.Dataset) -> dict[str, Any]:
     document = database().datasets.find_one({"_id": dataset._doc.id})
     return {
         "fields": sorted((field["name"], str(field)) for field in document["sample_fields"]),
-        "runs": {key: database().runs.find_one({"_id": id}) for key, id in document["runs"].items()},
-        "samples": list(database()[document["sample_collection_name"]].find()),
+        "runs": {key: bson.encode(database().runs.find_one({"_id": id}) or {}) for key, id in document["runs"].items()},
+        "samples": [bson.encode(sample) for sample in database()[document["sample_collection_name"]].find()],
     }
