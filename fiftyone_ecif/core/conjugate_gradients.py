@@ -159,20 +159,22 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> fl
             raise ValueError(
                 "The curvature is not finite: look for NaN or huge numbers in features, weights or logit scale."
             )
-        stretched = max(stretched, float(np.linalg.norm(image) / np.linalg.norm(vector)))
+        lengths = [np.linalg.norm(each.astype(np.float64)) for each in (image, vector)]
+        stretched = max(stretched, float(lengths[0] / lengths[1]))
         return image
 
     vector = start[0].cpu().numpy()
     image = multiply(vector)
     if len(vector) == 1 or not image.any():
         return stretched
-    operator = LinearOperator((len(vector), len(vector)), matvec=multiply, dtype=vector.dtype)
+    size = np.abs(image).max()  # ARPACK takes a vector for zero whose squares are
+    operator = LinearOperator((len(vector), len(vector)), matvec=lambda each: multiply(each) / size, dtype=vector.dtype)
     kept = min(LANCZOS_VECTORS, len(vector))
     try:
         found = eigsh(
-            operator, 1, which="LA", v0=image, ncv=kept, tol=EIGENVALUE_TOLERANCE, maxiter=LANCZOS_RESTARTS,
+            operator, 1, which="LA", v0=image / size, ncv=kept, tol=EIGENVALUE_TOLERANCE, maxiter=LANCZOS_RESTARTS,
             return_eigenvectors=False,
         )  # fmt: skip
     except ArpackNoConvergence:
         return stretched
-    return float(found[0])
+    return float(found[0] * size)

@@ -146,7 +146,7 @@ def read_rows(
     if moment is not None and times is not None:
         texts = zip(columns["texts"], times, earlier, strict=True)
         columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
-    trusted_rows = [trusted in (each or ()) for each in tags]
+    trusted_rows = [isinstance(each, list) and trusted in each for each in tags]
     return Rows(**columns, trusted=trusted_rows, templates=chosen, apply_orientation=apply_orientation)
 
 

@@ -130,6 +130,13 @@ def test_largest_eigenvalue_is_that_of_the_dense_matrix(kind):
     assert found == largest_eigenvalue(product, start)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-10, 1e10])
+def test_largest_eigenvalue_of_a_matrix_whose_numbers_are_very_small_or_large(size):
+    """ARPACK takes a vector for zero whose squares are."""
+    matrix = torch.diag(torch.linspace(0.1, 1.0, 30)) * size
+    assert largest_eigenvalue(lambda d: d @ matrix, torch.ones(1, 30)) == pytest.approx(size, rel=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_matrices_on_which_lanczos_has_nothing_to_do(dtype):
     start = torch.ones(1, 8, dtype=dtype)

@@ -4,13 +4,15 @@
 """
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import bson
 import fiftyone as fo
 from fiftyone.operators.executor import ExecutionError, ExecutionResult
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 
 from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.dataset.run.lease import Busy
@@ -26,15 +28,24 @@ tried: Counter[tuple[str, str]] = Counter()
 """Inputs by their kind and by what came of them: "accepted", "refused" or "undocumented"."""
 
 
-def inputs(few: int, many: int) -> settings:
-    """How many inputs hypothesis draws; always the same ones, so that a failure is found again."""
-    return settings(
+def inputs(few: int, many: int, of: str = "") -> Callable[[Callable], Callable]:
+    """How many inputs hypothesis draws; the same ones each time, so that a failure is found again.
+
+    Args:
+        few: in ``make test``
+        many: where all are tried
+        of: what they are for; other names draw other inputs
+
+    Returns:
+        a decorator
+    """
+    drawn = settings(
         max_examples=many if ALL else few,
-        derandomize=True,
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
+    return lambda test: seed(zlib.crc32(of.encode()))(drawn(test))
 
 
 def attempt(kind: str, call: Callable[[], Any], dataset: fo.Dataset, inputs: int = 1) -> bool:
@@ -83,6 +94,6 @@ def state_of(dataset: fo.Dataset) -> dict[str, Any]:
     document = database().datasets.find_one({"_id": dataset._doc.id})
     return {
         "fields": sorted((field["name"], str(field)) for field in document["sample_fields"]),
-        "runs": {key: database().runs.find_one({"_id": id}) for key, id in document["runs"].items()},
-        "samples": list(database()[document["sample_collection_name"]].find()),
+        "runs": {key: bson.encode(database().runs.find_one({"_id": id}) or {}) for key, id in document["runs"].items()},
+        "samples": [bson.encode(sample) for sample in database()[document["sample_collection_name"]].find()],
     }

@@ -85,7 +85,7 @@ def held(collection: Collection, document: Any, path: str, value: Any) -> Iterat
 
 @pytest.mark.parametrize("use", USES)
 def test_odd_values_of_samples_are_used_or_refused(scene, use):
-    @inputs(few=1, many=45)
+    @inputs(few=1, many=45, of=use)
     @given(
         path=st.sampled_from(IN_SAMPLES),
         value=st.one_of(st.just(MISSING), stored),
@@ -106,7 +106,7 @@ def test_odd_values_of_samples_are_used_or_refused(scene, use):
 
 @pytest.mark.parametrize("use", USES)
 def test_odd_values_of_a_run_record_are_used_or_refused(scene, use):
-    @inputs(few=1, many=45)
+    @inputs(few=1, many=45, of=use)
     @given(name=st.sampled_from(IN_RECORDS), value=st.one_of(st.just(MISSING), stored))
     def try_them(name, value):
         dataset = scene.restored().dataset

@@ -50,7 +50,7 @@ def names_of(operator: type[EcifOperator]) -> list[str]:
 def test_odd_values_of_a_form_are_used_or_refused(scene, operator):
     form = FORM | ({"run_key": "second"} if operator is ComputeInfluence else {})
 
-    @inputs(few=3, many=60)
+    @inputs(few=3, many=60, of=operator.name)
     @given(odd=st.dictionaries(st.sampled_from(names_of(operator)), sent, min_size=1, max_size=3))
     def try_them(odd):
         scene.restored()
@@ -63,7 +63,7 @@ def test_odd_values_of_a_form_are_used_or_refused(scene, operator):
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_odd_events_of_the_panel_are_answered_or_refused(scene, event):
-    @inputs(few=2, many=30)
+    @inputs(few=2, many=30, of=event)
     @given(
         params=st.dictionaries(st.sampled_from(SENT), sent, max_size=2),
         state=st.dictionaries(st.sampled_from(ENTRIES), sent, max_size=2),

@@ -84,7 +84,7 @@ def call_of(scene: Scene, name: str):
 def test_odd_arguments_are_used_or_refused(scene, name):
     names = parameters(name)
 
-    @inputs(few=2, many=max(25, 8 * len(names)))
+    @inputs(few=2, many=max(25, 8 * len(names)), of=name)
     @given(data=st.data())
     def try_them(data):
         scene.restored()
