@@ -12,7 +12,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning"
 
 
 def test_a_run_and_its_questions_are_those_of_a_cpu(pair_dataset, gpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self)
     torch.manual_seed(0)
     load_model("ecif-tiny").save_checkpoint(tmp_path / "weights.safetensors")
     samples, weights = pair_dataset[:16], str(tmp_path / "weights.safetensors")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -126,6 +127,13 @@ def pretended_gpu(monkeypatch: Any) -> Iterator[torch.device]:
         patch.setattr(torch.cuda, "_lazy_init", lambda: None)
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "device_count", lambda: 1)
+        patch.setattr(
+            torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=8 << 30, name="none")
+        )
+        patch.setattr(torch.cuda, "get_device_name", lambda *_: "none")
+        for nothing_to_do in ("synchronize", "empty_cache"):
+            patch.setattr(torch.cuda, nothing_to_do, lambda *_: None)
+        patch.setattr(torch.Tensor, "pin_memory", lambda self, *_: self)
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch, "autocast", _Autocast)
         lifted = torch._C._only_lift_cpu_tensors()

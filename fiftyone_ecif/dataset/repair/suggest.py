@@ -42,6 +42,7 @@ def suggest_again(run: Run, view: SampleCollection) -> dict[str, fo.Classificati
         raise ValueError(f"Run {run.run_key!r} was computed without captions or labels: there is none to suggest.")
     wanted = ungrouped(view).values("id")
     label = {f"{name}._cls": "Classification", f"{name}.label": {"$type": "string"}}
+    label |= {f"{name}.confidence": {"$not": {"$type": ["array", "object", "string"]}}}
     stored = everything(dataset).select(wanted).match(label)
     found = dict(zip(*stored.values(["id", name]), strict=True))
     missing = set(wanted) - set(found)

@@ -13,6 +13,7 @@ from fiftyone_ecif.dataset.run import lease as leases
 from fiftyone_ecif.dataset.run.database import database, plain_errors
 from fiftyone_ecif.dataset.run.journal import Change, make, settle, unfinished
 from fiftyone_ecif.dataset.run.lease import Busy, Lease, held
+from fiftyone_ecif.dataset.run.reload import read_anew
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def writing(dataset: fo.Dataset) -> Iterator[Lease]:
     with plain_errors("while a run was written"), held(lock_of(dataset._doc.id), refusal, leases.LONGEST_WAIT) as lease:
         if (change := unfinished(dataset._doc.id)) is not None:
             settle(change, lease)
-        dataset.reload()
+        read_anew(dataset)
         yield lease
 
 
@@ -73,7 +74,7 @@ def up_to_date(dataset: fo.Dataset) -> None:
         found = database().datasets.find_one({"_id": dataset._doc.id}, {"runs": 1})
         known = {key: getattr(run, "id", None) for key, run in dataset._doc.runs.items()}
         if found is not None and found.get("runs", {}) != known:
-            dataset.reload()
+            read_anew(dataset)
 
 
 def change_runs(dataset: fo.Dataset, change: Change, lease: Lease, prepare: Callable[[], None] = lambda: None) -> None:
@@ -92,7 +93,7 @@ def change_runs(dataset: fo.Dataset, change: Change, lease: Lease, prepare: Call
     for key in change.before:
         dataset._run_cache.pop(key, None)
     fo.Sample._purge_fields(dataset._sample_collection_name, [*change.removed, *change.renamed])
-    dataset.reload()
+    read_anew(dataset)
 
 
 def record_of(dataset: fo.Dataset, run_key: str) -> dict[str, Any]:
