@@ -9,6 +9,7 @@ import pytest
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
 from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.plugin import NAME, OPERATORS
 from fiftyone_ecif.plugin.jobs import STORE as JOBS
 from fiftyone_ecif.plugin.jobs import JobRecord, running_jobs
@@ -175,6 +176,7 @@ def test_raw_values_that_are_no_texts_are_skipped_with_their_reason(embedded_dat
     ids = embedded_dataset.values("_id")[:4]
     for id, value in zip(ids, (5, True, ["a"], {"a": 1}), strict=True):
         embedded_dataset._sample_collection.update_one({"_id": id}, {"$set": {path: value}})
+    assert read_rows(embedded_dataset, text_field).captions()[:4] == [5, True, ["a"], {"a": 1}]
     fields = {"image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
     results = ecif.compute_influence(
         embedded_dataset, text_field, run_key="odd", rounds=1, batch_size=20, progress=False, **fields
