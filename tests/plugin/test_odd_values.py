@@ -9,6 +9,7 @@ import pytest
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
 from fiftyone_ecif.dataset.results import InfluenceResults
+from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.plugin import NAME, OPERATORS
 from fiftyone_ecif.plugin.jobs import STORE as JOBS
 from fiftyone_ecif.plugin.jobs import JobRecord, running_jobs
@@ -98,7 +99,7 @@ def test_an_event_with_odd_parameters_leaves_the_panel_as_it_was(scored_dataset,
     panel = Panel(scored_dataset)
     names = [entry.name for entry in ENTRIES]
     without_parameters = event in ("next_page", "previous_page", "show_suspects", "show_harmful", "tag", "undo")
-    for junk in JUNK[4:] if not without_parameters else JUNK[:1]:
+    for junk in (-1, "junk", {"$gt": ""}) if not without_parameters else (None,):
         before = {name: panel.state.get(name) for name in names}
         panel.event(event, value=junk, id=junk, data=junk, idx=junk, x=junk, trace_idx=junk if event == "" else 0)
         after = {name: panel.state.get(name) for name in names}
@@ -110,7 +111,7 @@ def test_an_event_with_odd_parameters_leaves_the_panel_as_it_was(scored_dataset,
     assert "show_panel_output" in panel.event("refresh").requests or panel.requests == {}
 
 
-@pytest.mark.parametrize("method", ["junk", "execute", "config", "__init__", 5, ["refresh"]])
+@pytest.mark.parametrize("method", ["junk", "execute", "config", "__init__"])
 def test_what_is_no_event_is_not_called(scored_dataset, method):
     assert "no event" in Panel(scored_dataset).event(method).requests["notify"]["message"]
 
@@ -122,7 +123,7 @@ def store(dataset, name):
 @pytest.mark.parametrize("name", [*KEPT, None])
 def test_a_choice_in_the_store_that_cannot_be_is_left_out(scored_dataset, name):
     sound = {key: value for key, value in Panel(scored_dataset).state.items() if key in KEPT}
-    for junk in (*JUNK[:4], *JUNK[5:], None):
+    for junk in (-1, "junk", ["a"], None):
         store(scored_dataset, view.STORE).set("choices", junk if name is None else {name: junk, "else": junk})
         panel = Panel(scored_dataset)
         assert "histogram" in panel.shown or panel.state["tab"] != "suspects"
@@ -175,6 +176,7 @@ def test_raw_values_that_are_no_texts_are_skipped_with_their_reason(embedded_dat
     ids = embedded_dataset.values("_id")[:4]
     for id, value in zip(ids, (5, True, ["a"], {"a": 1}), strict=True):
         embedded_dataset._sample_collection.update_one({"_id": id}, {"$set": {path: value}})
+    assert read_rows(embedded_dataset, text_field).captions()[:4] == [5, True, ["a"], {"a": 1}]
     fields = {"image_embeddings": "image_embedding", "text_embeddings": "text_embedding"}
     results = ecif.compute_influence(
         embedded_dataset, text_field, run_key="odd", rounds=1, batch_size=20, progress=False, **fields

@@ -239,7 +239,10 @@ def stored_results(dataset: fo.Dataset, run_key: str) -> RunResults:
     Raises:
         ValueError: if the run did not end
     """
-    stored = dataset.load_run_results(run_key, cache=False, load_view=False)
+    try:
+        stored = dataset.load_run_results(run_key, cache=False, load_view=False)
+    except AttributeError:  # the record names a file of the database that is not there
+        stored = None
     if stored is None:
         raise ValueError(f"Run {run_key!r} has no results: it did not end. Delete it and run it again.")
     return stored
