@@ -11,7 +11,7 @@ LIKE_MONGODBS = ["$", "$filepath", "$$NOW", "$caption", "{$gt: ''}"]
 
 
 @pytest.mark.parametrize("tag", LIKE_MONGODBS)
-def test_a_tag_may_look_like_a_field(scored_dataset, monkeypatch, tag):
+def test_a_tag_may_look_like_a_field(scored_dataset, tag):
     tagged = scored_dataset.limit(7)
     tagged.tag_samples(tag)
     scored_dataset._sample_collection.update_one({"_id": scored_dataset.last()._id}, {"$set": {"tags": None}})
@@ -19,10 +19,9 @@ def test_a_tag_may_look_like_a_field(scored_dataset, monkeypatch, tag):
     own = next(iter(summary.measured_precision(scored_dataset, "first", f"tag:{tag}").values()))
     assert own.wrong == 7
     scored_dataset.set_values("first_suggestion", [fo.Classification(label="new", confidence=1.0)] * 60)
-    monkeypatch.setattr(fixes, "TRUSTED_TAG", tag)
+    ecif.set_tags(scored_dataset, trusted=tag)
     assert len(fixes.applicable(scored_dataset, "first")) == 53
-    monkeypatch.setattr(fixes, "TRUSTED_TAG", "trusted")
-    monkeypatch.setattr(fixes, "MISALIGNED_TAG", tag)
+    ecif.set_tags(scored_dataset, trusted="trusted", misaligned=tag)
     assert ecif.apply_suggestions(scored_dataset, "first").changed == 60
     assert not scored_dataset.match_tags(tag)
     assert ecif.undo_fixes(scored_dataset).changed == 60

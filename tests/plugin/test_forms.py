@@ -39,7 +39,8 @@ def test_compute_form_offers_the_tags_of_the_chosen_model(resolve_form, pair_dat
     assert list(refusals(resolve_form(COMPUTE, pair_dataset, model="RN5"))) == ["model"]
     inputs = resolve_form(COMPUTE, pair_dataset, model="RN50", pretrained="laion2b_s34b_b79k")
     assert "yfcc15m" in refusals(inputs)["pretrained"]
-    assert "pretrained" not in resolve_form(COMPUTE, pair_dataset, model="hf-hub:somebody/some-model")
+    inputs = resolve_form(COMPUTE, pair_dataset, model="hf-hub:somebody/some-model")
+    assert inputs["pretrained"].default is None and refusals(inputs) == {}
 
 
 def test_compute_form_says_what_embedding_and_scoring_will_cost(resolve_form, embedded_dataset):

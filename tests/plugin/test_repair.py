@@ -32,6 +32,7 @@ REVEALED = {
     "compute_influence": [
         {"advanced": True, "text_field": "ground_truth", "run_key": "first"},
         {"features": "embeddings"},
+        {"model": "hf-hub:somebody/some-model"},
     ],
     "manage_runs": [{"action": "rename"}],
     "export_cleaned": [{"run_key": "first"}],
