@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import Text
+from fiftyone_ecif.dataset.arguments import Flag, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import check_collection, check_field
 from fiftyone_ecif.dataset.fields import RUN_FIELDS
 from fiftyone_ecif.notes import note
@@ -20,6 +20,7 @@ ADDED = {
 """What each pair says of where it comes from."""
 
 
+@checked(samples=Samples(), captions=Text(), text_field=Text(), name=Text(), persistent=Flag())
 def one_caption_per_sample(
     samples: SampleCollection,
     captions: str,
@@ -50,7 +51,6 @@ def one_caption_per_sample(
     field = check_field(samples, captions)
     if not (isinstance(field, fo.ListField) and isinstance(field.field, (fo.StringField, type(None)))):
         raise ValueError(f"Field {captions!r} does not hold lists of texts, one list per sample.")
-    text_field = Text()("text_field", text_field)
     taken = [new for new in (text_field, *ADDED) if new != captions and samples.get_field(new) is not None]
     if taken:
         raise ValueError(f"There is a field {taken[0]!r} already: rename it, or choose another text_field.")

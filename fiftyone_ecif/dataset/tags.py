@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 import fiftyone.core.odm as foo
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import Text
+from fiftyone_ecif.dataset.arguments import Samples, Text, checked
 
 INFO = "ecif_tags"
 """The entry of ``dataset.info`` that holds the names."""
@@ -32,6 +32,7 @@ class Tags:
     rejected: str = "rejected"
 
 
+@checked(samples=Samples())
 def tags_of(samples: SampleCollection) -> Tags:
     """The names of a dataset's tags, as the database has them now.
 
@@ -47,6 +48,7 @@ def tags_of(samples: SampleCollection) -> Tags:
     return Tags(**{name: named[name] for name in asdict(Tags()) if isinstance(named.get(name), str)})
 
 
+@checked(dataset=Samples())
 def set_tags(
     dataset: SampleCollection, *, misaligned: str | None = None, trusted: str | None = None, rejected: str | None = None
 ) -> Tags:

@@ -64,6 +64,9 @@ def load_model(
     """
     if isinstance(name, nn.Module):
         raise ValueError("This model is already loaded: use wrap_model(model, preprocess, tokenizer, name=...).")
+    _check_kinds(name=name, precision=precision)
+    if pretrained is not None and not isinstance(pretrained, Path):
+        _check_kinds(pretrained=pretrained)
     if precision not in _PRECISIONS:
         raise ValueError(f"Precision {precision!r} is unknown; choose one of {', '.join(_PRECISIONS)}.")
     _check_device(device)
@@ -214,6 +217,13 @@ def _activation_notes(name: str, tag: str, config: Mapping[str, Any]) -> list[st
     right = f"{name}-quickgelu"
     remedy = f"load them as {right}" if right in open_clip.list_models() else "their embeddings will be a little off"
     return [f"The weights {tag!r} were trained with QuickGELU, and {name} computes another activation: {remedy}."]
+
+
+def _check_kinds(**texts: object) -> None:
+    """Raise a ValueError that names the argument unless each is a text."""
+    for argument, value in texts.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{argument} must be a text, not {type(value).__name__}.")
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -23,6 +23,7 @@ def unscored(paths: list[str]) -> fo.Dataset:
         fo.Sample(
             filepath=path,
             caption=f"caption {row}",
+            captions=[f"caption {row}", "another caption"],
             ground_truth=fo.Classification(label=f"label {row % 3}"),
             image_vector=shown[row].tolist(),
             text_vector=(said[row] + 0.1 * random.normal(size=6)).tolist(),

@@ -61,10 +61,14 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
     known: dict[str, Any] = dict(
         samples=dataset, dataset=dataset, view=few, run_key=KEY, new_run_key="renamed", progress=False,
         folder=scene.new_folder(), path="edited.pt", text_field="caption", threshold=0.5,
-        query=scene.failing_here, key="kept", n=2, name="ecif-tiny",
+        query=scene.failing_here, key="kept", n=2, name="ecif-tiny", captions="captions",
     )  # fmt: skip
     if name == "results.trace":
         known["key"] = None
+    if name == "one_caption_per_sample":
+        known |= {"name": None, "text_field": "said"}
+    if name == "results.use_model":
+        known["model"] = None
     if name == "Query":
         return dict(text="caption 1", right="caption 1")
     if name == "results.misaligned" or name == "load_model":
@@ -104,4 +108,4 @@ def test_usable_arguments_are_accepted(scene):
         call = partial(call_of(scene, name), **usable(scene, name))
         if not attempt("usable arguments", call, scene.dataset):
             refused.append(name)
-    assert refused == ["results.edited_checkpoint"]  # of a run on stored embeddings there is none
+    assert refused == ["results.edited_checkpoint", "results.use_model"]  # a run on stored embeddings has no model

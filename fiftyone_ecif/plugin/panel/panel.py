@@ -13,7 +13,7 @@ import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
-from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, shown
+from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber, shown
 from fiftyone_ecif.dataset.fields import SCORE_FIELDS
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice, one_slice
@@ -28,13 +28,29 @@ from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, 
 
 TAB = Choice({tab.name: tab.label for tab in TABS})
 
+
+class JobNotes:
+    """What the state says of running jobs: a list of what each is called, how far it is, and what cancels it."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        jobs = value if isinstance(value, list) else [None]
+        if not all(isinstance(job, dict) and all(isinstance(job.get(key), str) for key in JOB_WORDS) for job in jobs):
+            raise ValueError(f"{name} must be a list of jobs, not {shown(value)}.")
+        return value
+
+
+JOB_WORDS = ("id", "title", "label")
+
 OWN = (
     Entry("run_key", Text(), "choose_run", kept=True),
     Entry("tab", TAB, "choose_tab", kept=True, begins_with="dataset", first=TABS[0].name),
+    Entry("jobs", JobNotes()),
+    Entry("problem", Text()),
+    Entry("turns", WholeNumber()),
 )
 """The entries of the state that are no tab's."""
 
-SHOWN = tuple(entry.name for entry in OWN)
+SHOWN = tuple(entry.name for entry in OWN if entry.kept)
 """The choices that decide what is seen."""
 
 ENTRIES = [*OWN, *(entry for tab in TABS for entry in tab.entries)]
@@ -111,7 +127,8 @@ class EcifPanel(foo.Panel):
     def execute(self, ctx: foo.ExecutionContext) -> object:
         """Answer an event, unless it brings nothing new; one that cannot be answered changes nothing."""
         known, result, method = dict(ctx.panel_state), None, ctx.params.get("__method__")
-        unsound = [entry for entry in ENTRIES if not entry.is_sound(known.get(entry.name, entry.first))]
+        began = known.get("tab") is not None
+        unsound = [each for each in ENTRIES if not each.is_sound(known.get(each.name, None if began else each.first))]
         if unsound:
             ctx.panel.state.set({entry.name: entry.first for entry in unsound})
         sound = dict(ctx.panel_state)
@@ -242,7 +259,7 @@ class EcifPanel(foo.Panel):
         state = ctx.panel.state
         if state.tab is None:  # the App may send an event before the state of loading has come back to it
             self._begin(ctx)
-        state.jobs = [{"id": job.id, "title": job.title, "label": job.label} for job in running_jobs(ctx)]
+        state.jobs = [{name: getattr(job, name) for name in JOB_WORDS} for job in running_jobs(ctx)]
         runs = ecif.list_runs(ctx.dataset)
         if state.run_key not in runs:
             state.run_key = runs[-1] if runs else None
