@@ -110,8 +110,8 @@ class FeatureStore:
             "keys": key_tensor(b"".join(keys)),
             "image": image.float().contiguous(),
             "text": text.float().contiguous(),
-            "truncated": truncated.bool().contiguous(),
-            "oriented": oriented.bool().contiguous(),
+            "truncated": truncated.bool().clone(),  # safetensors refuses tensors that share memory
+            "oriented": oriented.bool().clone(),
         }
         content = save(tensors)
         name = shard_name(1 + max(map(_number, self._shards), default=-1), content)
