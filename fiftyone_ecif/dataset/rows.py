@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import check_field, check_text_field, is_classification_field
@@ -15,6 +16,8 @@ from fiftyone_ecif.dataset.samples import those
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import before_fixes, fixes_field, has_fixes, text_path
 from fiftyone_ecif.features import PairRow
+
+_EMBEDDINGS = ("image_embeddings", "text_embeddings")
 
 DEFAULT_TEMPLATES = ("a photo of a {}",)
 
@@ -136,11 +139,13 @@ def read_rows(
         paths["texts"] = text_path(samples, text_field)
         if moment is not None and has_fixes(samples, text_field):
             paths |= {"times": f"{fixes_field(text_field)}.at", "earlier": f"{fixes_field(text_field)}.before"}
-    for name, path in {"image_embeddings": image_embeddings, "text_embeddings": text_embeddings}.items():
+    for name, path in zip(_EMBEDDINGS, (image_embeddings, text_embeddings), strict=True):
         if path is not None:
             check_field(samples, path)
             paths[name] = path
-    columns = dict(zip(paths, samples.values(list(paths.values())), strict=True))
+    # FiftyOne itself stumbles over lists that hold something else than numbers: they are taken as they are.
+    asked = [fo.Values(path, _raw=name in _EMBEDDINGS and _is_list(samples, path)) for name, path in paths.items()]
+    columns = dict(zip(paths, samples.aggregate(asked), strict=True))
     trusted = tags_of(samples).trusted
     tags, times, earlier = (columns.pop(name, None) for name in ("tags", "times", "earlier"))
     if moment is not None and times is not None:
@@ -148,6 +153,10 @@ def read_rows(
         columns["texts"] = [before_fixes(text, at, before, moment) for text, at, before in texts]
     trusted_rows = [isinstance(each, list) and trusted in each for each in tags]
     return Rows(**columns, trusted=trusted_rows, templates=chosen, apply_orientation=apply_orientation)
+
+
+def _is_list(samples: SampleCollection, path: str) -> bool:
+    return isinstance(samples.get_field(path), fo.ListField)
 
 
 def changed_since(rows: Rows, samples: SampleCollection, text_field: str | None) -> tuple[int, int]:

@@ -127,10 +127,7 @@ class EcifPanel(foo.Panel):
     def execute(self, ctx: foo.ExecutionContext) -> object:
         """Answer an event, unless it brings nothing new; one that cannot be answered changes nothing."""
         known, result, method = dict(ctx.panel_state), None, ctx.params.get("__method__")
-        began = known.get("tab") is not None
-        unsound = [each for each in ENTRIES if not each.is_sound(known.get(each.name, None if began else each.first))]
-        if unsound:
-            ctx.panel.state.set({entry.name: entry.first for entry in unsound})
+        self._mend(ctx, method)
         sound = dict(ctx.panel_state)
         try:
             if method not in (None, *FIFTYONES, *self.events):
@@ -145,6 +142,16 @@ class EcifPanel(foo.Panel):
             ctx.executor._requests.clear()
         in_few_words(ctx, known)
         return result
+
+    def _mend(self, ctx: foo.ExecutionContext, method: Any) -> None:
+        """Put what an event begins with in place of what the state that it brings cannot hold, or does not."""
+        known = dict(ctx.panel_state)
+        began = any(known.get(entry.name) is not None for entry in ENTRIES)
+        if not began and method in self.events:
+            self._begin(ctx)
+        elif began:
+            unsound = [entry for entry in ENTRIES if not entry.is_sound(known.get(entry.name))]
+            ctx.panel.state.set({entry.name: entry.first for entry in unsound})
 
     def _refuse(self, ctx: foo.ExecutionContext, before: dict[str, Any], error: ValueError) -> None:
         """Show the panel as it was before an event, and say why the event changed nothing."""
