@@ -74,7 +74,7 @@ def passes(field: types.Property, check: Callable[..., object], *args: Any) -> b
     return True
 
 
-def given(ctx: foo.ExecutionContext, name: str, kind: Kind, default: Any = None) -> Any:
+def given(ctx: foo.ExecutionContext, name: str, kind: Kind, default: Any = None, called: str = "") -> Any:
     """What an operator or an event was told; everything that callers pass is read here.
 
     Args:
@@ -82,12 +82,13 @@ def given(ctx: foo.ExecutionContext, name: str, kind: Kind, default: Any = None)
         name: of the parameter
         kind: what it may be
         default: what stands for a value that is left out, which an empty text means too
+        called: what a form calls it, for the message; empty for its name
 
     Raises:
         ValueError: if the value cannot serve
     """
     value = ctx.params.get(name)
-    return default if value is None or (isinstance(value, str) and not value) else kind(name, value)
+    return default if value is None or (isinstance(value, str) and not value) else kind(called or name, value)
 
 
 def compare_cost(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str, step: str) -> None:

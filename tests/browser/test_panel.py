@@ -97,7 +97,9 @@ def test_selected_samples_are_repaired_from_the_form(open_page, scored_dataset, 
     expect(form.dialog.get_by_text("samples will change")).to_be_visible()
     page.screenshot(path=pictures / "apply-dark.png")
     form.fill("Minimum confidence", "2")
-    expect(form.dialog.get_by_text("A confidence lies between 0 and 1.")).to_be_visible()
+    expect(
+        form.dialog.get_by_text("The minimum confidence must be a probability between 0 and 1, not 2.")
+    ).to_be_visible()
     expect(form.button("Apply")).to_be_disabled()
     form.fill("Minimum confidence", "0")
     form.button("Apply").click()

@@ -130,4 +130,4 @@ def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
 
 
 def _threshold(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "threshold", PROBABILITY, SUSPECTED)
+    return given(ctx, "threshold", PROBABILITY, SUSPECTED, "The minimum probability")

@@ -135,11 +135,11 @@ class ApplySuggestions(RunOperator):
 
 
 def _threshold(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "threshold", PROBABILITY, review.SUSPECTED)
+    return given(ctx, "threshold", PROBABILITY, review.SUSPECTED, "The minimum probability")
 
 
 def _confidence(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "min_confidence", PROBABILITY, 0.0)
+    return given(ctx, "min_confidence", PROBABILITY, 0.0, "The minimum confidence")
 
 
 def _preview(

@@ -121,7 +121,7 @@ class ShowMisaligned(ShowPairs):
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
-        threshold, limit = given(ctx, "threshold", PROBABILITY) or None, _limit(ctx)
+        threshold, limit = given(ctx, "threshold", PROBABILITY, None, "The minimum probability") or None, _limit(ctx)
         return ecif.load_results(ctx.dataset, run_key).misaligned(threshold=threshold, limit=limit)
 
 
@@ -157,4 +157,4 @@ class ShowValuable(ShowPairs):
 
 def _limit(ctx: foo.ExecutionContext) -> int | None:
     """How many pairs to show at most; None for all."""
-    return given(ctx, "limit", COUNT)
+    return given(ctx, "limit", COUNT, None, "The number of pairs")

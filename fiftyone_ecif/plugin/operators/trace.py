@@ -145,7 +145,8 @@ class TraceQuery(RunJob):
             _choose_direction(inputs)
         elif number_of(samples) != 1:
             invalidate(text, "Choose the one sample that this text should retrieve.")
-        passes(inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs"), given, ctx, "k", COUNT)
+        most = inputs.int("k", default=BLAMED, min=1, label="Maximum number of pairs")
+        passes(most, given, ctx, "k", COUNT, BLAMED, "The number of pairs")
         compare_cost(ctx, inputs, run_key, "solve")
         if number_of(samples) == 0:
             refuse(inputs, "nothing", "There is no sample to trace.")
@@ -221,7 +222,7 @@ class VerifyTrace(RunJob):
         inputs.enum("trace", keys, default=keys[0], label="Trace", view=dropdown(keys))
         description = "Those that are most to blame are removed first"
         field = inputs.int("n", default=VERIFIED, min=1, label="Pairs to remove", description=description)
-        passes(field, given, ctx, "n", COUNT)
+        passes(field, given, ctx, "n", COUNT, VERIFIED, "The number of pairs")
         compare_cost(ctx, inputs, run_key, "fit")
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:

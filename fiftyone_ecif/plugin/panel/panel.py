@@ -147,10 +147,10 @@ class EcifPanel(foo.Panel):
         """Put what an event begins with in place of what the state that it brings cannot hold, or does not."""
         known = dict(ctx.panel_state)
         began = any(known.get(entry.name) is not None for entry in ENTRIES)
+        unsound = [entry for entry in ENTRIES if not entry.is_sound(known.get(entry.name))]
         if not began and method in self.events:
             self._begin(ctx)
-        elif began:
-            unsound = [entry for entry in ENTRIES if not entry.is_sound(known.get(entry.name))]
+        elif began and unsound:
             ctx.panel.state.set({entry.name: entry.first for entry in unsound})
 
     def _refuse(self, ctx: foo.ExecutionContext, before: dict[str, Any], error: ValueError) -> None:
