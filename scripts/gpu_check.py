@@ -54,7 +54,7 @@ def commands(device: str, folder: Path) -> dict[str, list[str]]:
     pairs, traced = (2_048, 4_096) if small else (131_072, 1_000_000)
     return {
         "tests": ["-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"],
-        "parity": [__file__.replace("gpu_check", "gpu_parity"), "--device", device],
+        "parity": ["-m", "scripts.gpu_parity", "--device", device],
         "throughput": [
             "-m", "benchmarks.speed.throughput", "--device", device, "--pairs", str(pairs), "--repeats", "2",
             "--embed-pairs", "16" if small else "2048", "--json", str(folder / "throughput.json"),
