@@ -82,8 +82,7 @@ def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results
     effect = trace.verify(3, progress=False)
     assert effect.before == pytest.approx(failing.values("ecif_margin")[0], rel=0.01)
     assert effect.predicted > effect.before and effect.measured > effect.before
-    # Off by 0.503 of it with the lowest releases that can be installed.
-    assert effect.predicted - effect.before == pytest.approx(effect.measured - effect.before, rel=0.6)
+    assert effect.predicted - effect.before == pytest.approx(effect.measured - effect.before, rel=0.5)
     assert effect.predicted == trace.predicted_effect(3).predicted and effect.standard_error >= 0
 
 
