@@ -76,5 +76,5 @@ def set_tags(
         raise ValueError(f"The three tags need names that differ and are not empty, not {', '.join(map(repr, names))}.")
     found = {"_id": dataset._dataset._doc.id}
     foo.get_db_conn().datasets.update_one(found, {"$set": {f"info.{INFO}": asdict(chosen)}})
-    dataset._dataset.reload()
+    dataset._dataset._reload()  # the document alone: views that were used before go on to work
     return chosen

@@ -27,6 +27,15 @@ def test_a_view_and_a_sample_from_before_see_every_run_that_comes_goes_or_is_ren
         assert not seen.has_field("two_value") and seen["three_value"] == 2
 
 
+def test_a_view_from_before_the_tags_were_named_sees_the_runs_that_come(dataset):
+    view = dataset.limit(3)
+    view.first()
+    ecif.set_tags(dataset, trusted="checked")
+    assert dataset.info["ecif_tags"]["trusted"] == "checked"
+    write(dataset, "one", columns(dataset))
+    assert view.first()["one_value"] == 0
+
+
 def test_fields_that_another_session_adds_changes_and_deletes_are_seen(dataset):
     import fiftyone as fo
 
