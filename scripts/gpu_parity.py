@@ -1,6 +1,6 @@
 """Scores, removals and misalignment on a device beside those of the CPU, in float32; and the score pass in bfloat16.
 
-Prints one line of JSON. The last line of ``scripts/gpu_check.py`` has it.
+Prints one line of JSON, which ``scripts/gpu_check.py`` takes over under "parity".
 """
 
 from __future__ import annotations

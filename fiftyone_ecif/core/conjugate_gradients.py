@@ -14,6 +14,7 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
+from fiftyone_ecif.core.eigenvectors import NOT_FINITE
 from fiftyone_ecif.core.workers import Progress, silent
 
 EIGENVALUE_TOLERANCE = 1e-2
@@ -156,9 +157,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor) -> fl
         nonlocal stretched
         image = product(torch.from_numpy(vector.reshape(1, -1).copy()).to(start))[0].cpu().numpy()
         if not np.isfinite(image).all():
-            raise ValueError(
-                "The curvature is not finite: look for NaN or huge numbers in features, weights or logit scale."
-            )
+            raise ValueError(NOT_FINITE)
         lengths = [np.linalg.norm(each.astype(np.float64)) for each in (image, vector)]
         stretched = max(stretched, float(lengths[0] / lengths[1]))
         return image

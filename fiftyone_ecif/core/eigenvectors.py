@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NOT_FINITE = "The curvature is not finite: look for NaN or huge numbers in features, weights or logit scale."
+"""What is said where a curvature, or its product with a vector, cannot be used."""
+
 
 def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues in rising order, and eigenvectors as columns.
@@ -22,9 +25,7 @@ def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: if the matrix is not finite
     """
     if not matrix.isfinite().all():
-        raise ValueError(
-            "The curvature is not finite: look for NaN or huge numbers in features, weights or logit scale."
-        )
+        raise ValueError(NOT_FINITE)
     try:
         values, vectors = torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError:

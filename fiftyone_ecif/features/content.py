@@ -51,7 +51,7 @@ def row_keys(rows: Sequence[PairRow], report: Callable[[], None] | None = None) 
     """
     contents = file_contents(dict.fromkeys(row.filepath for row in rows), report)
     return [
-        image_key(contents[row.filepath], row.apply_orientation) + _digest(repr(row.caption).encode(), HALF)
+        image_key(contents[row.filepath], row.apply_orientation) + digest(repr(row.caption).encode(), HALF)
         for row in rows
     ]
 
@@ -74,16 +74,16 @@ def image_key(content: bytes, apply_orientation: bool) -> bytes:
         content: by :func:`content_of`
         apply_orientation: whether the image is turned as its EXIF orientation says
     """
-    return _digest(content + bytes([READING, apply_orientation]), HALF)
+    return digest(content + bytes([READING, apply_orientation]), HALF)
 
 
 def content_of(file: BinaryIO) -> bytes:
     """16 bytes that change with what an open file holds; it is then at its beginning again."""
-    digest = blake2b(digest_size=KEY_BYTES)
+    hashed = blake2b(digest_size=KEY_BYTES)
     while block := file.read(_BLOCK):
-        digest.update(block)
+        hashed.update(block)
     file.seek(0)
-    return digest.digest()
+    return hashed.digest()
 
 
 def file_contents(paths: Iterable[str], report: Callable[[], None] | None = None) -> dict[str, bytes]:
@@ -103,7 +103,7 @@ def file_contents(paths: Iterable[str], report: Callable[[], None] | None = None
         for start in range(0, len(todo), TOGETHER):
             if start and report is not None:
                 report()
-            part = {path: _digest(os.fspath(path).encode(errors="surrogatepass")) for path in todo[start:][:TOGETHER]}
+            part = {path: digest(os.fspath(path).encode(errors="surrogatepass")) for path in todo[start:][:TOGETHER]}
             known = _remembered(index, part.values())
             missing = []
             for path, place in part.items():
@@ -135,7 +135,7 @@ def _signature(file: str | int) -> bytes | None:
         status = os.stat(file)
     except (OSError, ValueError):
         return None
-    return _digest(repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)).encode())
+    return digest(repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)).encode())
 
 
 def _read(path: str) -> _Entry:
@@ -145,7 +145,7 @@ def _read(path: str) -> _Entry:
             status, before = os.fstat(file.fileno()), _signature(file.fileno())
             content, after = content_of(file), _signature(file.fileno())
     except (UnreadablePair, OSError):
-        return _Entry(b"", _digest(b"no file " + os.fspath(path).encode(errors="surrogatepass")), settled=False)
+        return _Entry(b"", digest(b"no file " + os.fspath(path).encode(errors="surrogatepass")), settled=False)
     settled = before == after and max(status.st_mtime, status.st_ctime) < started - SETTLED
     return _Entry(before or b"", content, settled)
 
@@ -188,5 +188,6 @@ def _warn(index: os.PathLike[str], error: sqlite3.Error) -> None:
     )
 
 
-def _digest(content: bytes, size: int = KEY_BYTES) -> bytes:
+def digest(content: bytes, size: int = KEY_BYTES) -> bytes:
+    """So many bytes that change with a content."""
     return blake2b(content, digest_size=size).digest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fiftyone_ecif.features.content import HALF, KEY_BYTES
+from fiftyone_ecif.features.content import HALF, KEY_BYTES, digest
 from fiftyone_ecif.features.folder import StoreFolder
 from fiftyone_ecif.features.shard import Shard
 
@@ -160,17 +159,13 @@ class ArrayPairs:
     def keys(self) -> Tensor:
         """16 bytes for each pair that change with its embeddings, uint8 (N, 16)."""
         rows = zip(self.image.contiguous().numpy(), self.text.contiguous().numpy())
-        return key_tensor(b"".join(_digest(image.tobytes() + text.tobytes(), KEY_BYTES) for image, text in rows))
+        return key_tensor(b"".join(digest(image.tobytes() + text.tobytes(), KEY_BYTES) for image, text in rows))
 
     @property
     def image_keys(self) -> Tensor:
         """8 bytes for each pair that change with its image embedding, uint8 (N, 8)."""
         rows = self.image.contiguous().numpy()
-        return key_tensor(b"".join(_digest(image.tobytes(), HALF) for image in rows), HALF)
-
-
-def _digest(content: bytes, size: int) -> bytes:
-    return blake2b(content, digest_size=size).digest()
+        return key_tensor(b"".join(digest(image.tobytes(), HALF) for image in rows), HALF)
 
 
 def stored_embeddings(ids: Sequence[str], image: Sequence[Any], text: Sequence[Any]) -> ArrayPairs:

@@ -29,6 +29,9 @@ PACKAGED = Path(__file__).parent / "configs"
 _NUMBERS = ("mean", "std")
 _NAMES = ("interpolation", "resize_mode")
 
+SETTINGS = (*_NUMBERS, *_NAMES, "fill_color")
+"""The names of the settings that matter."""
+
 
 def checked_preprocess(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the preprocessing in one form, for one that a person or a file gave.
@@ -43,9 +46,8 @@ def checked_preprocess(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: if a name or a value is none of these
     """
-    known = (*_NUMBERS, *_NAMES, "fill_color")
-    if not isinstance(values, Mapping) or not set(values) <= set(known):
-        raise ValueError(f"preprocess is a mapping from some of {', '.join(known)}, not {values!r}.")
+    if not isinstance(values, Mapping) or not set(values) <= set(SETTINGS):
+        raise ValueError(f"preprocess is a mapping from some of {', '.join(SETTINGS)}, not {values!r}.")
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name in _NUMBERS:
@@ -166,5 +168,4 @@ def transform(model: nn.Module) -> Preprocess:
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that matter out of an entry with others, of a file or of a tag."""
-    names = (*_NUMBERS, *_NAMES, "fill_color")
-    return checked_preprocess({name: values[name] for name in names if values.get(name) is not None})
+    return checked_preprocess({name: values[name] for name in SETTINGS if values.get(name) is not None})

@@ -18,11 +18,10 @@ from fiftyone_ecif.models.building import fits
 from fiftyone_ecif.models.checkpoint import State
 from fiftyone_ecif.models.description import DESCRIPTION, Description, differences
 from fiftyone_ecif.models.hub import WEIGHTS
-from fiftyone_ecif.models.preprocessing import Preprocess, in_full, of_description, transform
+from fiftyone_ecif.models.preprocessing import SETTINGS, Preprocess, in_full, of_description, transform
 from fiftyone_ecif.models.tokenizer import Tokenizer
 
 SUFFIXES = (".safetensors", ".pt")
-_PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 def weights_path(path: str | os.PathLike[str]) -> Path:
@@ -65,7 +64,7 @@ def describe(
     expected = HFTokenizer if config["text_cfg"].get("hf_tokenizer_name") else SimpleTokenizer
     if not isinstance(tokenizer, expected):
         return None, "tokenizer"
-    return Description(config, {name: settings[name] for name in _PREPROCESSING if name in settings}), ""
+    return Description(config, {name: settings[name] for name in SETTINGS if name in settings}), ""
 
 
 def files_beside(description: Description | None, tokenizer: Tokenizer) -> dict[str, bytes]:

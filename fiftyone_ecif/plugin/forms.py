@@ -16,8 +16,9 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.media import GROUP
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.arguments import Kind, Text
+from fiftyone_ecif.dataset.arguments import PROBABILITY, Kind, Text
 from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.repair.review import SUSPECTED
 from fiftyone_ecif.dataset.run.config import check_run, stored_results
 from fiftyone_ecif.dataset.samples import everything, ungrouped
 
@@ -174,6 +175,16 @@ def one_slice(samples: SampleCollection) -> SampleCollection:
     """The collection itself; of a grouped one the slice that the App shows, for what must not take several."""
     grouped = samples.media_type == GROUP and not samples._is_dynamic_groups
     return samples.select_group_slices(samples.group_slice) if grouped else samples
+
+
+def chosen_threshold(ctx: foo.ExecutionContext) -> float:
+    """The least misalignment of a suspect that the form names; raises a ValueError if it is no probability."""
+    return given(ctx, "threshold", PROBABILITY, SUSPECTED, "The minimum probability")
+
+
+def as_text(value: Any) -> str | None:
+    """A caption or label as it is shown; the database may hold what is no text."""
+    return value if value is None else str(value)
 
 
 def show_fields(ctx: foo.ExecutionContext, run_key: str, score: str = "misalignment") -> Any:

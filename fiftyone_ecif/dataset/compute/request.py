@@ -304,7 +304,6 @@ class RunRequest:
             advanced=True,
         ),
     )
-
     apply_orientation: bool = field(
         default=False,
         metadata=about(

@@ -83,8 +83,7 @@ def export_cleaned(
     Raises:
         ValueError: if the format, the folder or the field cannot serve
     """
-    view, path = cleaned(samples, run_key, threshold), AbsolutePath()("folder", folder)
-    check_export(samples, folder, format, text_field)
+    view, path = cleaned(samples, run_key, threshold), check_export(samples, folder, format, text_field)
     count = len(view)
     if count == 0:
         raise ValueError("No sample is left to export: all are tagged or suspected.")
@@ -99,8 +98,8 @@ def export_cleaned(
 
 
 @checked(samples=Samples(), format=Choice(FORMATS), text_field=Text())
-def check_export(samples: SampleCollection, folder: str, format: str, text_field: str | None) -> None:
-    """Raise a ValueError unless the cleaned set could be exported so."""
+def check_export(samples: SampleCollection, folder: str, format: str, text_field: str | None) -> Path:
+    """The path of the folder; raises a ValueError unless the cleaned set could be exported so."""
     path = AbsolutePath()("folder", folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{shown(folder)} is there already and not empty: choose another folder.")
@@ -112,6 +111,7 @@ def check_export(samples: SampleCollection, folder: str, format: str, text_field
         if not is_classification_field(samples, str(text_field)):
             raise ValueError(f"Image folders are named by labels; {text_field!r} holds captions.")
         _check_folder_names(samples.distinct(f"{text_field}.label"))
+    return path
 
 
 def _check_folder_names(labels: Sequence[Any]) -> None:

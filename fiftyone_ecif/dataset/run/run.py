@@ -158,9 +158,8 @@ class Run:
         field = self.fields.get(name)
         if field is None or not self.dataset.has_sample_field(field):
             raise ValueError(f"Run {self.run_key!r} is from an earlier version: compute it again (overwrite=True).")
-        by_id = dict(
-            zip(*everything(self.dataset).values(["id", field]), strict=True)
-        )  # earlier versions kept it there alone
+        # Earlier versions kept it in the field alone.
+        by_id = dict(zip(*everything(self.dataset).values(["id", field]), strict=True))
         found = [by_id[id] for id in self.ids]
         return torch.tensor([torch.nan if value is None else value for value in found])
 

@@ -9,13 +9,22 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Flag, Text
+from fiftyone_ecif.dataset.arguments import Choice, Flag, Text
 from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.repair.export import FORMATS, check_export, cleaned
 from fiftyone_ecif.dataset.repair.review import SUSPECTED
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.tags import tags_of
-from fiftyone_ecif.plugin.forms import choose_samples, chosen_samples, dropdown, given, one_slice, passes, say_count
+from fiftyone_ecif.plugin.forms import (
+    choose_samples,
+    chosen_samples,
+    chosen_threshold,
+    dropdown,
+    given,
+    one_slice,
+    passes,
+    say_count,
+)
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
@@ -105,9 +114,9 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
     run_key, threshold = given(ctx, "run_key", Text()), None
     if run_key:
         field = inputs.float("threshold", default=SUSPECTED, label="Minimum probability of being misaligned")
-        if not passes(field, _threshold, ctx):
+        if not passes(field, chosen_threshold, ctx):
             return
-        threshold = _threshold(ctx)
+        threshold = chosen_threshold(ctx)
     total, left = number_of(samples), len(cleaned(samples, run_key, threshold))
     none = "No sample is left to export: all of them are tagged or suspected."
     say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
@@ -125,9 +134,5 @@ def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
         "copy_images": given(ctx, "copy_images", Flag(), True),
     }
     if run_key:
-        arguments |= {"run_key": run_key, "threshold": _threshold(ctx)}
+        arguments |= {"run_key": run_key, "threshold": chosen_threshold(ctx)}
     return arguments
-
-
-def _threshold(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "threshold", PROBABILITY, SUSPECTED, "The minimum probability")

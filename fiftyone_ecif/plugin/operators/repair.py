@@ -15,9 +15,11 @@ from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.plugin.forms import (
+    as_text,
     choose_samples,
     chosen_run,
     chosen_samples,
+    chosen_threshold,
     given,
     notice,
     passes,
@@ -70,14 +72,14 @@ class TagMisaligned(RunOperator):
             label="Minimum probability of being misaligned",
             description="From 0.5 on, a wrong caption is likelier than a right one",
         )
-        if passes(field, _threshold, ctx):
-            count = len(review.suspected(samples, run_key, _threshold(ctx)))
+        if passes(field, chosen_threshold, ctx):
+            count = len(review.suspected(samples, run_key, chosen_threshold(ctx)))
             none = "No pair reaches this threshold. Lower it to tag some."
             say_count(inputs, "count", count, f"{count:,} pairs will be tagged", none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
-        tagged = ecif.tag_misaligned(chosen_samples(ctx), chosen_run(ctx), _threshold(ctx))
+        tagged = ecif.tag_misaligned(chosen_samples(ctx), chosen_run(ctx), chosen_threshold(ctx))
         self.announce_change(ctx, f"Tagged {tagged:,} pairs as misaligned")
         return {"tagged": tagged}
 
@@ -134,10 +136,6 @@ class ApplySuggestions(RunOperator):
         return outcome
 
 
-def _threshold(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "threshold", PROBABILITY, review.SUSPECTED, "The minimum probability")
-
-
 def _confidence(ctx: foo.ExecutionContext) -> float:
     return given(ctx, "min_confidence", PROBABILITY, 0.0, "The minimum confidence")
 
@@ -164,7 +162,7 @@ def _preview(
     surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
     texts, labels, sureness = surest.values([path, f"{name}.label", f"{name}.confidence"])
     rows = [
-        {"before": None if before is None else str(before), "after": f"{after} ({sure or 0.0:.2f})"}
+        {"before": as_text(before), "after": f"{after} ({sure or 0.0:.2f})"}
         for before, after, sure in zip(texts, labels, sureness, strict=True)
     ]
     table = types.TableView(read_only=True)

@@ -21,7 +21,7 @@ from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.panel.answers import has_moved, in_few_words, is_following, is_new
 from fiftyone_ecif.plugin.panel.choices import PANEL, keep_choices, kept_choices
 from fiftyone_ecif.plugin.panel.pieces import row
-from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
+from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event, events_of
 from fiftyone_ecif.plugin.panel.tabs import TABS
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, selection
 from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
@@ -95,7 +95,7 @@ class EcifPanel(foo.Panel):
         super().__init__(*args, **kwargs)
         tabs = [kind(self) for kind in TABS]
         self.tabs: dict[str, Tab] = {tab.name: tab for tab in tabs}
-        self.events = {name for name in dir(type(self)) if getattr(getattr(type(self), name), "is_event", False)}
+        self.events = set(events_of(type(self)))
         for tab in tabs:
             for name, handler in tab.events().items():
                 if hasattr(self, name):

@@ -45,11 +45,6 @@ def nothing_scored(root: types.Object, ctx: foo.ExecutionContext) -> None:
     notice(root, "nothing", types.Notice, f"None of the pairs {where(ctx)} has a score in this run.")
 
 
-def as_text(value: Any) -> str | None:
-    """A caption or label as it is shown; the database may hold what is no text."""
-    return value if value is None else str(value)
-
-
 def image_address(filepath: str) -> str:
     """Where the App's server serves an image."""
     return f"/media?filepath={quote(filepath)}"

@@ -77,6 +77,11 @@ def event(method: Callable[[Any, foo.ExecutionContext], None]) -> Callable[[Any,
     return method
 
 
+def events_of(owner: type) -> list[str]:
+    """The names of a class's methods that :func:`event` has marked."""
+    return [name for name in dir(owner) if getattr(getattr(owner, name), "is_event", False)]
+
+
 class Tab:
     """A tab of the panel.
 
@@ -109,8 +114,7 @@ class Tab:
 
     def events(self) -> dict[str, Handler]:
         """The handlers of the tab's events by name."""
-        marked = [name for name in dir(type(self)) if getattr(getattr(type(self), name), "is_event", False)]
-        return {name: getattr(self, name) for name in marked}
+        return {name: getattr(self, name) for name in events_of(type(self))}
 
     def has_news(self, ctx: foo.ExecutionContext) -> bool:
         """Whether something happened since the last look that the panel should turn to this tab for."""

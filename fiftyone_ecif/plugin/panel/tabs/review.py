@@ -13,8 +13,8 @@ from fiftyone_ecif.dataset.arguments import SampleId, WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import escaped, given
-from fiftyone_ecif.plugin.panel.pieces import as_text, image_address, picture, row
+from fiftyone_ecif.plugin.forms import as_text, escaped, given
+from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 
 CARDS = 4

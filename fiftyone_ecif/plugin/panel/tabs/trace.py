@@ -16,9 +16,9 @@ from fiftyone_ecif.dataset.arguments import COUNT, Text
 from fiftyone_ecif.dataset.repair import fixes
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice, show_fields
+from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.figures import BLUE, FONT, GREY, ORANGE, TALL, Figure, as_figure, plain
-from fiftyone_ecif.plugin.panel.pieces import PLOT, as_text, image_address, picture, row
+from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.view import select
 
