@@ -29,6 +29,12 @@ CURVATURE_PAIRS = 8_192
 TOLERANCE = 0.1
 """Relative residual of the inverse; at this one, traces find 90 of the 100 pairs most to blame (docs/trace.md)."""
 
+ALWAYS_COMPUTED = 2**17
+"""Directions times pairs that cost little, and are computed even where fewer directions meet the tolerance.
+
+The curvature of few pairs knows little of a query's gradient, so that its values are still far off by then.
+"""
+
 DIRECTIONS_TOGETHER = 32
 """Directions of the curvature that a batch is differentiated along at a time."""
 
@@ -136,7 +142,15 @@ class TraceTables:
         Returns:
             the tables, memory-mapped
         """
-        inverse = low_rank_inverse(objective, head, TOLERANCE, pairs=CURVATURE_PAIRS, seed=seed, progress=progress)
+        inverse = low_rank_inverse(
+            objective,
+            head,
+            TOLERANCE,
+            min_rank=ALWAYS_COMPUTED // len(objective.pairs),
+            pairs=CURVATURE_PAIRS,
+            seed=seed,
+            progress=progress,
+        )
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
         try:

@@ -136,8 +136,9 @@ class ClipLoss(ContrastiveLoss):
         return result
 
     def half_curvature_product(self, similarity: Tensor, tangents: Tensor, dim: int) -> Tensor:
-        # ½ P∘(Ṡ − m 1ᵀ),  m_i = Σ_j P_ij Ṡ_ij;  with Q and c_j = Σ_i Q_ij Ṡ_ij along columns. In the cell t that holds
-        # most of its row, P_it (Ṡ_it − m_i) = P_it [(1 − P_it) Ṡ_it − Σ_{j≠t} P_ij Ṡ_ij], which does not cancel.
+        # ½ P∘(Ṡ − m 1ᵀ),  m_i = Σ_j P_ij Ṡ_ij;  with Q and c_j = Σ_i Q_ij Ṡ_ij along columns. A row sums to zero, and
+        # the cell t that holds most of it is taken from the rest: Ṡ_it − m_i cancels where P_it is nearly 1, and what
+        # rounding left in the sum would be multiplied with all of Ṡ where Ṡ_i is nearly constant.
         others = similarity.softmax(dim)
         share, top = others.max(dim, keepdim=True)
         others.scatter_(dim, top, 0.0)
@@ -146,7 +147,7 @@ class ClipLoss(ContrastiveLoss):
         index = top.expand_as(rest)
         at_top = tangents.gather(dim - 2, index)
         result = weighted.addcmul_(others, rest + share * at_top, value=-1.0)
-        result.scatter_(dim - 2, index, share * (others.sum(dim, keepdim=True) * at_top - rest))
+        result.scatter_(dim - 2, index, -result.sum(dim - 2, keepdim=True))
         return result.mul_(0.5)
 
     def half_curvature_root(self, similarity: Tensor, samples: int, generator: torch.Generator) -> Tensor:

@@ -55,6 +55,7 @@ def low_rank_inverse(
     objective: Objective,
     scope: Scope,
     tolerance: float = 0.05,
+    min_rank: int = 0,
     max_rank: int = 256,
     block: int = 32,
     pairs: int | None = None,
@@ -71,6 +72,7 @@ def low_rank_inverse(
         objective: J, whose anchor δ includes any damping
         scope: at θ̂
         tolerance: ``relative_residual`` at which the space stops to grow; traces use 0.1 (docs/trace.md)
+        min_rank: the smallest number of directions, whatever the residual is before, if the space has so many
         max_rank: the largest number of directions, whatever the residual is then
         block: how many directions are added together
         pairs: how many pairs the curvature is taken from, in whole batches; None for all
@@ -104,7 +106,8 @@ def low_rank_inverse(
         curved = probe_images / inverse.rest + along @ (rotation.T @ images)
         residual = (sample.anchor * solved + curved - probes).norm(dim=1) / probes.norm(dim=1)
         inverse = replace(inverse, relative_residual=residual.mean().item())
-        if inverse.relative_residual <= tolerance or len(basis) >= min(max_rank, basis.shape[1]):
+        enough = len(basis) >= min_rank and inverse.relative_residual <= tolerance
+        if enough or len(basis) >= min(max_rank, basis.shape[1]):
             progress("Directions that curve", max_rank, max_rank)
             return inverse
 

@@ -47,7 +47,8 @@ def architecture(name: str) -> Architecture | None:
 
     Returns:
         :class:`Architecture`; None for a name that open_clip does not list, for a Hugging Face text tower whose
-        configuration was never downloaded, and for towers that the meta device cannot run
+        configuration was never downloaded, and for towers that the meta device cannot run, such as Hugging Face's
+        before transformers 5
     """
     if name not in open_clip.list_models():
         return None

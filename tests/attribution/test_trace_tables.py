@@ -23,22 +23,30 @@ from fiftyone_ecif.core.query_gradient import OuterProducts, query_gradient
 PAIRS = 60
 
 
-@pytest.fixture(scope="module", params=["clip", "siglip"])
-def problem(request):
+def make_problem(loss, image_size, text_size, size):
     generator = torch.Generator().manual_seed(0)
-    image, text = torch.randn(PAIRS, 9, generator=generator), torch.randn(PAIRS, 7, generator=generator)
-    bias = torch.tensor(-1.0) if request.param == "siglip" else None
-    head = Head(torch.randn(5, 9, generator=generator), torch.randn(5, 7, generator=generator), torch.tensor(1.5), bias)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    image, text = normal(PAIRS, image_size), normal(PAIRS, text_size)
+    bias = torch.tensor(-1.0) if loss == "siglip" else None
+    head = Head(normal(size, image_size), normal(size, text_size), torch.tensor(1.5), bias)
     rounds = partitions(PAIRS, 20, 3, seed=0)
-    objective = Objective(TensorPairs(image, text), rounds, LOSSES[request.param], 0.05, head.vector())
+    objective = Objective(TensorPairs(image, text), rounds, LOSSES[loss], 0.05, head.vector())
     right = torch.arange(6) == 2
     gradients = OuterProducts.join(
         [
-            query_gradient(head, torch.randn(1, 9, generator=generator), text[:6], right)[1],
-            query_gradient(head, image[:6], torch.randn(1, 7, generator=generator), right, "loss")[1],
+            query_gradient(head, normal(1, image_size), text[:6], right)[1],
+            query_gradient(head, image[:6], normal(1, text_size), right, "loss")[1],
         ]
     )
     return objective, head, gradients
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def problem(request):
+    return make_problem(request.param, 9, 7, 5)
 
 
 def solved(objective, head, gradients):
@@ -81,6 +89,7 @@ def test_a_query_s_trace_does_not_depend_on_the_queries_beside_it_or_on_reopenin
 def test_a_low_rank_is_close_to_the_solved_values(problem, tmp_path, monkeypatch):
     objective, head, gradients = problem
     monkeypatch.setattr("fiftyone_ecif.attribution.trace_tables.TOLERANCE", 0.2)
+    monkeypatch.setattr("fiftyone_ecif.attribution.trace_tables.ALWAYS_COMPUTED", 0)
     firm = replace(objective, anchor=4.0 * objective.anchor)
     tables = TraceTables.build(tmp_path / "tables", firm, head, "exact")
     mine = tables.values(gradients).value
@@ -88,6 +97,15 @@ def test_a_low_rank_is_close_to_the_solved_values(problem, tmp_path, monkeypatch
     assert len(tables.inverse.vectors) < head.size
     for a, b in zip(mine, expected):
         assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.85
+
+
+def test_a_query_of_few_pairs_is_traced_closely_though_the_tolerance_is_met_early(tmp_path):
+    objective, head, gradients = make_problem("clip", 40, 30, 16)
+    tables = TraceTables.build(tmp_path / "tables", objective, head, "exact")
+    assert len(tables.inverse.vectors) < head.size
+    expected = influence(objective, head, solved(objective, head, gradients)).value("exact").mean(0)
+    error = (tables.values(gradients).value - expected).norm(dim=1) / expected.norm(dim=1)
+    assert error.max() < 0.12
 
 
 def test_an_interrupted_build_leaves_no_tables(problem, tmp_path):

@@ -66,6 +66,16 @@ def test_the_loss_and_its_derivatives_by_similarity_keep_their_digits(kind):
     assert_close(loss.sum_loss(matched), sum_loss(kind, matched.double()))
 
 
+def test_similarities_that_change_nearly_alike_have_the_curvature_of_their_differences():
+    generator = torch.Generator().manual_seed(0)
+    similarity, differences = torch.randn(2, 60, 60, generator=generator)
+    tangents = 1_000.0 + 1e-2 * differences
+    product = LOSSES["clip"].curvature_product(similarity, tangents[None])[0]
+    exact = LOSSES["clip"].curvature_product(similarity.double(), tangents.double()[None])[0]
+    curvature = (tangents.double() * exact).sum()
+    assert (tangents.double() * product.double()).sum() == pytest.approx(curvature.item(), rel=0.05)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_deletions_keep_their_digits(kind):
     """Single pairs and a group: ∂(pos_E + negx_E)/∂S is what the deletion takes from the batch's own derivative."""

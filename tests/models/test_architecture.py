@@ -51,8 +51,14 @@ def test_a_resnets_operations_are_those_of_its_convolutions():
     assert architecture("RN50").image_flop == pytest.approx(found + pooling, rel=0.01)
 
 
+def needs_transformers(family):
+    if family.startswith("hf"):
+        pytest.importorskip("transformers", "5", reason="masks of earlier releases look at numbers, which meta has not")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_counted_is_what_the_model_with_weights_takes(make_model, images, family):
+    needs_transformers(family)
     counted, model = architecture(f"tiny-{family}"), make_model(family)
     head = model.head()
     assert counted.dims == (head.image_weight.shape[0], head.image_weight.shape[1], head.text_weight.shape[1])
@@ -81,7 +87,9 @@ def test_nothing_is_downloaded_for_a_count(empty_hub, name):  # noqa: F811
 
 
 def test_a_text_tower_that_was_downloaded_is_counted(empty_hub, tmp_path):  # noqa: F811
-    transformers = pytest.importorskip("transformers")
+    needs_transformers("hf")
+    import transformers
+
     settings = dict(num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, hidden_size=24, vocab_size=40)
     transformers.RobertaConfig(**settings).save_pretrained(tmp_path / "roberta")
     put_into_cache(empty_hub, "roberta-base", tmp_path / "roberta")
