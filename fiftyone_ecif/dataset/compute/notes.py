@@ -75,16 +75,23 @@ def notes_on_trust(trusted: int, tag: str) -> list[str]:
     ]
 
 
-def notes_on_changes(changed: int, deleted: int, text_field: str | None, key: str) -> list[str]:
+def notes_on_changes(changed: int, deleted: int, text_field: str | None, there: bool, key: str) -> list[str]:
     """What the user should know about edits while the run was computed.
 
     Args:
         changed: scored pairs with another text now
         deleted: scored pairs that are gone
         text_field: that the texts stand in
+        there: whether the dataset still has that field
         key: of the run
     """
     notes = []
+    if text_field is not None and not there:
+        notes.append(
+            f"The field {text_field!r} was renamed or deleted while the run was computed: the texts were scored as they "
+            f"were when it began. If it has another name now, tell the run: ecif.load_results(dataset, {key!r})"
+            ".change_text_field(new_name)."
+        )
     if changed:
         notes.append(
             f"{changed} texts in {text_field!r} were changed while the run was computed, and scored as they were when "

@@ -70,7 +70,8 @@ class Computed:
         changed, deleted = changed_since(embedded.rows, samples, request.text_field)
         if deleted == len(embedded.rows):
             raise ValueError("All samples were deleted while the run was computed: there is nothing to write it to.")
-        notes += notes_on_changes(changed, deleted, request.text_field, request.run_key)
+        there = request.text_field is None or samples._dataset.has_sample_field(request.text_field)
+        notes += notes_on_changes(changed, deleted, request.text_field, there, request.run_key)
         return notes
 
 

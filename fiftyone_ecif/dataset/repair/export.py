@@ -68,6 +68,8 @@ def export_cleaned(
 ) -> int:
     """Export the cleaned set; the folder appears when it is complete.
 
+    A view that holds a sample several times, as one made by ``concat`` may, exports it as many times.
+
     Args:
         samples: Dataset or view
         folder: where to; must not exist, or be empty

@@ -92,6 +92,9 @@ def test_labels_edited_and_a_text_field_renamed_during_a_run_are_told_apart(pair
     progress = when("Scores", lambda: pair_dataset.rename_sample_field("caption", "text"))
     results = ecif.compute_influence(pair_dataset, run_key="renamed", progress=progress, **tiny)
     assert not [words for words in results.warnings if "texts in" in words]
+    assert [words for words in results.warnings if words.startswith("The field 'caption' was renamed")]
+    results.change_text_field("text")
+    assert ecif.load_results(pair_dataset, "renamed").estimate_removal(pair_dataset[:4]).removed == 4
 
 
 def test_a_sample_deleted_during_a_run_inside_the_towers_does_not_end_it(pair_dataset, monkeypatch):
