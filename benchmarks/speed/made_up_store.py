@@ -10,6 +10,7 @@ from torch import Tensor
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.features import FeatureStore, PairRow, StoredPairs
 from fiftyone_ecif.features.embedding import SHARD_ROWS
+from fiftyone_ecif.features.reading import Marks
 
 FINGERPRINT = "made-up"
 MEANINGS = 96
@@ -44,8 +45,7 @@ def write_made_up_store(folder: Path, pairs: int, feature_dim: int, seed: int = 
                 part @ mixing + NOISE * torch.randn(len(rows), feature_dim, generator=generator)
                 for part, mixing in ((meaning, shown), (meaning[other], said))
             )
-            neither = torch.zeros(len(rows), dtype=torch.bool)
-            store.append([_key(row) for row in rows.tolist()], image, text, truncated=neither, oriented=neither)
+            store.append([_key(row) for row in rows.tolist()], image, text, [Marks()] * len(rows))
 
 
 def open_made_up_store(folder: Path, pairs: int, feature_dim: int) -> StoredPairs:

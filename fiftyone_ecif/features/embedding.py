@@ -14,7 +14,7 @@ from torch import Tensor
 from fiftyone_ecif.core import HERE, Progress, Workers
 from fiftyone_ecif.features.content import HALF, row_keys
 from fiftyone_ecif.features.pairs import StoredPairs
-from fiftyone_ecif.features.reading import PairRow, UnreadablePair, check_caption
+from fiftyone_ecif.features.reading import Marks, PairRow, UnreadablePair, check_caption
 from fiftyone_ecif.features.store import FeatureStore
 from fiftyone_ecif.features.towers import Towers
 
@@ -84,16 +84,11 @@ def embed_pairs(
 
 
 class _Features(NamedTuple):
-    """One pair's row of a shard.
-
-    They are (F_image,), (F_text,), whether the caption was cut to the model's context, and whether the image file has
-    an EXIF orientation by which it is turned or mirrored.
-    """
+    """One pair's row of a shard: (F_image,), (F_text,) and its marks."""
 
     image: Tensor
     text: Tensor
-    truncated: bool
-    oriented: bool
+    marks: Marks
 
 
 _Outcome = _Features | UnreadablePair
@@ -126,10 +121,10 @@ def _flush(store: FeatureStore, waiting: list[tuple[bytes, _Features]]) -> None:
         store.append(keys, *_columns(features))
 
 
-def _columns(features: Sequence[_Features]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _columns(features: Sequence[_Features]) -> tuple[Tensor, Tensor, tuple[Marks, ...]]:
     """The rows of a shard as its columns."""
-    image, text, truncated, oriented = zip(*features, strict=True)
-    return torch.stack(image), torch.stack(text), torch.tensor(truncated), torch.tensor(oriented)
+    image, text, marks = zip(*features, strict=True)
+    return torch.stack(image), torch.stack(text), marks
 
 
 def _outcomes(towers: Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[bytes, _Outcome]]:
@@ -148,15 +143,15 @@ def _outcomes(towers: Towers, todo: dict[bytes, PairRow]) -> Iterator[tuple[byte
         if key in faults:
             yield key, faults[key]
             continue
-        (image, oriented), (text, truncated) = images.take(key[:HALF]), captions.take(texts[key])
+        (image, marks), (text, truncated) = images.take(key[:HALF]), captions.take(texts[key])
         unusable = next((outcome for outcome in (image, text) if isinstance(outcome, UnreadablePair)), None)
-        yield key, unusable or _Features(image, text, truncated, oriented)
+        yield key, unusable or _Features(image, text, marks._replace(truncated=truncated))
 
 
 class _Piece(NamedTuple):
     """A worker's outcome for some rows: the columns of the good ones in order, and the faults of the others."""
 
-    columns: tuple[Tensor, ...]
+    columns: tuple[Tensor, Tensor, tuple[Marks, ...]] | tuple[()]
     faults: dict[bytes, UnreadablePair]
 
 
@@ -171,8 +166,7 @@ def _outcomes_by(workers: Workers, towers: Towers, todo: dict[bytes, PairRow]) -
             if key in found.faults:
                 yield key, found.faults[key]
             else:
-                image, text, truncated, oriented = next(features)
-                yield key, _Features(image, text, bool(truncated), bool(oriented))
+                yield key, _Features(*next(features))
 
 
 def _embed_piece(piece: dict[bytes, PairRow], towers: Towers, progress: Progress) -> _Piece:

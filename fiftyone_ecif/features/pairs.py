@@ -84,25 +84,21 @@ class StoredPairs:
         return image, text
 
     @property
-    def truncated(self) -> int:
-        """The number of pairs whose caption was longer than the model's context."""
-        return self._count("truncated")
-
-    @property
-    def oriented(self) -> int:
-        """The number of pairs whose image file has an EXIF orientation by which it is turned or mirrored."""
-        return self._count("oriented")
-
-    @property
     def image_keys(self) -> Tensor:
         """8 bytes for each pair that change with the content of its image file, uint8 (N, 8)."""
         return self.keys[:, :HALF]
 
-    def _count(self, name: str) -> int:
+    def marked(self, mark: str) -> int:
+        """The number of pairs with a mark; those that were stored before there was such a mark count as without it.
+
+        Args:
+            mark: a name of :class:`~fiftyone_ecif.features.reading.Marks`
+        """
         found = 0
         for number, within, _ in self._by_shard(torch.arange(len(self))):
             with self._reading(number) as shard:
-                found += int(shard.whole(name)[within].sum())
+                if mark in shard.names:
+                    found += int(shard.whole(mark)[within].sum())
         return found
 
     def _by_shard(self, index: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -141,8 +137,6 @@ class ArrayPairs:
         skipped: the reason for every pair that was left out, by id
     """
 
-    truncated = oriented = 0
-
     def __init__(self, ids: Sequence[str], image: Tensor, text: Tensor, skipped: dict[str, str]) -> None:
         self.ids, self.image, self.text, self.skipped = list(ids), image, text, skipped
         self.image_dim, self.text_dim = image.shape[1], text.shape[1]
@@ -154,6 +148,10 @@ class ArrayPairs:
         """Features of the pairs ``index`` (int64, (B,)), in that order: (B, F_image) and (B, F_text), float32."""
         index = index.cpu()
         return self.image[index], self.text[index]
+
+    def marked(self, mark: str) -> int:
+        """The number of pairs with a mark: embeddings have none."""
+        return 0
 
     @property
     def keys(self) -> Tensor:

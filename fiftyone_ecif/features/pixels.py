@@ -47,11 +47,13 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """How a loaded image would have to be turned to follow its EXIF orientation; None where it is as it should be.
 
     Pillow itself turns TIFF files when it loads them, for whoever trains on them, too.
+
+    Raises:
+        Exception: of many kinds, if the EXIF data cannot be read
     """
-    try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF data may be damaged in as many ways as images; the picture is whole
-        return None
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    Image.Exif().load(image.info.get("exif") or b"")  # which a JPEG file's reader tries before, and says nothing
+    return turn
 
 
 def _scaled(image: Image.Image) -> Image.Image:

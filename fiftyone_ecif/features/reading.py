@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from fiftyone_ecif.features.complaints import hearing_complaints
 from fiftyone_ecif.features.pixels import as_rgb, turn_of
 
 LONGEST_SIDE_RATIO = 100
@@ -52,16 +53,30 @@ class UnreadablePair(ValueError):
         self.reason = reason
 
 
+class Marks(NamedTuple):
+    """What is odd about a pair that can be embedded all the same; a store has a column for each.
+
+    Attributes:
+        truncated: whether the caption is longer than the model's context
+        oriented: whether the image file has an EXIF orientation by which it is turned or mirrored
+        damaged_metadata: whether some of the image file's metadata cannot be read
+    """
+
+    truncated: bool = False
+    oriented: bool = False
+    damaged_metadata: bool = False
+
+
 class DecodedImage(NamedTuple):
     """An image as models see it.
 
     Attributes:
         image: in RGB
-        oriented: whether its file has an EXIF orientation by which it is turned or mirrored
+        marks: of its file
     """
 
     image: Image.Image
-    oriented: bool
+    marks: Marks
 
 
 def read_image(path: str | os.PathLike[str], apply_orientation: bool = False) -> Image.Image:
@@ -123,13 +138,18 @@ def decode(file: BinaryIO, apply_orientation: bool = False) -> DecodedImage:
         UnreadablePair: if it is damaged or not an image, has more pixels than Pillow allows, or is a mere line
     """
     try:
-        with Image.open(file) as image:
+        with hearing_complaints() as complaints, Image.open(file) as image:
             _check_size(image)
             image.load()
-            turn, rgb = turn_of(image), as_rgb(image)
+            rgb = as_rgb(image)
+            try:
+                turn = turn_of(image)
+            except Exception as error:  # EXIF data may be damaged in as many ways as images; the picture is whole
+                turn = None
+                complaints.append(str(error))
     except UnreadablePair:
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise _too_many_pixels() from error
     except UnidentifiedImageError as error:
         kind = Path(str(file.name)).suffix.lower()
@@ -137,7 +157,8 @@ def decode(file: BinaryIO, apply_orientation: bool = False) -> DecodedImage:
     # Decoders raise many kinds of errors on a damaged file: OSError, SyntaxError, ValueError, struct.error, ...
     except Exception as error:
         raise UnreadablePair(f"image file is damaged ({error})") from error
-    return DecodedImage(rgb if turn is None or not apply_orientation else rgb.transpose(turn), turn is not None)
+    marks = Marks(oriented=turn is not None, damaged_metadata=bool(complaints))
+    return DecodedImage(rgb if turn is None or not apply_orientation else rgb.transpose(turn), marks)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -145,7 +166,7 @@ def _check_size(image: Image.Image) -> None:
     shorter, longer = sorted(image.size)
     if shorter == 0:
         raise UnreadablePair("image has no pixels")
-    # Pillow refuses at twice its limit, and only warns before, for the whole process: jobs run in threads.
+    # Pillow refuses at twice its limit, and only warns before, which is not heard here.
     if Image.MAX_IMAGE_PIXELS is not None and shorter * longer > Image.MAX_IMAGE_PIXELS:
         raise _too_many_pixels()
     if longer > LONGEST_SIDE_RATIO * shorter:

@@ -23,6 +23,7 @@ class Shard:
 
     Attributes:
         rows: how many it holds
+        names: of its tensors
 
     Raises:
         OSError: if the file cannot be opened
@@ -40,6 +41,7 @@ class Shard:
         self._starts = {
             name: 8 + length + about["data_offsets"][0] for name, about in header.items() if name != "__metadata__"
         }
+        self.names = self._starts.keys()
 
     def read(self, rows: Sequence[int], at: Sequence[int], **matrices: Tensor) -> None:
         """Copy rows of the file's matrices into rows of other matrices.

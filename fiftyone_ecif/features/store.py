@@ -17,7 +17,7 @@ from torch import Tensor
 from fiftyone_ecif.features.content import KEY_BYTES, row_keys
 from fiftyone_ecif.features.folder import MANIFEST, StoreFolder, shard_name
 from fiftyone_ecif.features.pairs import StoredPairs, key_tensor
-from fiftyone_ecif.features.reading import PairRow
+from fiftyone_ecif.features.reading import Marks, PairRow
 from fiftyone_ecif.features.shard import Shard
 from fiftyone_ecif.notes import note
 
@@ -34,10 +34,11 @@ class FeatureStore:
     """Tower features of one model, in a subfolder of its own beside the stores of other models.
 
     A shard ``shard-00000-<digest>.safetensors`` holds the tensors ``image`` (n, F_image) and ``text`` (n, F_text),
-    float32, ``truncated`` and ``oriented`` (n,), bool, and the rows' ``keys`` (n, 16), uint8. It is complete or absent.
+    float32, a column (n,), bool, for each of :class:`~fiftyone_ecif.features.reading.Marks`, and the rows' ``keys``
+    (n, 16), uint8. It is complete or absent.
     Rows are only added and never changed: a pair with a new caption gets a new row, and its old row is no longer used;
-    of two rows of one key the later one counts. Shards from before files were known by their content have no
-    ``oriented``, and other keys; runs of that time still find their rows.
+    of two rows of one key the later one counts. Earlier shards lack the columns of later marks, and those from before
+    files were known by their content have other keys; runs of that time still find their rows.
 
     Args:
         folder: the folder of all stores, see :class:`~fiftyone_ecif.features.folder.StoreFolder`
@@ -93,15 +94,14 @@ class FeatureStore:
         finally:
             lock.release()
 
-    def append(self, keys: Sequence[bytes], image: Tensor, text: Tensor, truncated: Tensor, oriented: Tensor) -> None:
+    def append(self, keys: Sequence[bytes], image: Tensor, text: Tensor, marks: Sequence[Marks]) -> None:
         """Write one shard; call inside :meth:`writing`.
 
         Args:
             keys: the keys of the n rows
             image: (n, F_image)
             text: (n, F_text)
-            truncated: (n,), which captions were cut to the model's context
-            oriented: (n,), which images have an EXIF orientation by which they are turned or mirrored
+            marks: of the n pairs
 
         Raises:
             OSError: if the shard cannot be written; the store is then as it was
@@ -110,9 +110,9 @@ class FeatureStore:
             "keys": key_tensor(b"".join(keys)),
             "image": image.float().contiguous(),
             "text": text.float().contiguous(),
-            "truncated": truncated.bool().clone(),  # safetensors refuses tensors that share memory
-            "oriented": oriented.bool().clone(),
         }
+        for name, column in zip(Marks._fields, zip(*marks, strict=True), strict=True):
+            tensors[name] = torch.tensor(column)
         content = save(tensors)
         name = shard_name(1 + max(map(_number, self._shards), default=-1), content)
         self._write(name, content)

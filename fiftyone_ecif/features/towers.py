@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.features.batch_size import fastest_batch_size
 from fiftyone_ecif.features.content import content_of, image_key
-from fiftyone_ecif.features.reading import PairRow, UnreadablePair, decode, opened
+from fiftyone_ecif.features.reading import Marks, PairRow, UnreadablePair, decode, opened
 
 if TYPE_CHECKING:  # open_clip takes long to import, and a worker of a cluster may never need it
     from fiftyone_ecif.models.contrastive import ContrastiveModel, Preprocess
@@ -71,14 +71,14 @@ class Towers:
 
         return fastest_batch_size(self.fingerprint, self.model.device, forward, self.count)
 
-    def images(self, wanted: dict[bytes, PairRow]) -> Iterator[tuple[bytes, tuple[Tensor | UnreadablePair, bool]]]:
+    def images(self, wanted: dict[bytes, PairRow]) -> Iterator[tuple[bytes, tuple[Tensor | UnreadablePair, Marks]]]:
         """Features of images.
 
         Args:
             wanted: a row with each image, by the image's key (:func:`~fiftyone_ecif.features.content.image_key`)
 
         Returns:
-            pairs (key, (feature or fault, whether the file has an EXIF orientation that turns it))
+            pairs (key, (feature or fault, the file's marks))
         """
         device = self.model.device
         loader = DataLoader(
@@ -88,12 +88,12 @@ class Towers:
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
         )
-        for keys, batch, oriented, faults in loader:
-            yield from ((key, (UnreadablePair(reason), False)) for key, reason in faults)
+        for keys, batch, marks, faults in loader:
+            yield from ((key, (UnreadablePair(reason), Marks())) for key, reason in faults)
             if batch is not None:
                 features = self._features(self.model.image_features, batch.to(device, non_blocking=True))
                 checked = self._checked(features, self.head.image_weight, "image")
-                yield from zip(keys, zip(checked, oriented, strict=True), strict=True)
+                yield from zip(keys, zip(checked, marks, strict=True), strict=True)
 
     def captions(self, texts: list[str]) -> Iterator[tuple[str, tuple[Tensor | UnreadablePair, bool]]]:
         """Pairs (caption, (feature or fault, whether it was cut)), one for each caption."""
@@ -151,8 +151,8 @@ class Towers:
         ]
 
 
-_Decoded = tuple[bytes, "Tensor | str", bool]
-"""An image's key, the preprocessed image or the reason why there is none, and whether its file has an orientation."""
+_Decoded = tuple[bytes, "Tensor | str", Marks]
+"""An image's key, the preprocessed image or the reason why there is none, and the marks of its file."""
 
 
 class _Decoding(Dataset[_Decoded]):
@@ -169,25 +169,25 @@ class _Decoding(Dataset[_Decoded]):
         try:
             with opened(row.filepath) as file:
                 if image_key(content_of(file), row.apply_orientation) != key:
-                    return key, CHANGED, False
-                image, oriented = decode(file, row.apply_orientation)
+                    return key, CHANGED, Marks()
+                image, marks = decode(file, row.apply_orientation)
         except UnreadablePair as fault:
-            return key, fault.reason, False
+            return key, fault.reason, Marks()
         except OSError as error:
-            return key, f"image file cannot be read ({error.strerror})", False
+            return key, f"image file cannot be read ({error.strerror})", Marks()
         try:
-            return key, self.preprocess(image), oriented
+            return key, self.preprocess(image), marks
         # The transform is the model's or the user's own; what it refuses is a fault of this one image.
         except Exception as error:
-            return key, f"image cannot be preprocessed ({error})", False
+            return key, f"image cannot be preprocessed ({error})", Marks()
 
 
-def _collate(items: list[_Decoded]) -> tuple[list[bytes], Tensor | None, list[bool], list[tuple[bytes, str]]]:
-    """Keys, stacked images and orientations of the good ones, and (key, reason) of the others."""
+def _collate(items: list[_Decoded]) -> tuple[list[bytes], Tensor | None, list[Marks], list[tuple[bytes, str]]]:
+    """Keys, stacked images and marks of the good ones, and (key, reason) of the others."""
     faults = [(key, found) for key, found, _ in items if isinstance(found, str)]
-    good = [(key, found, oriented) for key, found, oriented in items if not isinstance(found, str)]
+    good = [(key, found, marks) for key, found, marks in items if not isinstance(found, str)]
     images = torch.stack([image for _, image, _ in good]) if good else None
-    return [key for key, _, _ in good], images, [oriented for _, _, oriented in good], faults
+    return [key for key, _, _ in good], images, [marks for _, _, marks in good], faults
 
 
 def _default_workers(images: int, device: str) -> int:

@@ -9,12 +9,15 @@ import sys
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import fiftyone_ecif.features.content as content
 import fiftyone_ecif.features.embedding as embedding
 from fiftyone_ecif.features import FeatureStore, PairRow, UnreadablePair, embed_pairs
-from fiftyone_ecif.features.reading import read_image
+from fiftyone_ecif.features.reading import Marks, read_image
 from fiftyone_ecif.features.towers import CHANGED
+from tests.support.damaged import with_foreign_exif, with_short_exif
+from tests.support.workers import Several
 
 EVERY = torch.arange(12)
 
@@ -134,7 +137,7 @@ def test_first_failure_raises_where_failures_are_not_skipped(model, rows, store)
 
 def test_every_pair_failing_leaves_no_pairs(model, rows, store):
     pairs = embed_pairs(model, [row._replace(caption="") for row in rows], store)
-    assert len(pairs) == 0 and len(pairs.skipped) == 12 and pairs.truncated == 0
+    assert len(pairs) == 0 and len(pairs.skipped) == 12 and pairs.marked("truncated") == 0
     assert embed_pairs(model, [], store).ids == []
 
 
@@ -252,13 +255,42 @@ def test_orientation_is_counted_kept_and_followed_where_that_is_asked_for(model,
         image.save(rows[2].filepath, exif=exif)
     for _ in range(2):
         stored = embed_pairs(model, rows, store)
-        assert (stored.oriented, embed_pairs(model, rows[3:], store).oriented) == (1, 0)
+        assert (stored.marked("oriented"), embed_pairs(model, rows[3:], store).marked("oriented")) == (1, 0)
     assert model.counts()[0] == 12
     turned = embed_pairs(model, [row._replace(apply_orientation=True) for row in rows], store)
-    assert model.counts()[0] == 12 and turned.oriented == 1
+    assert model.counts()[0] == 12 and turned.marked("oriented") == 1
     apart = (turned.gather(EVERY)[0] - stored.gather(EVERY)[0]).abs().amax(dim=1)
     assert apart[2] > 10 * torch.cat([apart[:2], apart[3:]]).max()
     assert_same(embed_pairs(model, rows, store).gather(EVERY), reference(model, rows))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("how", [dict(num_workers=0), dict(num_workers=2), dict(num_workers=0, workers=Several(3))])
+def test_damaged_metadata_is_counted_and_kept(model, rows, store, how):
+    with_short_exif(read_image(rows[2].filepath), rows[2].filepath)
+    with_foreign_exif(read_image(rows[9].filepath), rows[9].filepath)
+    rows[4] = rows[4]._replace(caption="word " * 60)
+    for wanted, damaged in ((rows, 2), (rows, 2), (rows[3:], 1)):
+        pairs = embed_pairs(model, wanted, store, **how)
+        assert [pairs.marked(mark) for mark in Marks._fields] == [1, 0, damaged]
+    assert model.counts() == (12, 12)
+    assert_same(embed_pairs(model, rows, store).gather(EVERY), reference(model, rows))
+
+
+def test_shards_from_before_there_was_a_mark_are_used(model, rows, store, monkeypatch):
+    monkeypatch.setattr(embedding, "SHARD_ROWS", 6)
+    for row in (rows[2], rows[9]):
+        with_short_exif(read_image(row.filepath), row.filepath)
+    before = embed_pairs(model, rows, store)
+    assert before.marked("damaged_metadata") == 2
+    shard = next(before.folder.here.glob("shard-00000-*.safetensors"))
+    tensors = load_file(shard)
+    del tensors["damaged_metadata"]
+    save_file(tensors, shard)
+    model.counts()
+    again = embed_pairs(model, rows, store)
+    assert model.counts() == (0, 0) and again.marked("damaged_metadata") == 1
+    assert_same(again.gather(EVERY), reference(model, rows))
 
 
 def test_a_file_that_changes_between_its_look_up_and_its_decoding_is_skipped(model, rows, store, monkeypatch):
@@ -294,8 +326,8 @@ def test_progress_reaches_the_total(model, rows, store):
 def test_cut_captions_are_counted(model, rows, store):
     rows[0] = rows[0]._replace(caption="word " * 40)
     rows[7] = rows[7]._replace(caption="word " * 60)
-    assert embed_pairs(model, rows, store).truncated == 2
-    assert embed_pairs(model, rows[1:], store).truncated == 1
+    assert embed_pairs(model, rows, store).marked("truncated") == 2
+    assert embed_pairs(model, rows[1:], store).marked("truncated") == 1
 
 
 def test_store_can_be_read_without_the_model(model, rows, store):

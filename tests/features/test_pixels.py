@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fiftyone_ecif.features.pixels import as_rgb
-from fiftyone_ecif.features.reading import decode, opened, read_image
+from fiftyone_ecif.features.reading import Marks, decode, opened, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -104,7 +104,7 @@ def test_orientation_is_counted_and_followed_where_that_is_asked_for(tmp_path, n
     exif[0x0112] = orientation
     path = saved(upright, tmp_path / name, exif=exif)
     with opened(path) as file:
-        assert decode(file).oriented == (orientation != 1)
+        assert decode(file).marks == Marks(oriented=orientation != 1)
     assert read_image(path).size == (40, 24) and pixel(read_image(path))[0] > 200
     turned = read_image(path, apply_orientation=True)
     assert turned.size == ((24, 40) if orientation >= 5 else (40, 24))
@@ -117,7 +117,7 @@ def test_orientation_is_counted_and_followed_where_that_is_asked_for(tmp_path, n
 def test_damaged_exif_data_turns_nothing(tmp_path):
     path = saved(Image.new("RGB", (5, 4)), tmp_path / "a.webp", exif=b"Exif\0\0MM no data")
     with opened(path) as file:
-        assert not decode(file).oriented
+        assert not decode(file).marks.oriented
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff"])

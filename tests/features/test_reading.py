@@ -51,7 +51,7 @@ def test_truncated_file_is_refused(tmp_path, picture, format, share):
     assert reason(path).startswith(("image file is damaged", "file is not an image"))
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("limit", [3000, 1000])
 def test_decompression_bomb_is_refused(picture, monkeypatch, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)

@@ -9,6 +9,7 @@ import torch
 
 import fiftyone_ecif.features.embedding as embedding
 from fiftyone_ecif.features import FeatureStore, embed_pairs, features_folder
+from fiftyone_ecif.features.reading import Marks
 
 EVERY = torch.arange(12)
 SHARED = "memory://bucket/features"
@@ -147,7 +148,7 @@ def test_two_machines_at_once_are_told_and_lose_nothing(model, rows, storage, wr
         embed_pairs(model, new[:4], SHARED)
         with pytest.warns(UserWarning, match="Another machine is writing"):
             one.append([bytes([n] * 16) for n in range(2)], torch.ones(2, one.image_dim), torch.ones(2, one.text_dim),
-                       torch.zeros(2), torch.zeros(2))  # fmt: skip
+                       [Marks()] * 2)  # fmt: skip
     model.counts()
     assert len(embed_pairs(model, [*rows, *new], SHARED)) == 20 and model.counts()[1] == 4
     assert len(shards(storage)) == 6

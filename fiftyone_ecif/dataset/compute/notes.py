@@ -43,8 +43,9 @@ def health_of(
         pairs=len(pairs),
         skipped=len(pairs.skipped),
         skip_reasons=dict(Counter(pairs.skipped.values())),
-        truncated_captions=pairs.truncated,
-        oriented_images=pairs.oriented,
+        truncated_captions=pairs.marked("truncated"),
+        oriented_images=pairs.marked("oriented"),
+        images_with_damaged_metadata=pairs.marked("damaged_metadata"),
         target_pairs=None if target_pairs is None else len(target_pairs),
         target_loss=float(np.mean([report.target_loss for report in reports])),
         cg_relative_residual=max(report.solver_relative_residual for report in reports),
@@ -111,8 +112,13 @@ def notes_on_pairs(pairs: StoredPairs | ArrayPairs, texts: Sequence[str | None] 
     if pairs.skipped:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in Counter(pairs.skipped.values()).most_common(5))
         notes.append(f"{len(pairs.skipped)} pairs were skipped and have no scores: {reasons}.")
-    if pairs.truncated:
-        notes.append(f"{pairs.truncated} captions are longer than the model's context and were cut.")
+    if truncated := pairs.marked("truncated"):
+        notes.append(f"{truncated} captions are longer than the model's context and were cut.")
+    if damaged := pairs.marked("damaged_metadata"):
+        notes.append(
+            f"{damaged} image files have damaged metadata (EXIF data, TIFF tags), which was ignored: their pixels were "
+            "read as they are."
+        )
     if len(pairs) < batch_size:
         notes.append(f"There are fewer pairs ({len(pairs)}) than a batch ({batch_size}): all share one batch.")
     missing = Counter(word for text in texts or () if (word := (text or "").strip().lower()) in MISSING_WORDS)
@@ -159,10 +165,10 @@ def notes_on_orientation(pairs: StoredPairs | ArrayPairs, applied: bool) -> list
         pairs: the scored pairs
         applied: whether the model saw them turned, too
     """
-    if applied or not pairs.oriented:
+    if applied or not (oriented := pairs.marked("oriented")):
         return []
     return [
-        f"{pairs.oriented} image files have an EXIF orientation: the App shows them turned or mirrored, and the model "
+        f"{oriented} image files have an EXIF orientation: the App shows them turned or mirrored, and the model "
         "saw them as they are stored, as open_clip does in training. apply_orientation=True turns them for the model."
     ]
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import time
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from PIL import Image
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.compute.request import RunRequest
+from fiftyone_ecif.features import read_image
 from fiftyone_ecif.models import load_model
+from tests.support.damaged import with_a_tag_outside, with_short_exif
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -57,6 +61,24 @@ def test_orientation_is_in_the_health_and_followed_where_that_is_asked_for(copie
     assert RunRequest.again(turned.config).apply_orientation is True  # which a refresh asks for
     turned.check_inputs(turned.rows())
     assert turned.rows_of(copied_dataset).apply_orientation and not plain.rows_of(copied_dataset).apply_orientation
+
+
+def test_damaged_metadata_is_said_once_and_in_the_health(copied_dataset, quick, capfd):
+    paths = [Path(path) for path in copied_dataset.values("filepath")]
+    for number in (5, 6):
+        with_short_exif(read_image(paths[number]), paths[number])
+    with_a_tag_outside(read_image(paths[7]), paths[7].with_suffix(".tiff"))
+    copied_dataset.set_values(
+        "filepath", [str(path.with_suffix(".tiff")) if path is paths[7] else str(path) for path in paths]
+    )
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        results = ecif.compute_influence(copied_dataset, **quick)
+    assert results.health["images_with_damaged_metadata"] == 3 and results.health["pairs"] == 60
+    assert len(said(results, "3 image files have damaged metadata (EXIF data, TIFF tags), which was ignored")) == 1
+    told = [str(warning.message) for warning in seen if "PIL" in warning.filename or "metadata" in str(warning.message)]
+    assert told == said(results, "damaged metadata")
+    assert not any(word in capfd.readouterr().err for word in ("Corrupt", "Truncated File", "Tag data"))
 
 
 def test_images_that_moved_are_those_of_the_run_and_replaced_ones_are_not(copied_dataset, quick, tmp_path):

@@ -38,10 +38,20 @@ def test_pairs_that_are_in_the_target_under_other_ids_are_counted():
     assert notes_on_target(scored, pairs_of([7, 8])) == notes_on_target(scored, None) == []
 
 
+def test_marks_of_captions_and_files_are_said_with_their_counts():
+    pairs = pairs_of([*range(20)])
+    pairs.marked = {"truncated": 4, "damaged_metadata": 3}.get
+    truncated, damaged = notes(pairs)
+    assert truncated.startswith("4 captions are longer")
+    assert damaged.startswith(
+        "3 image files have damaged metadata (EXIF data, TIFF tags), which was ignored: their pix"
+    )
+
+
 def test_orientation_is_said_where_it_was_not_followed():
     pairs = pairs_of([1, 2])
     assert notes_on_orientation(pairs, applied=False) == []
-    pairs.oriented = 2
+    pairs.marked = {"oriented": 2}.get
     assert notes_on_orientation(pairs, applied=True) == []
     (note,) = notes_on_orientation(pairs, applied=False)
     assert note.startswith("2 image files have an EXIF orientation: the App shows them turned or mirrored")
