@@ -89,9 +89,9 @@ def notes_on_changes(changed: int, deleted: int, text_field: str | None, there: 
     notes = []
     if text_field is not None and not there:
         notes.append(
-            f"The field {text_field!r} was renamed or deleted while the run was computed: the texts were scored as they "
-            f"were when it began. If it has another name now, tell the run: ecif.load_results(dataset, {key!r})"
-            ".change_text_field(new_name)."
+            f"The field {text_field!r} was renamed or deleted while the run was computed: the texts were scored as "
+            "they were when it began. If it has another name now, tell the run: "
+            f"ecif.load_results(dataset, {key!r}).change_text_field(new_name)."
         )
     if changed:
         notes.append(
