@@ -34,7 +34,7 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
     """A random part of Openclipart as pairs of a drawing and "title: keyword, keyword, …".
 
     Pictures that only link to another are left out, as are those that cannot be read, are too large or have neither
-    title nor keywords, and pairs beyond the tenth with one caption; how many is logged. There are no classes.
+    title nor keywords, and pairs beyond the tenth with one caption; how many is logged. There are no classes. A pair's category is its top folder, such as "food".
 
     Args:
         train: number of training pairs
@@ -77,6 +77,7 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
         split=np.array(["train"] * train + ["heldout"] * heldout),
         templates=(),
         source="Openclipart from the Debian packages " + " and ".join(DEBIAN_PACKAGES),
+        categories=[Path(filepath).name.split("-")[0] for filepath in filepaths],
     )
 
 
