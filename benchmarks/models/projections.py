@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from benchmarks.models.training import LARGEST_LOGIT_SCALE
 from fiftyone_ecif.core import Head
 
-LARGEST_LOGIT_SCALE = 4.6052  # log 100, as in CLIP
 FIRST_LOGIT_SCALE = 2.6593  # log 1/.07, as in CLIP
 
 
@@ -28,7 +28,7 @@ class ProjectionRecipe:
         batch_size: pairs a step
     """
 
-    epochs: int = 100
+    epochs: int = 50
     learning_rate: float = 1e-3
     weight_decay: float = 1.0
     dropout: float = 0.5
