@@ -32,8 +32,8 @@ class CellSettings:
         regime: what the model has seen of the pairs; "given" for a named model
         seed: of data, noise, training and partitions
         trusted: number of right pairs, drawn at random, that count as marked by somebody
-        model: open_clip's name of a model to use in place of the regime's
-        checkpoint: the named model's tag, or the path of its weights
+        model: open_clip's name of a model to use in place of the regime's; for pairs of a file in place of lite0-minilm
+        checkpoint: the named model's tag, or the path of its weights; none for "local-dir:…" and "hf-hub:…"
     """
 
     data: str = "fashion-mnist"
@@ -88,11 +88,8 @@ def noisy_pairs(settings: CellSettings, progress: bool = True) -> tuple[PairTabl
 
 
 def make_base_model(data: str, seed: int) -> None:
-    """Train the model that the regimes of one data set and seed start from, and run its towers, once for all cells."""
-    table = benchmark_pairs(data, seed, progress=False)
-    model = regime_model(data, table, "pretrained", seed, progress=False)
-    for views in (False, True):
-        model.features(table.select(table.split == "train"), views)
+    """Train the model that the regimes of one data set and seed start from, unless the cache has it."""
+    regime_model(data, benchmark_pairs(data, seed, progress=False), "pretrained", seed, progress=False)
 
 
 def cell_of_file(settings: CellSettings, file: Path) -> Cell:

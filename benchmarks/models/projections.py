@@ -13,6 +13,7 @@ from tqdm import tqdm
 from benchmarks.models.training import LARGEST_LOGIT_SCALE
 from fiftyone_ecif.core import Head
 
+CONSTANT = 1e-6  # a feature that deviates by less than this share of the largest deviation says nothing
 FIRST_LOGIT_SCALE = 2.6593  # log 1/.07, as in CLIP
 
 
@@ -54,9 +55,10 @@ class Standardisation:
     def of(cls, features: Tensor) -> Standardisation:
         """That of features (N, F)."""
         deviation = features.std(dim=0, correction=0)
-        has_bias = bool((features[:, -1] == 1).all())
-        mean = features.mean(dim=0) * (deviation > 0) if has_bias else torch.zeros_like(deviation)
-        return cls(mean, deviation.where(deviation > 0, 1.0))
+        mean = torch.zeros_like(deviation)
+        if (features[:, -1] == 1).all():
+            mean[:-1] = features[:, :-1].mean(dim=0)
+        return cls(mean, deviation.where(deviation > CONSTANT * deviation.max(), 1.0))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Features (N, F), standardised."""
