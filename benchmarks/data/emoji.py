@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -143,7 +144,7 @@ def _datasource(vendor: Vendor, folder: Path) -> Iterator[Drawing]:
         path = source / "img" / vendor / "64" / emoji["image"]
         if path.is_file():
             category = f"{emoji['category']}: {emoji['subcategory']}"
-            yield emoji["image"], emoji["name"].lower(), category, lambda path=path: Image.open(path)
+            yield emoji["image"], emoji["name"].lower(), category, partial(Image.open, path)
 
 
 def _openmoji(vendor: Vendor, folder: Path) -> Iterator[Drawing]:
@@ -164,4 +165,4 @@ def _openmoji(vendor: Vendor, folder: Path) -> Iterator[Drawing]:
             keywords.pop("", None)
             caption = ": ".join(filter(None, (row["annotation"], ", ".join(list(keywords)[:KEYWORDS]))))
             category = f"{row['group']}: {row['subgroups']}"
-            yield f"{path.stem}.png", caption, category, lambda path=path: drawn(path)
+            yield f"{path.stem}.png", caption, category, partial(drawn, path)

@@ -95,7 +95,7 @@ def _table(pairs: list[tuple[str, str]], split: list[str]) -> PairTable:
         split=np.array(split),
         templates=(),
         source="Openclipart from the Debian packages " + " and ".join(DEBIAN_PACKAGES),
-        categories=[Path(filepath).name.split("-")[0] for filepath in filepaths],
+        categories=[Path(filepath).name.partition("-")[0] for filepath in filepaths],
     )
 
 

@@ -69,7 +69,7 @@ def not_scored_emoji(progress: bool = True) -> PairTable:
     return table
 
 
-FROZEN = {
+FROZEN: dict[str, Any] = {
     "train": train_projections,
     "pretraining": ProjectionRecipe(),
     "finetuning": ProjectionRecipe(epochs=5),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip import ClipLoss
@@ -112,23 +114,39 @@ def fit_projections(
     inputs = [standardise(features) for standardise, features in zip(kinds, (image, text))]
     if start is None:
         weights = [nn.Linear(features.shape[1], dimension, bias=False).weight for features in inputs]
+        scale = nn.Parameter(torch.tensor(FIRST_LOGIT_SCALE))
     else:
-        weights = [
-            nn.Parameter(kind.unfolded(weight)) for kind, weight in zip(kinds, (start.image_weight, start.text_weight))
-        ]
-    scale = nn.Parameter(torch.tensor(FIRST_LOGIT_SCALE) if start is None else start.logit_scale.clone())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": weights, "weight_decay": recipe.weight_decay},
-            {"params": [scale], "weight_decay": 0.0},
-        ],
-        lr=recipe.learning_rate,
-    )
-    batch_size = min(recipe.batch_size, len(image))
-    used = len(image) // batch_size * batch_size
+        given = zip(kinds, (start.image_weight, start.text_weight))
+        weights = [nn.Parameter(kind.unfolded(weight)) for kind, weight in given]
+        scale = nn.Parameter(start.logit_scale.clone())
+    _train(inputs, weights, scale, recipe, progress)
+    image_weight, text_weight = (kind.folded(weight.detach()) for kind, weight in zip(kinds, weights))
+    return Head(image_weight, text_weight, scale.detach().clone())
+
+
+def _train(
+    inputs: Sequence[Tensor], weights: Sequence[Tensor], scale: Tensor, recipe: ProjectionRecipe, progress: bool
+) -> None:
+    """Change the projections and the logit scale in place.
+
+    Args:
+        inputs: (N, F) of both sides, standardised
+        weights: (D, F) of both sides
+        scale: (), the logarithm of τ
+        recipe: how they are trained
+        progress: whether to show a progress bar
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": recipe.weight_decay},
+        {"params": [scale], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    count = len(inputs[0])
+    batch_size = min(recipe.batch_size, count)
+    used = count // batch_size * batch_size
     clip_loss = ClipLoss()
     for _ in tqdm(range(recipe.epochs), desc="model: training", unit="epoch", disable=not progress):
-        for batch in torch.randperm(len(image))[:used].split(batch_size):
+        for batch in torch.randperm(count)[:used].split(batch_size):
             embeddings = [
                 functional.normalize(functional.dropout(features[batch], recipe.dropout) @ weight.T, dim=1)
                 for features, weight in zip(inputs, weights)
@@ -138,5 +156,3 @@ def fit_projections(
             loss.backward()
             optimizer.step()
             scale.data.clamp_(0, LARGEST_LOGIT_SCALE)
-    folded = [kind.folded(weight.detach()) for kind, weight in zip(kinds, weights)]
-    return Head(*folded, scale.detach().clone())
