@@ -46,11 +46,8 @@ LIT = ProjectionRecipe()
 ANY_CAPTION = "a drawing"  # beside an image whose features are asked for alone
 
 
-def untrained_folder(image_size: int = IMAGE_SIZE) -> Path:
+def untrained_folder() -> Path:
     """An open_clip model folder with the pretrained towers and random projections; made unless the cache has it.
-
-    Args:
-        image_size: side of the images, in pixels
 
     Returns:
         the folder, which ``local-dir:`` names
@@ -58,21 +55,21 @@ def untrained_folder(image_size: int = IMAGE_SIZE) -> Path:
     Raises:
         ModuleNotFoundError: if a package with weights is missing; says which
     """
-    folder = cache_folder("models") / f"{NAME}-{image_size}-untrained"
+    folder = cache_folder("models") / f"{NAME}-{IMAGE_SIZE}-untrained"
     weights = folder / "open_clip_model.safetensors"
     with FileLock(f"{folder}.lock"):
         if not weights.exists():
-            _make(folder, weights, image_size)
+            _make(folder, weights)
     return folder
 
 
-def _make(folder: Path, weights: Path, image_size: int) -> None:
+def _make(folder: Path, weights: Path) -> None:
     """Write description and tokenizer, and last the weights."""
     source, image_weights = encoder_folder(), image_tower_weights()
     folder.mkdir(exist_ok=True)
     for name in TOKENIZER_FILES:
         shutil.copyfile(source / name, folder / name)
-    (folder / "open_clip_config.json").write_text(json.dumps(described(folder, image_size), indent=2) + "\n")
+    (folder / "open_clip_config.json").write_text(json.dumps(described(folder), indent=2) + "\n")
     torch.manual_seed(0)
     model: Any = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False, load_weights=False)
     trunk = model.visual.trunk.state_dict()
@@ -83,14 +80,9 @@ def _make(folder: Path, weights: Path, image_size: int) -> None:
     os.replace(part, weights)
 
 
-def described(encoder: Path, image_size: int = IMAGE_SIZE) -> dict[str, Any]:
-    """What open_clip makes the model from.
-
-    Args:
-        encoder: folder with the text encoder's configuration and tokenizer
-        image_size: side of the images, in pixels
-    """
-    return description(IMAGE_TOWER, encoder, image_size, PREPROCESS, DIMENSION, CONTEXT_LENGTH)
+def described(encoder: Path) -> dict[str, Any]:
+    """What open_clip makes the model from, with a folder of the text encoder's configuration and tokenizer."""
+    return description(IMAGE_TOWER, encoder, IMAGE_SIZE, PREPROCESS, DIMENSION, CONTEXT_LENGTH)
 
 
 def image_tower_weights() -> dict[str, Tensor]:
@@ -114,23 +106,22 @@ def image_tower_weights() -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def untrained_model(image_size: int = IMAGE_SIZE) -> ContrastiveModel:
+def untrained_model() -> ContrastiveModel:
     """The pretrained towers, ready to run; what their projections are says nothing."""
-    return load_model(f"local-dir:{untrained_folder(image_size)}")
+    return load_model(f"local-dir:{untrained_folder()}")
 
 
-def image_features(filepaths: Sequence[str], views: bool = False, image_size: int = IMAGE_SIZE) -> Tensor:
+def image_features(filepaths: Sequence[str], views: bool = False) -> Tensor:
     """Features of the image tower, from the cache where an image has been seen before, whatever its caption.
 
     Args:
         filepaths: N images
         views: whether they are the means over mild views of each image
-        image_size: side of the images, in pixels
 
     Returns:
         (N, 1281) float32, the last column of ones
     """
-    model = untrained_model(image_size)
+    model = untrained_model()
     towers = ViewAveraged(model) if views else model
     folder = cache_folder("features")
     lock = FileLock(folder / f"{towers.fingerprint[:16]}.lock")
