@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from benchmarks.data.pairs import PairTable
 from benchmarks.models.model import in_memory
@@ -111,12 +112,13 @@ def untrained_model() -> ContrastiveModel:
     return load_model(f"local-dir:{untrained_folder()}")
 
 
-def image_features(filepaths: Sequence[str], views: bool = False) -> Tensor:
+def image_features(filepaths: Sequence[str], views: bool = False, progress: bool = False) -> Tensor:
     """Features of the image tower, from the cache where an image has been seen before, whatever its caption.
 
     Args:
         filepaths: N images
         views: whether they are the means over mild views of each image
+        progress: whether to show a progress bar
 
     Returns:
         (N, 1281) float32, the last column of ones
@@ -126,7 +128,8 @@ def image_features(filepaths: Sequence[str], views: bool = False) -> Tensor:
     folder = cache_folder("features")
     lock = FileLock(folder / f"{towers.fingerprint[:16]}.lock")
     features = []
-    for start in range(0, len(filepaths), LOCKED_IMAGES):
+    starts = range(0, len(filepaths), LOCKED_IMAGES)
+    for start in tqdm(starts, desc="model: running the image tower", unit="batch", disable=not progress):
         rows = [PairRow(path, path, ANY_CAPTION) for path in filepaths[start : start + LOCKED_IMAGES]]
         with lock:  # another worker may want the same
             stored = embed_pairs(towers, rows, folder, batch_size=64, num_workers=0, skip_failures=False)
@@ -160,7 +163,7 @@ def trained_head(
     """
     path = cache_folder("models") / f"{NAME}-{_fingerprint(table, recipe, seed, start)}-head.safetensors"
     if not path.exists():
-        image, text = image_features(table.filepaths), text_features(table.captions, progress)
+        image, text = image_features(table.filepaths, progress=progress), text_features(table.captions, progress)
         head = fit_projections(image, text, DIMENSION, recipe, seed, start, progress)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         save_file({name: value.contiguous() for name, value in vars(head).items() if value is not None}, part)
