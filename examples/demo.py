@@ -60,7 +60,7 @@ class DemoData:
 DATA: dict[DataName, DemoData] = {
     "fashion-mnist": DemoData(partial(fashion_mnist.load, train=10_000, heldout=2_000)),
     "digits": DemoData(digits.load),
-    "openclipart": DemoData(partial(openclipart.load, train=3_250, heldout=400), base=1_600, noise_rate=0.1),
+    "openclipart": DemoData(partial(openclipart.load, train=2_850, heldout=400), base=1_600, noise_rate=0.1),
 }
 SEED = 0
 SHOWN = 10  # suspects in the report
