@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class PairTable:
         split: (N,) str: "train", "heldout", or "base" for pairs that only a base model is trained on
         templates: caption templates with ``{}`` for the class name; empty where captions are free text
         source: what the data is and where it came from, for people
+        categories: what kind of thing each pair shows, as its source sorts them; empty where it does not
     """
 
     filepaths: list[str]
@@ -33,6 +34,7 @@ class PairTable:
     split: np.ndarray
     templates: tuple[str, ...]
     source: str
+    categories: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.filepaths)
@@ -58,6 +60,7 @@ class PairTable:
             captions=[self.captions[row] for row in rows],
             labels=self.labels[rows],
             split=self.split[rows],
+            categories=[self.categories[row] for row in rows] if self.categories else [],
         )
 
     def with_captions(self, captions: Sequence[str]) -> PairTable:
@@ -65,6 +68,26 @@ class PairTable:
         if len(captions) != len(self):
             raise ValueError(f"{len(captions)} captions for {len(self)} pairs; there must be one each.")
         return replace(self, captions=list(captions))
+
+    def with_split(self, split: np.ndarray) -> PairTable:
+        """The same pairs with another split, (N,) str."""
+        return replace(self, split=split)
+
+    def __add__(self, other: PairTable) -> PairTable:
+        """These pairs and then the others, which have no classes either."""
+        if self.class_names or other.class_names:
+            raise ValueError("Only pairs without classes can be put together.")
+        known = len(self.categories) == len(self) and len(other.categories) == len(other)
+        return PairTable(
+            filepaths=self.filepaths + other.filepaths,
+            captions=self.captions + other.captions,
+            labels=np.concatenate([self.labels, other.labels]),
+            class_names=[],
+            split=np.concatenate([self.split, other.split]),
+            templates=(),
+            source=f"{self.source}; {other.source}",
+            categories=self.categories + other.categories if known else [],
+        )
 
 
 def write_images(images: np.ndarray, names: Sequence[str], folder: Path, progress: bool = True) -> list[str]:

@@ -32,7 +32,8 @@ class Detection:
     Args:
         settings: which cell
         pairs: pairs of your own in place of --data: a CSV file with the columns filepath, caption, misaligned (0, 1 or
-            empty) and, if captions name classes, label
+            empty) and, if captions name classes, label; without --model, they are scored by lite0-minilm, which was
+            trained on drawings
         cell: inputs that an earlier run saved, in place of --data, to be measured again
         methods: which methods are measured
         json: the result is written to this file
@@ -67,9 +68,12 @@ def cell_of(asked: Detection) -> Cell:
     settings = asked.settings
     if asked.pairs and asked.cell:
         raise SystemExit("--pairs and --cell are two sources of pairs: choose one of them.")
-    if (settings.model is None) != (settings.checkpoint is None):
-        raise SystemExit("--model and --checkpoint come together.")
-    if settings.model:
+    own_weights = ":" in (settings.model or "")
+    if (settings.model is None) != (settings.checkpoint is None) and not own_weights:
+        raise SystemExit(
+            "--model and --checkpoint come together; only a model named local-dir:… or hf-hub:… has its own weights."
+        )
+    if settings.model or asked.pairs:
         settings = replace(settings, regime="given")
     if asked.cell:
         return Cell.load(asked.cell)

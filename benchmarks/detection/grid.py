@@ -31,9 +31,10 @@ NOISE: dict[str, tuple[PlantedKind, ...]] = {
     "fashion-mnist": ("uniform", "confusable", "caption-swap"),
     "digits": ("uniform", "confusable", "caption-swap"),
     "openclipart": ("caption-swap", "confusable"),
+    "emoji": ("caption-swap", "confusable"),
 }
 """Kinds of noise by data: among free captions a uniform swap is a caption swap."""
-FREE_CAPTIONS = ("openclipart",)
+FREE_CAPTIONS = ("openclipart", "emoji")
 """Data without classes."""
 MODULE = "benchmarks.detection.grid"
 

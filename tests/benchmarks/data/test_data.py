@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.data import digits, fashion_mnist, noise, openclipart
+from benchmarks.data.pairs import PairTable
 from benchmarks.models import sentence_encoder
 
 
@@ -52,6 +53,30 @@ def test_selected_rows_stay_together(table):
     assert part.filepaths == table.filepaths[400:]
     assert part.captions == table.captions[400:]
     assert (part.labels == table.labels[400:]).all()
+
+
+def captioned(captions, split, categories=()):
+    """Pairs with free captions."""
+    count = len(captions)
+    return PairTable(
+        [f"{caption}.png" for caption in captions], captions, np.full(count, -1), [], np.array([split] * count), (),
+        f"source of {split}", list(categories),
+    )  # fmt: skip
+
+
+def test_pairs_of_two_sources_are_put_together():
+    birds, dogs = captioned(["owl", "gull"], "train", ["bird"] * 2), captioned(["pug"], "base", ["dog"])
+    both = birds + dogs
+    assert both.captions == ["owl", "gull", "pug"] and both.filepaths == ["owl.png", "gull.png", "pug.png"]
+    assert list(both.split) == ["train", "train", "base"] and both.categories == ["bird", "bird", "dog"]
+    assert both.select(np.array([2, 0])).categories == ["dog", "bird"]
+    assert both.source == "source of train; source of base"
+    assert (birds + captioned(["pug"], "base")).categories == []
+
+
+def test_pairs_with_classes_are_not_put_together(table):
+    with pytest.raises(ValueError, match="without classes"):
+        _ = table + captioned(["pug"], "base")
 
 
 @pytest.mark.parametrize("swap", [noise.swap_uniform, lambda *a: noise.swap_confusable(*a, [("three", "eight")])])
@@ -218,13 +243,16 @@ def cliparts(tmp_path, monkeypatch):
     monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(openclipart, "debian_files", lambda *_: root)
     add("animals/cat", "A_cat", ["animal", "", "animal", "pet_shop", *"abcdefg"])
-    add("untitled", "", ["food"])
+    add("food/untitled", "", ["food"])
     return add, root
 
 
 def test_clipart_captions_are_titles_with_the_first_keywords(cliparts):
     table = openclipart.load(train=1, heldout=1, progress=False)
-    assert set(table.captions) == {"A cat: animal, pet shop, a, b, c, d", "food"}
+    assert dict(zip(table.captions, table.categories, strict=True)) == {
+        "A cat: animal, pet shop, a, b, c, d": "animals", "food": "food",
+    }  # fmt: skip
+    assert openclipart.everything(progress=False).captions == sorted(table.captions, key=table.captions.index)
     assert table.class_names == [] and table.templates == ()
     with pytest.raises(ValueError, match="The accuracy needs classes, and Openclipart"):
         table.require_classes("The accuracy")

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.data.pairs import PairTable
 from benchmarks.detection import cell_data, repair
+from benchmarks.models.model import LoadedModel
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def tiny_data(tmp_path, monkeypatch, pair_rows):
     torch.save(open_clip.create_model("ecif-tiny").state_dict(), tmp_path / "model.pt")
     trained_on = []
 
-    def checkpoint(data, table, regime, seed, progress):
+    def model(data, table, regime, seed, progress):
         trained_on.append(table.select(table.split == "train"))
-        return "ecif-tiny", tmp_path / "model.pt"
+        return LoadedModel("ecif-tiny", tmp_path / "model.pt")
 
     monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path))
     for module in (cell_data, repair):
-        monkeypatch.setattr(module, "regime_checkpoint", checkpoint)
+        monkeypatch.setattr(module, "regime_model", model)
     monkeypatch.setattr(cell_data, "benchmark_pairs", lambda *_: table)
     return trained_on

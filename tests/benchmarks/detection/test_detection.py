@@ -24,6 +24,7 @@ from benchmarks.methods import attribution, self_influence
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import LOSSES, Head, partitions
 from fiftyone_ecif.detect.pipeline import SuggestedTexts
+from fiftyone_ecif.models import load_model
 
 PAIRS, CLASSES, DIM = 160, 4, 6
 NAMES = ["zero", "one", "two", "three"]
@@ -218,7 +219,9 @@ def test_a_cell_is_made_of_noisy_pairs_and_a_model_once(tiny_data, monkeypatch):
     assert make_cell(settings, progress=False).captions == cell.captions, "the second time it is loaded"
 
 
-def test_the_users_own_pairs_need_a_named_model(tiny_data, tmp_path, pair_rows):
+def test_the_users_own_pairs_are_scored_by_the_named_model_or_else_by_the_base_model(
+    tiny_data, tmp_path, pair_rows, monkeypatch
+):
     lines = [f"{filepath},{caption},{shape}," for filepath, caption, shape in pair_rows]
     file = tmp_path / "pairs.csv"
     file.write_text("\n".join(["filepath,caption,label,misaligned", *lines]))
@@ -227,8 +230,17 @@ def test_the_users_own_pairs_need_a_named_model(tiny_data, tmp_path, pair_rows):
     )
     assert cell.planted is None and cell.classes.true is None
     assert [cell.classes.names[label] for label in cell.classes.given] == [shape for *_, shape in pair_rows]
-    with pytest.raises(ValueError, match="--model and --checkpoint"):
-        cell_of_file(CellSettings("pairs", "natural"), file)
+    load_model("ecif-tiny", tmp_path / "model.pt").save_checkpoint(tmp_path / "base")
+    monkeypatch.setattr(cell_data, "base_model", lambda: f"local-dir:{tmp_path / 'base'}")
+    by_base = command.cell_of(command.Detection(pairs=file))
+    assert torch.equal(by_base.pairs.gather(torch.arange(4))[0], cell.pairs.gather(torch.arange(4))[0])
+    assert by_base.settings["regime"] == "given"
+
+
+@pytest.mark.parametrize("given", [{"model": "ecif-tiny"}, {"checkpoint": "a.pt"}])
+def test_a_model_comes_with_the_weights_that_its_name_does_not_hold(given):
+    with pytest.raises(SystemExit, match="--model and --checkpoint come together"):
+        command.cell_of(command.Detection(CellSettings(**given)))
 
 
 def test_more_trusted_pairs_than_are_right_are_refused(tiny_data):

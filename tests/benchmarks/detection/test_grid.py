@@ -25,15 +25,16 @@ def test_the_grid_measures_what_is_missing_and_keeps_the_rest(tiny_data, tmp_pat
     assert grid.missing_methods(settings, tmp_path, again=["lemon"]) == ["lemon"]
 
 
-def test_the_grid_asks_free_captions_for_no_classes(tmp_path):
-    missing = grid.missing_methods(CellSettings("openclipart", "caption-swap"), tmp_path)
+@pytest.mark.parametrize("data", ["openclipart", "emoji"])
+def test_the_grid_asks_free_captions_for_no_classes(tmp_path, data):
+    missing = grid.missing_methods(CellSettings(data, "caption-swap"), tmp_path)
     assert set(missing) == set(ALL_METHODS) - set(CLASS_METHODS)
 
 
 def test_the_quick_grid_is_a_part_of_the_whole():
     whole = grid.grid(grid.DetectionGrid())
     quick = grid.grid(grid.DetectionGrid(quick=True))
-    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 2) * 4 * 3 * 3
+    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 2 + 2) * 4 * 3 * 3
 
 
 def result(seed, rate, **auroc):

@@ -1,14 +1,18 @@
 """The models of the detection benchmark have seen what their regime says, and nothing else."""
 
+import dataclasses
+import types
+
+import numpy as np
 import pytest
 import torch
 
+from benchmarks.data import emoji, openclipart
 from benchmarks.data.noise import plant
-from benchmarks.models import base_models, training
-from benchmarks.models.base_models import DATA, REGIMES, benchmark_pairs, regime_checkpoint
-from benchmarks.models.sentence_encoder import model_with_sentence_encoder, sentence_features
-from fiftyone_ecif.features import read_image
-from fiftyone_ecif.models import load_model
+from benchmarks.data.pairs import PairTable
+from benchmarks.models import base_models
+from benchmarks.models.base_models import DATA, REGIMES, benchmark_pairs, regime_model
+from benchmarks.models.sentence_encoder import sentence_features
 
 
 @pytest.fixture(scope="module")
@@ -30,22 +34,55 @@ def test_training_base_and_heldout_pairs_are_disjoint_and_only_the_first_get_noi
 def test_regimes_start_from_the_base_model_and_go_on_with_the_noisy_pairs(noisy, monkeypatch):
     trained = []
 
-    def record(model, table, recipe, seed, start=None, progress=True):
-        trained.append((set(table.split), table.captions, recipe, start))
-        return f"checkpoint {len(trained)}"
+    def record(table, recipe, seed, start, progress):
+        trained.append((set(table.split), table.captions, recipe, seed, start))
+        return f"model {len(trained)}"
 
-    monkeypatch.setattr(base_models, "trained_checkpoint", record)
-    chosen, train = DATA["digits"], noisy.select(noisy.split == "train").captions
-    base = ({"base"}, noisy.select(noisy.split == "base").captions, chosen.pretraining, None)
+    chosen = dataclasses.replace(DATA["digits"], train=record)
+    monkeypatch.setitem(DATA, "digits", chosen)
+    train = noisy.select(noisy.split == "train").captions
+    base = ({"base"}, noisy.select(noisy.split == "base").captions, chosen.pretraining, 3, None)
     for regime, recipe in zip(REGIMES, (None, chosen.finetuning, chosen.memorising)):
         trained.clear()
-        model, checkpoint = regime_checkpoint("digits", noisy, regime, seed=3)
-        assert model == "ecif-tiny"
-        assert checkpoint == f"checkpoint {len(trained)}"
-        on_noisy_pairs = [] if recipe is None else [({"train"}, train, recipe, "checkpoint 1")]
+        assert regime_model("digits", noisy, regime, seed=3) == f"model {len(trained)}"
+        on_noisy_pairs = [] if recipe is None else [({"train"}, train, recipe, 3, "model 1")]
         assert trained == [base, *on_noisy_pairs]
     with pytest.raises(ValueError, match="no regime 'overtrained'"):
-        regime_checkpoint("digits", noisy, "overtrained")
+        regime_model("digits", noisy, "overtrained")
+
+
+def test_a_tiny_model_goes_on_from_its_checkpoint(noisy, monkeypatch):
+    asked = []
+
+    def checkpoint(name, table, recipe, seed, start, progress):
+        asked.append((name, recipe, start))
+        return f"{len(asked)}.pt"
+
+    monkeypatch.setattr(base_models, "trained_checkpoint", checkpoint)
+    monkeypatch.setattr(
+        base_models, "LoadedModel", lambda name, checkpoint: types.SimpleNamespace(checkpoint=checkpoint)
+    )
+    model = regime_model("digits", noisy, "finetuned", progress=False)
+    chosen = DATA["digits"]
+    assert asked == [("ecif-tiny", chosen.pretraining, None), ("ecif-tiny", chosen.finetuning, "1.pt")]
+    assert model.checkpoint == "2.pt"
+
+
+def some(count, name):
+    """Pairs of a made-up source."""
+    return PairTable(
+        [f"{name}/{row}.png" for row in range(count)], [f"{name} {row}" for row in range(count)], np.full(count, -1),
+        [], np.array(["base"] * count), (), name, [name] * count,
+    )  # fmt: skip
+
+
+def test_no_model_is_trained_on_drawings_of_the_vendor_that_is_scored(monkeypatch):
+    monkeypatch.setattr(emoji, "drawings", lambda vendor, progress=True: some(1_900, vendor))
+    monkeypatch.setattr(openclipart, "everything", lambda progress=True: some(50, "openclipart"))
+    table = benchmark_pairs("emoji", seed=2, progress=False)
+    scored, base = table.select(table.split != "base"), table.select(table.split == "base")
+    assert set(scored.categories) == {emoji.SCORED} and len(scored) == 1_900
+    assert set(base.categories) == {"openclipart", *emoji.VENDORS} - {emoji.SCORED}
 
 
 @pytest.fixture
@@ -55,21 +92,6 @@ def captioned(tmp_path, monkeypatch):
     monkeypatch.setenv("FIFTYONE_ECIF_CACHE", str(tmp_path))
     table = benchmark_pairs("digits", seed=0, progress=False).select(torch.arange(8).numpy())
     return table.with_captions([f"{animal} in a {place}" for animal in ("cat", "dog") for place in "abcd"])
-
-
-def test_a_sentence_encoder_stays_frozen_and_its_model_loads_with_tower_features(captioned, tmp_path):
-    name = model_with_sentence_encoder()
-    model = training.train(name, captioned, training.Recipe(epochs=2), progress=False)
-    training.save_checkpoint(model, tmp_path / "lit.pt")
-    loaded = load_model(name, tmp_path / "lit.pt")
-    tokens = loaded.tokenize(captioned.captions)
-    features, head = loaded.text_features(tokens), loaded.head()
-    torch.testing.assert_close(features, torch.from_numpy(sentence_features(captioned.captions, progress=False)))
-    with torch.no_grad():
-        torch.testing.assert_close(features @ head.text_weight.T, model.encode_text(tokens))
-        images = torch.stack([loaded.preprocess(read_image(path)) for path in captioned.filepaths])
-        torch.testing.assert_close(loaded.image_features(images) @ head.image_weight.T, model.encode_image(images))
-    assert head.text_weight.shape == model.text.proj.weight.shape
 
 
 def test_a_text_is_encoded_once(captioned, monkeypatch):
