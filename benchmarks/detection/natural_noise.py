@@ -1,27 +1,29 @@
 """Wrong captions that nobody planted: the most suspected pairs of Openclipart, for people to look at.
 
 ``python -m benchmarks.detection.natural_noise sheets FOLDER`` writes contact sheets, in random order and without a word
-about who suspects what, and the list behind them. A person fills in the list's column ``verdict``:
+about who suspects what, and the list behind them. Two persons, who do not know of each other's verdicts, fill in its
+columns ``first`` and ``second``:
 
 - wrong: the caption names something that is not to be seen;
 - empty: it says no more than which collection the drawing is from, or of what broad kind;
 - right: it names what is to be seen, in whatever language;
 - unclear: the person cannot tell.
 
-``python -m benchmarks.detection.natural_noise summary FILE [--picture PNG] [--json FILE]`` sums them up by method and
-shows the first suspects. What came out: docs/detection.md.
+``python -m benchmarks.detection.natural_noise summary FILE [--picture PNG] [--json FILE]`` sums them up by method, says
+how far the two agree, and shows the first suspects. What came out: docs/detection.md.
 """
 
 from __future__ import annotations
 
 import csv
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
+from sklearn.metrics import cohen_kappa_score
 from tyro.conf import Positional
 
 from benchmarks.data.pairs import PairTable
@@ -37,10 +39,11 @@ from fiftyone_ecif.features import cache_folder
 
 MODULE = "benchmarks.detection.natural_noise"
 VERDICTS = ("wrong", "empty", "right", "unclear")
-COLUMNS = ("number", "name", "caption", "method", "rank", "verdict")
+READINGS = ("first", "second")
+COLUMNS = ("number", "name", "caption", "method", "rank", *READINGS)
 DATA = "openclipart"
 SUSPECTS = 100  # of each method
-DRAWN = 60  # pairs drawn at random, to know how many captions are wrong anyway
+DRAWN = 100  # pairs drawn at random, to know how many captions are wrong anyway
 SEED = 0
 PER_ROW, PER_SHEET = 6, 30
 
@@ -61,7 +64,7 @@ class Summary:
     """Sum up the verdicts of a list by method.
 
     Args:
-        file: the list with its column "verdict" filled in
+        file: the list with its columns "first" and "second" filled in
         picture: the first suspects of each method are written to this PNG file
         json: the result is written to this file
     """
@@ -72,17 +75,19 @@ class Summary:
 
 
 def main() -> None:
-    """Write the sheets, or sum up what a person saw."""
+    """Write the sheets, or sum up what two persons saw."""
     asked: Sheets | Summary = tyro.cli(Sheets | Summary, prog=f"python -m {MODULE}")
     if isinstance(asked, Sheets):
         table = benchmark_pairs(DATA, SEED)
         write_sheets(table, ranked_suspects(table), asked.folder)
         return
-    summary = verdict_table(asked.file)
+    rows = read_verdicts(asked.file)
+    summary, figures = verdict_table(rows), agreement(rows)
     print(summary.console())
-    write_result(asked.json, MODULE, {"file": asked.file, "data": DATA, "seed": SEED}, {}, {"verdicts": summary})
+    print(", ".join(f"{name} {figure:.3g}" for name, figure in figures.items()))
+    write_result(asked.json, MODULE, {"file": asked.file, "data": DATA, "seed": SEED}, figures, {"verdicts": summary})
     if asked.picture:
-        first_suspects(asked.file).save(asked.picture, optimize=True)
+        first_suspects(rows).save(asked.picture, optimize=True)
 
 
 def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
@@ -129,44 +134,55 @@ def write_sheets(table: PairTable, suspects: dict[str, list[int]], folder: Path)
         writer.writerow(COLUMNS)
         for method, chosen in suspects.items():
             for rank, row in enumerate(chosen, start=1):
-                writer.writerow(
-                    [number_of[row], Path(table.filepaths[row]).name, table.captions[row], method, rank, ""]
-                )
+                name = Path(table.filepaths[row]).name
+                writer.writerow([number_of[row], name, table.captions[row], method, rank, *("" for _ in READINGS)])
 
 
-def verdict_table(path: Path) -> Table:
-    """Each verdict's share of a method's suspects, with its standard error.
-
-    Args:
-        path: the list with its verdicts filled in
+def read_verdicts(path: Path) -> list[dict[str, str]]:
+    """The rows of a list with its verdicts filled in.
 
     Raises:
         SystemExit: if a verdict is none of :data:`VERDICTS`
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    if unknown := {row["verdict"] for row in rows} - set(VERDICTS):
+    if unknown := {row[reading] for row in rows for reading in READINGS} - set(VERDICTS):
         raise SystemExit(f"{path}: a verdict is one of {', '.join(VERDICTS)}, not {', '.join(map(repr, unknown))}.")
+    return rows
+
+
+def agreement(rows: Sequence[dict[str, str]]) -> dict[str, float]:
+    """On how many distinct pairs the two readings agree: the share, and Cohen's kappa, which is 0 by chance."""
+    distinct = {row["number"]: [row[reading] for reading in READINGS] for row in rows}
+    first, second = zip(*distinct.values(), strict=True)
+    agreed = sum(one == other for one, other in distinct.values()) / len(distinct)
+    return {"pairs": len(distinct), "agreement": agreed, "kappa": float(cohen_kappa_score(first, second))}
+
+
+def verdict_table(rows: Sequence[dict[str, str]]) -> Table:
+    """Each verdict's share of a method's suspects, the mean of both readings, with its standard error over pairs."""
     summed: list[list[Cell]] = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        verdicts = Counter(row["verdict"] for row in rows if row["method"] == method)
-        total = verdicts.total()
-        shares = [verdicts[verdict] / total for verdict in VERDICTS]
-        summed.append([method, total, *([share, (share * (1 - share) / total) ** 0.5] for share in shares)])
+        given = [[row[reading] for reading in READINGS] for row in rows if row["method"] == method]
+        cells: list[Cell] = []
+        for verdict in VERDICTS:
+            shares = np.array([both.count(verdict) / len(READINGS) for both in given])
+            cells.append([float(shares.mean()), float(shares.std() / len(shares) ** 0.5)])
+        summed.append([method, len(given), *cells])
     return Table.of({"method": None, "pairs": 0, **dict.fromkeys(VERDICTS, 2)}, summed)
 
 
-def first_suspects(path: Path) -> Image.Image:
-    """The two rows of pictures that each method suspects most, headed by method, rank and verdict.
-
-    Args:
-        path: the list with its verdicts filled in
-    """
+def first_suspects(rows: Sequence[dict[str, str]]) -> Image.Image:
+    """The two rows of pictures that each method suspects most, headed by method, rank and verdicts."""
     folder = cache_folder("openclipart") / "images"
-    with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["rank"]) <= 2 * PER_ROW]
     cells = [
-        (f"{row['method']} {row['rank']}: {row['verdict']}", str(folder / row["name"]), row["caption"]) for row in rows
+        (
+            f"{row['method']} {row['rank']}: {' or '.join(dict.fromkeys(row[reading] for reading in READINGS))}",
+            str(folder / row["name"]),
+            row["caption"],
+        )
+        for row in rows
+        if int(row["rank"]) <= 2 * PER_ROW
     ]
     return contact_sheet(cells, PER_ROW)
 

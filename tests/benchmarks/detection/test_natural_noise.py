@@ -26,7 +26,7 @@ def test_the_list_holds_every_suspect_of_every_method_by_rank(sheets):
         for method, chosen in SUSPECTS.items()
         for rank, row in enumerate(chosen, start=1)
     }
-    assert {row["verdict"] for row in rows} == {""}
+    assert {row[reading] for row in rows for reading in natural_noise.READINGS} == {""}
 
 
 def test_a_pair_that_several_methods_suspect_is_shown_once(sheets):
@@ -36,16 +36,21 @@ def test_a_pair_that_several_methods_suspect_is_shown_once(sheets):
     assert [path.name for path in folder.glob("*.png")] == ["sheet-00.png"]
 
 
-def test_the_summary_gives_each_verdicts_share_by_method(tmp_path):
+def test_the_summary_gives_each_verdicts_share_by_method_and_how_far_the_readings_agree(tmp_path):
     path = tmp_path / "list.csv"
-    verdicts = ["wrong", "wrong", "right", "unclear"]
-    path.write_text("method,verdict\n" + "".join(f"clip_score,{verdict}\n" for verdict in verdicts))
-    table = natural_noise.verdict_table(path)
+    verdicts = ["1,clip_score,wrong,wrong", "2,clip_score,wrong,right", "3,clip_score,right,right"]
+    path.write_text("\n".join(["number,method,first,second", *verdicts, "1,random,wrong,wrong"]))
+    rows = natural_noise.read_verdicts(path)
+    table = natural_noise.verdict_table(rows)
     assert list(table.columns) == ["method", "pairs", *natural_noise.VERDICTS]
-    ((method, pairs, *shares),) = table.rows
-    assert (method, pairs) == ("clip_score", 4)
-    error = (0.25 * 0.75 / 4) ** 0.5
-    assert shares == [[0.5, 0.25], [0.0, 0.0], [0.25, pytest.approx(error)], [0.25, pytest.approx(error)]]
-    path.write_text("method,verdict\nclip_score,maybe\n")
+    (method, pairs, *shares), _ = table.rows
+    assert (method, pairs) == ("clip_score", 3)
+    half = [0.5, pytest.approx((0.5 / 3 / 3) ** 0.5)]  # of 1, ½ and 0
+    assert shares == [half, [0.0, 0.0], half, [0.0, 0.0]]
+    # Both call one pair of three wrong or right by chance as often as 1/3 · 2/3 + 2/3 · 1/3 says.
+    assert natural_noise.agreement(rows) == pytest.approx(
+        {"pairs": 3, "agreement": 2 / 3, "kappa": (2 / 3 - 4 / 9) / (1 - 4 / 9)}
+    )
+    path.write_text("number,method,first,second\n1,clip_score,right,maybe\n")
     with pytest.raises(SystemExit, match="not 'maybe'"):
-        natural_noise.verdict_table(path)
+        natural_noise.read_verdicts(path)

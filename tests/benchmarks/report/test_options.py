@@ -95,7 +95,7 @@ def test_natural_noise_writes_sheets_or_sums_up(monkeypatch, tmp_path):
     natural_noise.main()
     assert called == [("table", "suspects", tmp_path)]
     path = tmp_path / "list.csv"
-    path.write_text("method,verdict\nclip_score,wrong\n")
+    path.write_text("number,method,first,second\n1,clip_score,wrong,wrong\n")
     monkeypatch.setattr("sys.argv", ["natural_noise", "summary", str(path), "--json", str(tmp_path / "F.json")])
     natural_noise.main()
     assert '["clip_score", 1, [1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]' in (tmp_path / "F.json").read_text()
