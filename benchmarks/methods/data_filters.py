@@ -6,6 +6,8 @@ DataComp's CLIP-score filter keeps the pairs above a threshold of the CLIP score
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -58,7 +60,7 @@ def filtering_network(pairs: Pairs, head: Head, loss: str, settings: Settings) -
         pairs: features of the N pairs
         head: the given weights
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
-        settings: batch size, anchor, rounds and seed are used
+        settings: batch size, anchor and seed are used; one round of batches is enough to fit a head
 
     Returns:
         (N,), 0 to 2
@@ -66,7 +68,8 @@ def filtering_network(pairs: Pairs, head: Head, loss: str, settings: Settings) -
     image, text = embeddings_under(pairs, head)
     suspicion = torch.from_numpy(clip_score(image.numpy(), text.numpy()))
     good = suspicion.topk(max(2, round(KEPT_BY_CLIP_SCORE * len(pairs))), largest=False).indices.sort().values
-    objective = anchored(mean_loss(Subset(pairs, good), loss, settings, FITTED), head, settings)
+    once = replace(settings, rounds=1)
+    objective = anchored(mean_loss(Subset(pairs, good), loss, once, FITTED), head, once)
     fitted = fit_to_rest(objective, head, torch.clone, FIT_TOLERANCE, HEAD_FIT_STEPS).scope
     image, text = embeddings_under(pairs, head.replace(fitted.vector()))
     return clip_score(image.numpy(), text.numpy())
