@@ -1,4 +1,4 @@
-"""The main job, end to end, on real data: train a small CLIP on noisy captions, find the wrong ones, show them.
+"""The main job, end to end, on real data: find the wrong captions with a model trained here, show them.
 
 Run it with ``make demo``, or ``python -m examples.demo --help``.
 """
@@ -27,25 +27,45 @@ from benchmarks.data import digits, fashion_mnist, noise, openclipart
 from benchmarks.data.debian import SourceUnavailable
 from benchmarks.data.pairs import PairTable
 from benchmarks.methods.baselines import batch_loss, clip_score
-from benchmarks.models.sentence_encoder import model_with_sentence_encoder
+from benchmarks.models.lite0_minilm import lite0_minilm
 from benchmarks.models.training import Recipe, trained_checkpoint
 from benchmarks.report.command import ask
 from benchmarks.report.results import write_json
+from benchmarks.report.sheet import contact_sheet
 from benchmarks.report.table import Cell, Table
+from fiftyone_ecif.features import cache_folder
 from fiftyone_ecif.models import load_model
 
 DATASET_NAME = "ecif-demo"
 MADE_BY_DEMO = "made_by_fiftyone_ecif_demo"  # in dataset.info: only such a dataset is ever replaced
 RUN_KEY = "ecif"
 DataName = Literal["fashion-mnist", "digits", "openclipart"]
-DATA: dict[DataName, Callable[..., PairTable]] = {
-    "fashion-mnist": partial(fashion_mnist.load, train=10_000, heldout=2_000),
-    "digits": digits.load,
-    "openclipart": partial(openclipart.load, train=3_000, heldout=600),
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """One data set of the demo.
+
+    Args:
+        load: as :func:`benchmarks.data.digits.load`
+        base: number of its training pairs that stay clean, and that the model is trained on in place of the noisy ones
+        noise_rate: share of the other training pairs that get a wrong caption
+    """
+
+    load: Callable[..., PairTable]
+    base: int = 0
+    noise_rate: float = 0.2
+
+
+DATA: dict[DataName, DemoData] = {
+    "fashion-mnist": DemoData(partial(fashion_mnist.load, train=10_000, heldout=2_000)),
+    "digits": DemoData(digits.load),
+    "openclipart": DemoData(partial(openclipart.load, train=3_250, heldout=400), base=1_600, noise_rate=0.1),
 }
-NOISE_RATE = 0.2
 SEED = 0
 SHOWN = 10  # suspects in the report
+PICTURED = 20  # suspects in the sheet of pictures
+PER_ROW = 5  # pictures side by side
 INSPECTED = 100  # suspects whose precision is reported
 SCORES = {
     "misalignment": f"{RUN_KEY}_misalignment",
@@ -61,7 +81,7 @@ Seconds = dict[str, float]
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small CLIP on noisy captions, find the wrong ones, show them.
+    """Train a model, find wrong captions with it, show them.
 
     Args:
         data: data set
@@ -86,10 +106,7 @@ def main() -> None:
     with timed(seconds, "data"):
         table, planted = load_pairs(asked.data)
     with timed(seconds, "model"):
-        model = "ecif-tiny" if table.class_names else model_with_sentence_encoder()
-        train_pairs = table.select(table.split == "train")
-        epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn, too few to memorise the noise
-        checkpoint = trained_checkpoint(model, train_pairs, Recipe(epochs=epochs), seed=SEED)
+        model, checkpoint = train_model(table)
     with timed(seconds, "dataset"):
         dataset = make_dataset(table, planted)
     train_view = dataset.match_tags("train")
@@ -100,7 +117,7 @@ def main() -> None:
             target=dataset.match_tags("heldout"),
             run_key=RUN_KEY,
             model=model,
-            pretrained=str(checkpoint),
+            pretrained=checkpoint,
             scope="head",
             seed=SEED,
             overwrite=True,
@@ -117,6 +134,7 @@ def main() -> None:
         "cg_relative_residual": float(results.health["cg_relative_residual"]),
     }
     print_report(figures, seconds | {f"  {step}": value for step, value in results.timings.items()}, suspects)
+    print(f"\nThe {PICTURED} most suspicious pairs as a picture: {write_sheet(suspects[:PICTURED])}")
     if asked.json:
         write_json(asked.json, figures)
     if asked.app:
@@ -134,17 +152,31 @@ def timed(seconds: Seconds, step: str) -> Iterator[None]:
 
 def load_pairs(data: DataName) -> tuple[PairTable, np.ndarray]:
     """The pairs with noisy training captions, and (N,) bool, True where the caption was planted."""
+    chosen = DATA[data]
     try:
-        table = DATA[data](seed=SEED)
+        table = chosen.load(seed=SEED)
     except SourceUnavailable as reason:
         print(reason)
-        table = digits.load(seed=SEED)
-    captions, planted = noise.plant(table, "uniform", NOISE_RATE, SEED)
+        chosen = DATA["digits"]
+        table = chosen.load(seed=SEED)
+    split: np.ndarray = table.split.astype("<U8")
+    split[: chosen.base] = "base"
+    table = table.with_split(split)
+    captions, planted = noise.plant(table, "uniform", chosen.noise_rate, SEED)
     assert planted is not None
-    train = table.split == "train"
-    print(f"{table.source}: {train.sum()} training pairs, {planted.sum()} of them with a wrong caption, "
-          f"{(~train).sum()} held-out pairs")  # fmt: skip
+    count = {part: int((split == part).sum()) for part in ("base", "train", "heldout")}
+    print(f"{table.source}: {count['train']} training pairs, {planted.sum()} of them with a wrong caption, "
+          f"{count['heldout']} held-out pairs, {count['base']} others for the model")  # fmt: skip
     return table.with_captions(captions), planted
+
+
+def train_model(table: PairTable) -> tuple[str, str | None]:
+    """Name and checkpoint of a model: of pretrained towers for free captions, else of a small one, trained whole."""
+    if not table.class_names:
+        return lite0_minilm(table.select(table.split == "base")), None
+    train_pairs = table.select(table.split == "train")
+    epochs = 6 if len(train_pairs) >= 5_000 else 20  # enough to learn, too few to memorise the noise
+    return "ecif-tiny", str(trained_checkpoint("ecif-tiny", train_pairs, Recipe(epochs=epochs), seed=SEED))
 
 
 def make_dataset(table: PairTable, planted: np.ndarray) -> fo.Dataset:
@@ -228,6 +260,18 @@ def suspect_table(shown: fo.DatasetView) -> Table:
         caption, suggestion = (shorten(text or "", 54, placeholder=" …") for text in texts)
         rows.append([score, "yes" if planted else "no", label, caption, suggestion])
     return Table.of({"score": 3, "wrong?": None, "shows": None, "caption": None, "suggestion": None}, rows)
+
+
+def write_sheet(shown: fo.DatasetView) -> Path:
+    """Write suspects' pictures, each with its score, whether it was planted, and its caption; returns the file."""
+    paths = ["filepath", f"{RUN_KEY}_misalignment", "planted", "caption"]
+    cells = [
+        (f"{score:.2f}{', planted' if planted else ''}", filepath, caption)
+        for filepath, score, planted, caption in zip(*shown.values(paths))
+    ]
+    path = cache_folder("demo") / "suspects.png"
+    contact_sheet(cells, PER_ROW).save(path)
+    return path
 
 
 def open_app(dataset: fo.Dataset, suspects: fo.DatasetView) -> None:

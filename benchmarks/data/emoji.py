@@ -1,4 +1,4 @@
-"""Emoji as four vendors draw them, with their names, from npm packages; who draws them may be used how: docs/data.md."""
+"""Emoji as four vendors draw them, with their names, from npm packages. docs/data.md has their licences."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
     """A random part of Openclipart as pairs of a drawing and "title: keyword, keyword, …".
 
     Pictures that only link to another are left out, as are those that cannot be read, are too large or have neither
-    title nor keywords, and pairs beyond the tenth with one caption; how many is logged. There are no classes. A pair's category is its top folder, such as "food".
+    title nor keywords, and pairs beyond the tenth with one caption; how many is logged. There are no classes.
+    A pair's category is its top folder, such as "food".
 
     Args:
         train: number of training pairs
@@ -50,6 +51,20 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
         SourceUnavailable: if the Debian packages cannot be had
         ValueError: if there are fewer pairs than asked for
     """
+    chosen = _usable(seed, progress)
+    if train + heldout > len(chosen):
+        raise ValueError(f"Openclipart has {len(chosen)} usable pairs; {train} + {heldout} were asked for.")
+    return _table(chosen[: train + heldout], ["train"] * train + ["heldout"] * heldout)
+
+
+def everything(progress: bool = True) -> PairTable:
+    """All usable pairs, of split "base"; see :func:`load`."""
+    chosen = _usable(0, progress)
+    return _table(chosen, ["base"] * len(chosen))
+
+
+def _usable(seed: int, progress: bool) -> list[tuple[str, str]]:
+    """The usable pairs (file, caption) in random order."""
     folder = cache_folder("openclipart")
     index = folder / "pairs.json"
     if not index.exists():
@@ -67,15 +82,18 @@ def load(train: int = 2_800, heldout: int = 600, seed: int = 0, progress: bool =
     logger.info(
         "Openclipart: %d pairs; left out: %s", len(chosen), ", ".join(f"{n:,} {why}" for why, n in skipped.items())
     )
-    if train + heldout > len(chosen):
-        raise ValueError(f"Openclipart has {len(chosen)} usable pairs; {train} + {heldout} were asked for.")
-    filepaths, captions = zip(*chosen[: train + heldout])
+    return chosen
+
+
+def _table(pairs: list[tuple[str, str]], split: list[str]) -> PairTable:
+    """Pairs (file, caption) as a table."""
+    filepaths, captions = zip(*pairs)
     return PairTable(
         filepaths=list(filepaths),
         captions=list(captions),
-        labels=np.full(train + heldout, -1),
+        labels=np.full(len(pairs), -1),
         class_names=[],
-        split=np.array(["train"] * train + ["heldout"] * heldout),
+        split=np.array(split),
         templates=(),
         source="Openclipart from the Debian packages " + " and ".join(DEBIAN_PACKAGES),
         categories=[_category(path) for path in filepaths],

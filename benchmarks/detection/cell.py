@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmarks.models.model import in_memory
 from fiftyone_ecif.core import Head, embeddings_under
 from fiftyone_ecif.features import ArrayPairs
 
@@ -126,8 +126,3 @@ class Cell:
             tensors["trusted"].numpy(),
             described["settings"],
         )
-
-
-def in_memory(image: Tensor, text: Tensor, ids: Sequence[str] | None = None) -> ArrayPairs:
-    """Features (N, F_image) and (N, F_text) as pairs."""
-    return ArrayPairs(ids or [str(row) for row in range(len(image))], image, text, {})

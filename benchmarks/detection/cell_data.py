@@ -8,15 +8,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from benchmarks.data.noise import Kind, plant
 from benchmarks.data.pairs import PairTable
 from benchmarks.data.pairs_file import pairs_from_csv
-from benchmarks.detection.cell import Cell, Classes, in_memory
-from benchmarks.models.base_models import benchmark_pairs, regime_checkpoint
-from fiftyone_ecif.features import ArrayPairs, PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import ContrastiveModel, ViewAveraged, load_model
+from benchmarks.detection.cell import Cell, Classes
+from benchmarks.models.base_models import base_model, benchmark_pairs, regime_model
+from benchmarks.models.model import BenchmarkModel, LoadedModel
+from fiftyone_ecif.features import cache_folder
 
 TEMPLATES = ("a photo of a {}",)
 """Prompts for the classes of a CSV file, whose captions' templates nobody knows."""
@@ -27,7 +26,7 @@ class CellSettings:
     """Which cell.
 
     Args:
-        data: fashion-mnist, digits or openclipart, or the name of a CSV file without its ending
+        data: fashion-mnist, digits, openclipart or emoji, or the name of a CSV file without its ending
         noise: kind of noise that is planted; "natural" plants none
         rate: share of the pairs that get a planted caption
         regime: what the model has seen of the pairs; "given" for a named model
@@ -72,10 +71,9 @@ def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
         return Cell.load(path)
     table, planted = noisy_pairs(settings, progress)
     if settings.model is None:
-        name, checkpoint = regime_checkpoint(settings.data, table, settings.regime, settings.seed, progress)
-        model = load_model(name, checkpoint)
+        model = regime_model(settings.data, table, settings.regime, settings.seed, progress)
     else:
-        model = load_model(settings.model, settings.checkpoint)
+        model = LoadedModel(settings.model, settings.checkpoint)
     train = table.select(table.split == "train")
     cell = embedded(settings, train, planted, train.labels if train.class_names else None, model)
     cell.save(path)
@@ -90,27 +88,29 @@ def noisy_pairs(settings: CellSettings, progress: bool = True) -> tuple[PairTabl
 
 
 def make_base_model(data: str, seed: int) -> None:
-    """Train the model that the regimes of one data set and seed start from, unless the cache has it."""
-    regime_checkpoint(data, benchmark_pairs(data, seed, progress=False), "pretrained", seed, progress=False)
+    """Train the model that the regimes of one data set and seed start from, and run its towers, once for all cells."""
+    table = benchmark_pairs(data, seed, progress=False)
+    model = regime_model(data, table, "pretrained", seed, progress=False)
+    for views in (False, True):
+        model.features(table.select(table.split == "train"), views)
 
 
 def cell_of_file(settings: CellSettings, file: Path) -> Cell:
     """The inputs of a cell whose pairs are listed in a file.
 
     Args:
-        settings: model, checkpoint and seed are used
+        settings: model, checkpoint and seed are used; where no model is named, ``lite0-minilm`` is
         file: CSV, see :func:`~benchmarks.data.pairs_file.pairs_from_csv`
 
     Returns:
         a :class:`~benchmarks.detection.cell.Cell`
 
     Raises:
-        ValueError: if no model is named, or the file cannot be read as pairs
+        ValueError: if the file cannot be read as pairs
     """
-    if settings.model is None:
-        raise ValueError("Pairs of a file need a model that is named: --model and --checkpoint.")
     table, planted = pairs_from_csv(file)
-    return embedded(settings, table, planted, None, load_model(settings.model, settings.checkpoint))
+    model = LoadedModel(settings.model or base_model(), settings.checkpoint)
+    return embedded(settings, table, planted, None, model)
 
 
 def embedded(
@@ -118,7 +118,7 @@ def embedded(
     noisy: PairTable,
     planted: np.ndarray | None,
     true: np.ndarray | None,
-    model: ContrastiveModel,
+    model: BenchmarkModel,
 ) -> Cell:
     """Run the towers over pairs and class prompts.
 
@@ -138,13 +138,13 @@ def embedded(
         given = noisy.labels if true is None else np.array([named[caption] for caption in noisy.captions])
         classes = classes_of(model, noisy, given, true)
     return Cell(
-        pairs=features_of(model, noisy),
-        head=model.head(),
+        pairs=model.features(noisy),
+        head=model.head,
         loss=model.loss,
         captions=noisy.captions,
         planted=planted,
         classes=classes,
-        views=features_of(ViewAveraged(model), noisy),
+        views=model.features(noisy, views=True),
         trusted=marked_pairs(planted, len(noisy), settings.trusted, settings.seed),
         settings=asdict(settings),
     )
@@ -155,11 +155,10 @@ def class_prompts(table: PairTable) -> list[list[str]]:
     return [[template.format(name) for template in table.templates or TEMPLATES] for name in table.class_names]
 
 
-def classes_of(model: ContrastiveModel, table: PairTable, given: np.ndarray, true: np.ndarray | None) -> Classes:
+def classes_of(model: BenchmarkModel, table: PairTable, given: np.ndarray, true: np.ndarray | None) -> Classes:
     """The table's classes, with the prompts' features by a model."""
-    with torch.no_grad():
-        features = torch.stack([model.text_features(model.tokenize(prompts)) for prompts in class_prompts(table)])
-    return Classes(table.class_names, given, true, features.cpu())
+    features = torch.stack([model.text_features(prompts) for prompts in class_prompts(table)])
+    return Classes(table.class_names, given, true, features)
 
 
 def marked_pairs(planted: np.ndarray | None, count: int, trusted: int, seed: int) -> np.ndarray:
@@ -184,12 +183,3 @@ def marked_pairs(planted: np.ndarray | None, count: int, trusted: int, seed: int
             raise ValueError(f"{trusted} trusted pairs were asked for; {len(right)} pairs are known to be right.")
         marked[np.random.default_rng(seed).choice(right, trusted, replace=False)] = True
     return marked
-
-
-def features_of(model: ContrastiveModel, table: PairTable) -> ArrayPairs:
-    """The tower features of all pairs, in memory."""
-    rows = [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths, table.captions))]
-    folder = cache_folder("features")
-    with FileLock(folder / f"{model.fingerprint[:16]}.lock"):  # another worker may embed with the same model
-        stored = embed_pairs(model, rows, folder, num_workers=0, skip_failures=False)
-    return in_memory(*stored.gather(torch.arange(len(stored))))

@@ -15,27 +15,25 @@ shows the first suspects. What came out: docs/detection.md.
 from __future__ import annotations
 
 import csv
-import textwrap
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tyro.conf import Positional
 
 from benchmarks.data.pairs import PairTable
 from benchmarks.methods.baselines import clip_score
-from benchmarks.models.base_models import benchmark_pairs, regime_checkpoint
+from benchmarks.models.base_models import benchmark_pairs, regime_model
 from benchmarks.report.results import write_result
+from benchmarks.report.sheet import contact_sheet
 from benchmarks.report.table import Cell, Table
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core.pairs import embeddings_under
 from fiftyone_ecif.detect.pipeline import find_misaligned
-from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import ViewAveraged, load_model
+from fiftyone_ecif.features import cache_folder
 
 MODULE = "benchmarks.detection.natural_noise"
 VERDICTS = ("wrong", "empty", "right", "unclear")
@@ -45,7 +43,6 @@ SUSPECTS = 100  # of each method
 DRAWN = 60  # pairs drawn at random, to know how many captions are wrong anyway
 SEED = 0
 PER_ROW, PER_SHEET = 6, 30
-CELL_SIZE = (200, 215)  # pixels
 
 
 @dataclass(frozen=True)
@@ -99,14 +96,10 @@ def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
         rows of ``table`` by method: "misalignment" (as ``compute_influence`` goes about it, cross-fitted) and
         "clip_score"; and "random" for pairs drawn at random, which say how many captions are wrong anyway
     """
-    model = load_model(*regime_checkpoint(DATA, table, "pretrained", SEED))
+    model = regime_model(DATA, table, "pretrained", SEED)
     train = np.flatnonzero(table.split == "train")
-    rows = [PairRow(str(row), table.filepaths[row], table.captions[row]) for row in train]
-    pairs, views = (
-        embed_pairs(towers, rows, cache_folder("features"), skip_failures=False)
-        for towers in (model, ViewAveraged(model))
-    )
-    head = model.head()
+    pairs, views = (model.features(table.select(train), views) for views in (False, True))
+    head = model.head
     image, text = (part.numpy() for part in embeddings_under(pairs, head))
     scores = {
         "misalignment": find_misaligned(pairs, views, head, model.loss, Settings(seed=SEED))[0].probability,
@@ -139,30 +132,6 @@ def write_sheets(table: PairTable, suspects: dict[str, list[int]], folder: Path)
                 writer.writerow(
                     [number_of[row], Path(table.filepaths[row]).name, table.captions[row], method, rank, ""]
                 )
-
-
-def contact_sheet(cells: Sequence[tuple[str, str, str]], per_row: int) -> Image.Image:
-    """Pictures with a heading above and a caption below each.
-
-    Args:
-        cells: (heading, image file, caption) of each
-        per_row: pictures side by side
-
-    Returns:
-        the sheet, RGB
-    """
-    width, height = CELL_SIZE
-    sheet = Image.new("RGB", (per_row * width, -(-len(cells) // per_row) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, (heading, filepath, caption) in enumerate(cells):
-        left, top = place % per_row * width, place // per_row * height
-        with Image.open(filepath) as image:
-            sheet.paste(image, (left + (width - image.width) // 2, top + 20))
-        draw.rectangle((left, top, left + width - 1, top + height - 1), outline="lightgray")
-        draw.text((left + 6, top + 4), heading, fill="black", font=font)
-        lines = textwrap.wrap(caption, 31)[:4]
-        draw.text((left + 6, top + 152), "\n".join(lines), fill="black", font=font)
-    return sheet
 
 
 def verdict_table(path: Path) -> Table:

@@ -16,16 +16,15 @@ from tqdm import tqdm
 
 from benchmarks.data.noise import PlantedKind
 from benchmarks.data.pairs import PairTable
-from benchmarks.detection.cell_data import CellSettings, classes_of, features_of, make_cell, noisy_pairs
+from benchmarks.detection.cell_data import CellSettings, classes_of, make_cell, noisy_pairs
 from benchmarks.detection.figures import MethodName, evidence
-from benchmarks.models.base_models import DataName, regime_checkpoint
+from benchmarks.models.base_models import DataName, regime_model
 from benchmarks.report.command import ask
 from benchmarks.report.results import write_result
 from benchmarks.report.statistics import mean_with_error
 from benchmarks.report.table import Table, figure_cell
 from fiftyone_ecif.attribution import Settings, recall
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.models import load_model
 
 MODULE = "benchmarks.detection.repair"
 METHODS: tuple[MethodName, ...] = ("ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "confident_learning")
@@ -153,11 +152,10 @@ def without(table: PairTable, rows: np.ndarray) -> PairTable:
 
 def heldout_quality(settings: CellSettings, table: PairTable) -> float:
     """Train as the regime says on the table's training pairs; zero-shot accuracy or recall@10 held out, in percent."""
-    name, checkpoint = regime_checkpoint(settings.data, table, settings.regime, settings.seed, progress=False)
+    model = regime_model(settings.data, table, settings.regime, settings.seed, progress=False)
     heldout = table.select(table.split == "heldout")
-    model = load_model(name, checkpoint)
-    head = model.head()
-    image, text = embeddings_under(features_of(model, heldout), head)
+    head = model.head
+    image, text = embeddings_under(model.features(heldout), head)
     if heldout.class_names:
         classes = classes_of(model, heldout, heldout.labels, heldout.labels)
         predicted = (image.numpy() @ classes.embeddings(head).T).argmax(1)

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 import fiftyone_ecif.models  # noqa: F401  registers the package's own configurations with open_clip
 from benchmarks.data.pairs import PairTable
-from benchmarks.models.sentence_encoder import frozen_text_tower
 from fiftyone_ecif.features import cache_folder, read_image
 
 BATCH_SIZE = 256  # an odd last batch is dropped
@@ -59,7 +57,7 @@ def trained_checkpoint(
     """The checkpoint of a model trained on these pairs, trained now unless the cache has it.
 
     Args:
-        model_name: name of an open_clip model configuration, or "local-dir:…"
+        model_name: name of an open_clip model configuration
         table: the training pairs
         recipe: how it is trained
         seed: of the initial weights, order and augmentation
@@ -69,14 +67,12 @@ def trained_checkpoint(
     Returns:
         path of a checkpoint for ``fiftyone_ecif.models.load_model(model_name, path)``
     """
-    folder = Path(model_name.removeprefix("local-dir:"))
-    described = folder.name != model_name  # else open_clip knows the name
-    config = (folder / "open_clip_config.json").read_text() if described else open_clip.get_model_config(model_name)
+    config = open_clip.get_model_config(model_name)
     # A checkpoint's name is a fingerprint of how it came about, so that of `start` stands for its weights.
     history = [config, asdict(recipe), seed, WEIGHT_DECAY, start and start.name]
     history += [list(zip(table.filepaths, table.captions))]
     fingerprint = hashlib.sha256(json.dumps(history).encode()).hexdigest()[:12]
-    path = cache_folder("models") / f"{folder.name}-{fingerprint}.pt"
+    path = cache_folder("models") / f"{model_name}-{fingerprint}.pt"
     if not path.exists():
         save_checkpoint(train(model_name, table, recipe, seed, start, progress), path)
     return path
@@ -99,11 +95,10 @@ def train(
 ) -> nn.Module:
     """Train an open_clip model on the CPU, with open_clip's own loss, AdamW and a one-cycle schedule.
 
-    Images go through the model's own validation preprocessing before they are augmented. A sentence encoder in place
-    of the text tower stays as it is, but for its projection.
+    Images go through the model's own validation preprocessing before they are augmented.
 
     Args:
-        model_name: name of an open_clip model configuration, or "local-dir:…"
+        model_name: name of an open_clip model configuration
         table: the training pairs
         recipe: how it is trained
         seed: of the initial weights, order and augmentation
@@ -114,14 +109,14 @@ def train(
         the trained model, in evaluation mode
     """
     torch.manual_seed(seed)
-    model, _, preprocess = open_clip.create_model_and_transforms(model_name, pretrained_text=False)
+    model, _, preprocess = open_clip.create_model_and_transforms(model_name)
     if start is not None:
         open_clip.load_checkpoint(model, str(start))
     model.visual.to(memory_format=torch.channels_last)  # by a third faster on the CPU
     reading = tqdm(table.filepaths, desc="model: reading images", unit="image", disable=not progress)
     images = torch.stack([preprocess(read_image(path)) for path in reading])
     images = images.contiguous(memory_format=torch.channels_last)
-    encode_text = _text_encoding(model, model_name, table.captions, progress)
+    encode_text = _text_encoding(model, model_name, table.captions)
 
     batch_size = min(recipe.batch_size, len(table))
     steps = len(table) // batch_size
@@ -150,10 +145,8 @@ def train(
     return model.eval()
 
 
-def _text_encoding(model: Any, model_name: str, captions: Sequence[str], progress: bool) -> Callable[[Tensor], Tensor]:
+def _text_encoding(model: Any, model_name: str, captions: Sequence[str]) -> Callable[[Tensor], Tensor]:
     """The function from rows (B,) of the captions to their embeddings (B, D), not normalised."""
-    if isinstance(getattr(model, "text", None), HFTextEncoder):
-        return frozen_text_tower(model, captions, progress)
     texts, positions = np.unique(captions, return_inverse=True)
     tokens, caption_of = open_clip.get_tokenizer(model_name)(texts.tolist()), torch.from_numpy(positions)
 

@@ -136,6 +136,8 @@ def _filled(
         raise ValueError(f"open_clip cannot make {source.name} in {precision}: {error}") from error
     if state is not None:
         fill(model, state, what, source.name)
+    if torch.device(device).type == "cpu":  # depthwise convolutions run twice as fast
+        model.get_submodule("visual").to(memory_format=torch.channels_last)
     return model, config, notes
 
 

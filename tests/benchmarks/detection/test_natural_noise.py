@@ -2,9 +2,7 @@
 
 import csv
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks.data import digits
 from benchmarks.detection import natural_noise
@@ -36,15 +34,6 @@ def test_a_pair_that_several_methods_suspect_is_shown_once(sheets):
     assert len({(row["number"], row["name"]) for row in rows}) == len({row["name"] for row in rows}) == 5
     assert {int(row["number"]) for row in rows} == set(range(5))
     assert [path.name for path in folder.glob("*.png")] == ["sheet-00.png"]
-
-
-def test_a_sheet_shows_the_picture_under_its_number(sheets):
-    table, _, _ = sheets
-    sheet = np.asarray(natural_noise.contact_sheet([("0", table.filepaths[3], "a caption")], per_row=2))
-    with Image.open(table.filepaths[3]) as image:
-        picture = np.asarray(image.convert("RGB"))
-    left = (natural_noise.CELL_SIZE[0] - picture.shape[1]) // 2
-    assert (sheet[20 : 20 + len(picture), left : left + picture.shape[1]] == picture).all()
 
 
 def test_the_summary_gives_each_verdicts_share_by_method(tmp_path):
