@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.data.pairs import PairTable, write_captions
 
-PlantedKind = Literal["uniform", "confusable", "caption-swap"]
-Kind = Literal["uniform", "confusable", "caption-swap", "natural"]
+PlantedKind = Literal["uniform", "confusable", "caption-swap", "same-category"]
+Kind = Literal["uniform", "confusable", "caption-swap", "same-category", "natural"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CONFUSABLE_FASHION = (
     ("T-shirt", "shirt"),
@@ -39,6 +39,7 @@ def plant(table: PairTable, kind: str, rate: float, seed: int) -> tuple[list[str
         kind: "uniform": the caption of any other class, or of any other pair where there are no classes;
             "confusable": of a class, or with a meaning, that is near;
             "caption-swap": captions change places among the chosen pairs;
+            "same-category": captions change places between pairs of one category;
             "natural": nothing is planted, and so nobody knows which captions are wrong
         rate: share of the training pairs, 0..1; says nothing for "natural"
         seed: of the random choice
@@ -57,9 +58,11 @@ def plant(table: PairTable, kind: str, rate: float, seed: int) -> tuple[list[str
         return list(table.captions), None
     rows = np.flatnonzero(table.split == "train")
     train = table.select(rows)
-    of_classes = {"uniform": swap_uniform, "confusable": swap_confusable, "caption-swap": swap_captions}
-    of_texts = {"uniform": swap_captions, "confusable": swap_near, "caption-swap": swap_captions}
-    wrong, swapped = (of_classes if table.class_names else of_texts)[kind](train, rate, seed)
+    of_classes = {"uniform": swap_uniform, "confusable": swap_confusable}
+    of_texts = {"uniform": swap_captions, "confusable": swap_near}
+    of_any = {"caption-swap": swap_captions, "same-category": swap_within_categories}
+    swap = (of_any | (of_classes if table.class_names else of_texts))[kind]
+    wrong, swapped = swap(train, rate, seed)
     captions = list(table.captions)
     planted: np.ndarray = np.zeros(len(table), dtype=bool)
     for row, caption, bad in zip(rows, wrong, swapped):
@@ -134,7 +137,7 @@ def swap_captions(table: PairTable, rate: float, seed: int) -> tuple[list[str], 
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(np.flatnonzero(_choose(np.ones(len(table), dtype=bool), rate, rng)))
-    content = table.labels if table.class_names else np.unique(table.captions, return_inverse=True)[1]
+    content = _content(table)
     source = np.roll(rows, 1)
     for _ in range(100):
         like = np.flatnonzero(content[source] == content[rows])
@@ -146,6 +149,41 @@ def swap_captions(table: PairTable, rate: float, seed: int) -> tuple[list[str], 
     planted: np.ndarray = np.zeros(len(table), dtype=bool)
     for row, taken in zip(rows, source):
         captions[row], planted[row] = table.captions[taken], content[taken] != content[row]
+    return captions, planted
+
+
+def swap_within_categories(table: PairTable, rate: float, seed: int) -> tuple[list[str], np.ndarray]:
+    """Let captions change places between two pairs of one category, as often as the rate says.
+
+    Args:
+        table: pairs with categories; those whose category is empty keep their captions
+        rate: share of the pairs whose captions change places, 0..1
+        seed: of the random choice
+
+    Returns:
+        the N captions, and (N,) bool, True where the caption is now another one of the same category
+
+    Raises:
+        ValueError: if the data has no categories, or too few different captions within them
+    """
+    if not table.categories:
+        raise ValueError(f"Swaps within a category need categories, and {table.source} has none.")
+    rng = np.random.default_rng(seed)
+    category, content = np.array(table.categories), _content(table)
+    captions = list(table.captions)
+    planted, count = np.zeros(len(table), dtype=bool), round(rate * len(table))
+    for row in rng.permutation(np.flatnonzero(category != "")):
+        if planted.sum() + 2 > count:
+            break
+        partners = np.flatnonzero((category == category[row]) & (content != content[row]) & ~planted)
+        if not planted[row] and len(partners):
+            pair = [row, rng.choice(partners)]
+            captions[pair[0]], captions[pair[1]] = table.captions[pair[1]], table.captions[pair[0]]
+            planted[pair] = True
+    if planted.sum() + 2 <= count:
+        raise ValueError(
+            f"{count} pairs are to be swapped, but only {planted.sum()} can be within their categories; lower the rate."
+        )
     return captions, planted
 
 
@@ -173,6 +211,11 @@ def swap_near(table: PairTable, rate: float, seed: int) -> tuple[list[str], np.n
         cosine[cosine > SAME_MEANING] = -1.0
         captions[row] = texts[rng.choice(np.argsort(-cosine)[:NEAR])]
     return captions, planted
+
+
+def _content(table: PairTable) -> np.ndarray:
+    """What each caption says, as a number (N,): its class, or its text where there are no classes."""
+    return table.labels if table.class_names else np.unique(table.captions, return_inverse=True)[1]
 
 
 def _known_confusable(table: PairTable) -> Sequence[tuple[str, str]]:

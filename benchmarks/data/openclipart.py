@@ -27,6 +27,7 @@ IMAGE_SIZE = 128  # pixels
 LARGEST_IMAGE = 8_000_000  # pixels; a few drawings are decompression bombs
 KEYWORDS = 6  # of a caption at most
 SAME_CAPTION = 10  # pairs that may share a caption; one collection calls 1,375 drawings "gramastar"
+NO_CATEGORY = "unsorted"  # a folder of everything
 DUBLIN_CORE = "{http://purl.org/dc/elements/1.1/}"
 
 
@@ -95,7 +96,7 @@ def _table(pairs: list[tuple[str, str]], split: list[str]) -> PairTable:
         split=np.array(split),
         templates=(),
         source="Openclipart from the Debian packages " + " and ".join(DEBIAN_PACKAGES),
-        categories=[Path(filepath).name.partition("-")[0] for filepath in filepaths],
+        categories=[_category(path) for path in filepaths],
     )
 
 
@@ -127,6 +128,12 @@ def _prepare(folder: Path, index: Path, progress: bool) -> None:
     part.write_text(json.dumps({"captions": captions, "skipped": skipped}))
     os.replace(part, index)
     shutil.rmtree(folder / "debian", ignore_errors=True)
+
+
+def _category(path: str) -> str:
+    """The top folder of a drawing, which its name begins with; empty where that says nothing."""
+    folder = Path(path).name.split("-")[0]
+    return "" if folder == NO_CATEGORY else folder
 
 
 def _caption(path: Path) -> str:

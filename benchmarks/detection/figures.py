@@ -12,8 +12,9 @@ import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from benchmarks.detection.cell import Cell, Classes
-from benchmarks.methods.baselines import batch_loss, clip_score, lemon
+from benchmarks.methods.baselines import batch_loss, clip_score, lemon, structure_consistency
 from benchmarks.methods.class_baselines import clip_logits, confident_learning, deep_knn, text_clusters
+from benchmarks.methods.data_filters import filtering_network, normsim
 from benchmarks.methods.self_influence import positive_only, tracin, trak
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Pairs
@@ -62,6 +63,11 @@ def _batch_loss(cell: Cell, settings: Settings) -> np.ndarray:
     return batch_loss(*cell.embeddings(), scale, batch_size=settings.batch_size, seed=settings.seed)
 
 
+def _structure_consistency(cell: Cell, settings: Settings) -> np.ndarray:
+    scale = cell.head.logit_scale.exp().item()
+    return structure_consistency(*cell.embeddings(), scale, batch_size=settings.batch_size, seed=settings.seed)
+
+
 def _deep_knn(cell: Cell, settings: Settings) -> np.ndarray:
     image, text = cell.embeddings()
     return deep_knn(image, cell.classes.given if cell.classes else text_clusters(text, seed=settings.seed))
@@ -85,7 +91,10 @@ METHODS: dict[str, Score] = {
     "clip_score": lambda cell, settings: clip_score(*cell.embeddings()),
     "batch_loss": _batch_loss,
     "lemon": lambda cell, settings: lemon(*cell.embeddings()),
+    "structure_consistency": _structure_consistency,
     "deep_knn": _deep_knn,
+    "normsim": lambda cell, settings: normsim(cell.embeddings()[0]),
+    "filtering_network": lambda cell, settings: filtering_network(cell.pairs, cell.head, cell.loss, settings),
     "positive_only": lambda cell, settings: positive_only(cell.pairs, cell.head, cell.loss, settings).numpy(),
     "tracin": lambda cell, settings: tracin(cell.pairs, cell.head, cell.loss, settings).numpy(),
     "trak": lambda cell, settings: trak(cell.pairs, cell.head, settings.seed).numpy(),
@@ -100,8 +109,8 @@ CLASS_METHODS: dict[str, ClassScore] = {
 """Baselines for class-labelled pairs."""
 
 MethodName = Literal[
-    "ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "deep_knn", "confident_learning", "mistakenness",
-    "positive_only", "tracin", "trak",
+    "ecif", "clip_score", "batch_loss", "clip_logits", "lemon", "structure_consistency", "deep_knn",
+    "confident_learning", "mistakenness", "normsim", "filtering_network", "positive_only", "tracin", "trak",
 ]  # fmt: skip
 ALL_METHODS: tuple[MethodName, ...] = get_args(MethodName)
 

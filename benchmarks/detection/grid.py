@@ -30,10 +30,10 @@ from fiftyone_ecif.features import cache_folder
 NOISE: dict[str, tuple[PlantedKind, ...]] = {
     "fashion-mnist": ("uniform", "confusable", "caption-swap"),
     "digits": ("uniform", "confusable", "caption-swap"),
-    "openclipart": ("caption-swap", "confusable"),
-    "emoji": ("caption-swap", "confusable"),
+    "openclipart": ("caption-swap", "confusable", "same-category"),
+    "emoji": ("caption-swap", "confusable", "same-category"),
 }
-"""Kinds of noise by data: among free captions a uniform swap is a caption swap."""
+"""Kinds of noise by data: among free captions a uniform swap is a caption swap; data with classes has no categories."""
 FREE_CAPTIONS = ("openclipart", "emoji")
 """Data without classes."""
 MODULE = "benchmarks.detection.grid"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from fiftyone_ecif.core import LOSSES, partitions
@@ -85,3 +86,43 @@ def lemon(image: np.ndarray, text: np.ndarray, neighbours: int = 30, weight: flo
         return result
 
     return clip_score(image, text) + weight * (disagreement(u, v) + disagreement(v, u)).numpy()
+
+
+def structure_consistency(
+    image: np.ndarray,
+    text: np.ndarray,
+    logit_scale: float,
+    rounds: int = 5,
+    batch_size: int = 256,
+    seed: int = 0,
+) -> np.ndarray:
+    """−min(y_CM, y_IM): geometrical structure consistency (GSC; Zhao et al., CVPR 2024, arXiv 2405.16996), no training.
+
+    y_CM = ½ (P_nn by image + P_nn by text), P the softmax of the logits of a batch. y_IM is the posterior of the higher
+    of two Gaussians at cos(σ(u_n·u_j), σ(v_n·v_j)) over j in the batch, scaled to 0..1: whether the pair lies among the
+    others by its text as it does by its image. The method's mean over epochs is one over random batches here.
+
+    Args:
+        image: (N, D) unit vectors
+        text: (N, D) unit vectors
+        logit_scale: τ, not its logarithm
+        rounds: random partitions to average over
+        batch_size: pairs per batch
+        seed: of the partitions and the Gaussians' starts
+
+    Returns:
+        (N,), −1 to 0
+    """
+    u, v = torch.as_tensor(image), torch.as_tensor(text)
+    across, within = torch.zeros(2, rounds, len(u), dtype=u.dtype)
+    for number, batches in enumerate(partitions(len(u), min(batch_size, len(u)), rounds, seed)):
+        for index in batches:
+            logits = logit_scale * u[index] @ v[index].T
+            across[number, index] = (logits.softmax(1) + logits.softmax(0)).diagonal() / 2
+            by_image, by_text = ((rows[index] @ rows[index].T).sigmoid() for rows in (u, v))
+            within[number, index] = torch.cosine_similarity(by_image, by_text, dim=1)
+    agreement = within.double().mean(0)
+    scaled = ((agreement - agreement.min()) / (agreement.max() - agreement.min()).clamp_min(1e-12)).numpy()[:, None]
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=seed).fit(scaled)
+    posterior = mixture.predict_proba(scaled)[:, mixture.means_.argmax()]
+    return -np.minimum(across.double().mean(0).numpy(), posterior)

