@@ -27,6 +27,7 @@ class ScoreField:
         embedded: document type of an embedded field
         description: unit and sign, shown by the App
         indexed: whether views sort by it
+        lacking: why a run may not have written it, for those who ask for it; empty if every run does
     """
 
     suffix: str
@@ -34,6 +35,7 @@ class ScoreField:
     description: str
     embedded: type | None = None
     indexed: bool = False
+    lacking: str = ""
 
     def name(self, run_key: str) -> str:
         """The field's name on a sample."""
@@ -96,6 +98,16 @@ SCORE_FIELDS = [
         embedded=fo.Classification,
     ),
 ]
+VAGUENESS = ScoreField(
+    "vagueness",
+    fo.FloatField,
+    "How little the caption tells its image from others: the share of the other pairs, 0 to 1, whose captions say the "
+    "same although their images look otherwise. High: it says little.",
+    indexed=True,
+    lacking="runs on labels, and those of earlier versions, have none",
+)
+"""What a run on captions writes. The name of a class is meant to fit many images, so that labels have none."""
+
 EVIDENCE_FIELDS = {
     kind: ScoreField(
         f"evidence_{kind}", fo.FloatField, f"{what}, in standard deviations over the run's pairs. High: suspicious."
@@ -127,7 +139,8 @@ FAILURE_FIELDS = [
 ]
 """What ``find_failures`` writes."""
 
-RUN_FIELDS = [*SCORE_FIELDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
+RUN_FIELDS = [*SCORE_FIELDS, VAGUENESS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
-FIELDS = {field.suffix: field for field in SCORE_FIELDS}
+FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, VAGUENESS)}
+"""Those that views and pages ask for, by suffix."""

@@ -9,7 +9,17 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, Samples, Text, WholeNumber, at_most, checked
+from fiftyone_ecif.dataset.arguments import (
+    COUNT,
+    PROBABILITY,
+    SHARE,
+    SHARE_OF_PAIRS,
+    Samples,
+    Text,
+    WholeNumber,
+    at_most,
+    checked,
+)
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -76,6 +86,25 @@ class InfluenceResults(Run):
                 return view.select([])
         if threshold is not None:
             view = view.match(F(name) >= threshold)
+        return self._limited(view.sort_by(name, reverse=True), limit)
+
+    def vague(self, threshold: float | None = None, limit: int | None = None) -> fo.DatasetView:
+        """The pairs, those first whose captions say the least.
+
+        Args:
+            threshold: only pairs of at least this vagueness, 0 to 1
+            limit: at most so many
+
+        Returns:
+            a view sorted by vagueness, falling
+
+        Raises:
+            ValueError: if the run has none: it is on labels, or of an earlier version
+        """
+        name = self._score_field("vagueness")
+        view = everything(self.dataset).exists(name)
+        if threshold is not None:
+            view = view.match(F(name) >= SHARE_OF_PAIRS("threshold", threshold))
         return self._limited(view.sort_by(name, reverse=True), limit)
 
     def suggested_threshold(self, precision: float = SUGGESTED_PRECISION) -> float | None:

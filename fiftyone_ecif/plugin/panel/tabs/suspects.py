@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Text, WholeNumber
+from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.plugin.forms import dropdown, given, show_fields
@@ -90,6 +91,9 @@ class SuspectsTab(Tab):
             on_click=self.click_bar,
         )
         self._lay_out_actions(root, state)
+        if ctx.dataset.has_sample_field(FIELDS["vagueness"].name(state.run_key)):
+            vague = row(root, "vague")
+            vague.btn("show_vague", label="Show what says little", icon="blur_on", on_click=self.show_vague)
         self._lay_out_truth(root, state)
 
     def _lay_out_actions(self, root: types.Object, state: Any) -> None:
@@ -158,6 +162,15 @@ class SuspectsTab(Tab):
     def show_suspects(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs at or above the threshold."""
         _select_range(ctx, ctx.panel.state.threshold, 1.0)
+
+    @event
+    def show_vague(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs, those first whose captions say the least."""
+        run_key = ctx.panel.state.run_key
+        name = score_field(ctx.dataset, run_key, "vagueness")
+        chosen = looked_at(ctx).exists(name).sort_by(name, reverse=True)
+        select(ctx, chosen, base_view(ctx), {"by": "vagueness"})
+        show_fields(ctx, run_key, "vagueness")
 
     @event
     def tag(self, ctx: foo.ExecutionContext) -> None:
