@@ -11,7 +11,7 @@ from fiftyone_ecif.plugin.operators.cancel import CancelJob
 from fiftyone_ecif.plugin.operators.compute import ComputeInfluence
 from fiftyone_ecif.plugin.operators.export import ExportCleaned
 from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
-from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, NameWrongWords, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.operators.runs import ManageRuns
 from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowVague, ShowValuable
 from fiftyone_ecif.plugin.operators.trace import FindFailures, TraceQuery, VerifyTrace
@@ -32,6 +32,7 @@ OPERATORS = (
     TraceQuery,
     VerifyTrace,
     TagMisaligned,
+    NameWrongWords,
     ApplySuggestions,
     MarkAsFine,
     UndoFixes,

@@ -55,6 +55,19 @@ def test_captions_that_say_little_are_shown_reviewed_and_left_out(scored_dataset
     assert Panel(scored_dataset).state["order"] == "vagueness"  # after a reload
 
 
+def test_wrong_words_are_marked_on_their_card_and_are_no_markup(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    id = panel.state["cards"][0]["id"]
+    scored_dataset.set_values("caption", {id: "a *red* cow, no cowboy"}, key_field="id")
+    scored_dataset.set_values("first_wrong_words", {id: ["cow", "red"]}, key_field="id")
+    words = panel.event("refresh").words("card_0").replace("\\\\", "\\")
+    assert r"a \***red**\* **cow**\, no cowboy" in words
+    scored_dataset.set_values("first_wrong_words", {id: ["gone"]}, key_field="id")
+    assert r"**a \*red\* cow\, no cowboy**" in panel.event("refresh").words("card_0").replace("\\\\", "\\")
+    (prompt,) = (each for name, each in panel.event("name_words").requests.items() if "prompt" in name)
+    assert "@ecif/ecif/name_wrong_words" in prompt.values()
+
+
 def test_a_run_of_before_there_was_vagueness_is_shown_without_it(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="review").event("choose_order", value="vagueness")
     scored_dataset.delete_sample_field("first_vagueness")

@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Samples, Text, checked
+from fiftyone_ecif.dataset.arguments import PROBABILITY, SHARE_OF_PAIRS, Choice, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.samples import number_of, ungrouped
@@ -81,6 +81,26 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
     """
     name = score_field(samples, run_key, "value")
     return ungrouped(samples).match({name: {"$lt": 0}}).sort_by(name)
+
+
+@checked(samples=Samples())
+def vague(samples: SampleCollection, run_key: str, threshold: float | None = None) -> fo.DatasetView:
+    """The pairs, those first whose captions say the least.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        threshold: the least vagueness, 0 to 1; None for all that have one
+
+    Returns:
+        a view sorted by vagueness, falling
+
+    Raises:
+        ValueError: if the run has none, or the threshold is no share
+    """
+    name = score_field(samples, run_key, "vagueness")
+    least = 0.0 if threshold is None else SHARE_OF_PAIRS("threshold", threshold)
+    return ungrouped(samples).match({name: {"$gte": least}}).sort_by(name, reverse=True)
 
 
 @checked(samples=Samples())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypedDict
 
 import fiftyone as fo
@@ -11,7 +12,7 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Choice, SampleId, WholeNumber
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.fields import FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given
@@ -30,6 +31,7 @@ class Card(TypedDict):
     text: str | None
     misalignment: float
     vagueness: float | None
+    wrong_words: list[str]
     suggestion: str | None
     confidence: float | None
 
@@ -77,6 +79,7 @@ class ReviewTab(Tab):
         pages = row(root, "pages")
         shown = f"{first:,} to {last:,} of {waiting:,} pairs to review" if cards else "No pairs left to review"
         pages.md(shown, name="shown")
+        pages.btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
         pages.btn("previous", label="Previous", on_click=self.previous_page, disabled=page == 0, variant="outlined")
         pages.btn("next", label="Next", on_click=self.next_page, disabled=last >= waiting, variant="outlined")
         if state.last_fixed:
@@ -94,7 +97,7 @@ class ReviewTab(Tab):
         facts = [f"Probability that the caption is wrong: {card['misalignment']:.2f}"]
         if card["vagueness"] is not None:
             facts.append(f"Other pairs that say the same and look otherwise: {card['vagueness']:.2%}")
-        body.md("  \n".join([f"**{escaped(card['text'] or '(no caption)')}**", *facts]), name="text")
+        body.md("  \n".join([_marked(card["text"] or "(no caption)", card["wrong_words"]), *facts]), name="text")
         answers: types.Object
         if card["suggestion"]:
             confidence = f"(confidence {card['confidence'] or 0:.2f})"
@@ -149,6 +152,11 @@ class ReviewTab(Tab):
         self.panel.changed(ctx, "Found a suggestion" if found else "No other caption in the dataset fits better")
 
     @event
+    def name_words(self, ctx: foo.ExecutionContext) -> None:
+        """Ask for the words that do not belong to their images."""
+        self.panel.prompt(ctx, "name_wrong_words", run_key=ctx.panel.state.run_key)
+
+    @event
     def fine(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as fine."""
         ecif.mark_as_fine(_pair(ctx))
@@ -179,13 +187,14 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
     suggestion, misalignment = (FIELDS[name].name(run_key) for name in ("suggestion", "misalignment"))
     text = fixes.text_path(shown._dataset, text_field) if text_field else "id"
     columns = ["id", "filepath", text, misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
-    found = zip(*shown.values(columns), _vagueness(shown, run_key), strict=True)
+    more = _if_there(shown, FIELDS["vagueness"].name(run_key)), _if_there(shown, WRONG_WORDS.name(run_key))
+    found = zip(*shown.values(columns), *more, strict=True)
     return [
         Card(
             id=id, image=image_address(filepath), text=as_text(caption), misalignment=probability, vagueness=share,
-            suggestion=as_text(label), confidence=confidence,
+            wrong_words=[str(word) for word in words or ()], suggestion=as_text(label), confidence=confidence,
         )
-        for id, filepath, caption, probability, label, confidence, share in found
+        for id, filepath, caption, probability, label, confidence, share, words in found
     ]  # fmt: skip
 
 
@@ -195,10 +204,17 @@ def _is_vagueness_known(ctx: foo.ExecutionContext) -> bool:
     return known
 
 
-def _vagueness(shown: fo.DatasetView, run_key: str) -> list[float | None]:
-    """The vagueness of some pairs, in their order; None where the run has none."""
-    name = FIELDS["vagueness"].name(run_key)
+def _if_there(shown: fo.DatasetView, name: str) -> list[Any]:
+    """A field's values of some pairs, in their order; None where there is no such field."""
     return shown.values(name) if shown.has_sample_field(name) else [None] * len(shown)
+
+
+def _marked(caption: str, wrong: list[str]) -> str:
+    """A caption as Markdown that shows it as it stands, bold; if some of its words are wrong, only these are."""
+    parts = re.split("(" + "|".join(rf"\b{re.escape(word)}\b" for word in wrong) + ")", caption) if wrong else [caption]
+    if len(parts) == 1:
+        return f"**{escaped(caption)}**"
+    return "".join(f"**{escaped(part)}**" if place % 2 else escaped(part) for place, part in enumerate(parts))
 
 
 def _pair(ctx: foo.ExecutionContext) -> fo.DatasetView:

@@ -15,7 +15,6 @@ import plotly.graph_objects as go
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Text, WholeNumber
-from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.plugin.forms import dropdown, given, show_fields
@@ -167,9 +166,7 @@ class SuspectsTab(Tab):
     def show_vague(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs, those first whose captions say the least."""
         run_key = ctx.panel.state.run_key
-        name = score_field(ctx.dataset, run_key, "vagueness")
-        chosen = looked_at(ctx).exists(name).sort_by(name, reverse=True)
-        select(ctx, chosen, base_view(ctx), {"by": "vagueness"})
+        select(ctx, review.vague(looked_at(ctx), run_key), base_view(ctx), {"by": "vagueness"})
         show_fields(ctx, run_key, "vagueness")
 
     @event
