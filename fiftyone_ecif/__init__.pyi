@@ -14,6 +14,7 @@ from .dataset.repair.fixes import FixReport as FixReport
 from .dataset.repair.fixes import apply_suggestions as apply_suggestions
 from .dataset.repair.fixes import fixed as fixed
 from .dataset.repair.fixes import undo_fixes as undo_fixes
+from .dataset.repair.review import mark_as_empty as mark_as_empty
 from .dataset.repair.review import mark_as_fine as mark_as_fine
 from .dataset.repair.review import reject as reject
 from .dataset.repair.review import tag_misaligned as tag_misaligned

@@ -127,6 +127,7 @@ class Number:
 
 PROBABILITY = Number(0.0, 1.0, called="a probability")
 SHARE = Number(0.0, 1.0, above=True, called="a share")
+SHARE_OF_PAIRS = Number(0.0, 1.0, called="a share of the pairs")
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,16 @@ def score_field(collection: SampleCollection, run_key: str, suffix: str) -> str:
         suffix: of the field
 
     Raises:
-        ValueError: if the field was deleted: nothing may be concluded from what is not there
+        ValueError: if the field is not there: nothing may be concluded from what is not
     """
     check_view(collection)
-    name = FIELDS[suffix].name(run_key)
+    field = FIELDS[suffix]
+    name = field.name(run_key)
     if not collection._dataset.has_sample_field(name):
+        if field.lacking:
+            raise ValueError(
+                f"There is no field {name!r} ({field.lacking}). Where it was deleted, compute the run again."
+            )
         raise ValueError(f"Field {name!r} was deleted: compute run {run_key!r} again.")
     return name
 

@@ -25,15 +25,19 @@ class ScoreField:
         suffix: what follows ``<run_key>_`` in the field's name
         ftype: FiftyOne field type
         embedded: document type of an embedded field
+        subfield: field type of what a list holds
         description: unit and sign, shown by the App
         indexed: whether views sort by it
+        lacking: why a run may not have written it, for those who ask for it; empty if every run does
     """
 
     suffix: str
     ftype: type
     description: str
     embedded: type | None = None
+    subfield: type | None = None
     indexed: bool = False
+    lacking: str = ""
 
     def name(self, run_key: str) -> str:
         """The field's name on a sample."""
@@ -43,9 +47,8 @@ class ScoreField:
         """Declare the field, with its description and, by the name of its run's tensors, whose it is."""
         name = self.name(run_key)
         info = None if tensors is None else ownership(name, tensors)
-        dataset.add_sample_field(
-            name, self.ftype, embedded_doc_type=self.embedded, description=self.description, info=info
-        )
+        kinds = {"embedded_doc_type": self.embedded, "subfield": self.subfield}
+        dataset.add_sample_field(name, self.ftype, description=self.description, info=info, **kinds)
 
     def index(self, dataset: fo.Dataset, run_key: str) -> None:
         """Make the field's index, where views sort by it; cheaper when its values are written."""
@@ -96,6 +99,25 @@ SCORE_FIELDS = [
         embedded=fo.Classification,
     ),
 ]
+VAGUENESS = ScoreField(
+    "vagueness",
+    fo.FloatField,
+    "How little the caption tells its image from others: the share of the other pairs, 0 to 1, whose captions say the "
+    "same although their images look otherwise. High: it says little.",
+    indexed=True,
+    lacking="runs on labels, and those of earlier versions, have none",
+)
+"""What a run on captions writes. The name of a class is meant to fit many images, so that labels have none."""
+
+WRONG_WORDS = ScoreField(
+    "wrong_words",
+    fo.ListField,
+    "The words of the caption that belong to its image the least, the worst first: a guess, of captions that are "
+    "suspected.",
+    subfield=fo.StringField,
+)
+"""What ``results.name_wrong_words`` writes."""
+
 EVIDENCE_FIELDS = {
     kind: ScoreField(
         f"evidence_{kind}", fo.FloatField, f"{what}, in standard deviations over the run's pairs. High: suspicious."
@@ -127,7 +149,8 @@ FAILURE_FIELDS = [
 ]
 """What ``find_failures`` writes."""
 
-RUN_FIELDS = [*SCORE_FIELDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
+RUN_FIELDS = [*SCORE_FIELDS, VAGUENESS, WRONG_WORDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
-FIELDS = {field.suffix: field for field in SCORE_FIELDS}
+FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, VAGUENESS)}
+"""Those that views and pages ask for, by suffix."""

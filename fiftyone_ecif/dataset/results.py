@@ -14,11 +14,13 @@ from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
-from fiftyone_ecif.dataset.checks import check_text_field, is_classification_field, score_field
+from fiftyone_ecif.dataset.ask.wrong_words import name_wrong_words
+from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
-from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
+from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful, vague
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.run.text_field import move_text_field
 from fiftyone_ecif.dataset.samples import everything, number_of
 from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.models import ContrastiveModel
@@ -26,6 +28,9 @@ from fiftyone_ecif.notes import note
 
 NEWTON_STEPS = WholeNumber(1, 10)
 """Of a removal: each costs a solve."""
+
+MOST_NAMED = WholeNumber(1, 20)
+"""Words of a caption that are named."""
 
 CURVE_POINTS = WholeNumber(1, 100)
 """Of a forecast: each costs a solve."""
@@ -77,6 +82,21 @@ class InfluenceResults(Run):
         if threshold is not None:
             view = view.match(F(name) >= threshold)
         return self._limited(view.sort_by(name, reverse=True), limit)
+
+    def vague(self, threshold: float | None = None, limit: int | None = None) -> fo.DatasetView:
+        """The pairs, those first whose captions say the least.
+
+        Args:
+            threshold: only pairs of at least this vagueness, 0 to 1
+            limit: at most so many
+
+        Returns:
+            a view sorted by vagueness, falling
+
+        Raises:
+            ValueError: if the run has none: it is on labels, or of an earlier version
+        """
+        return self._limited(vague(everything(self.dataset), self.run_key, threshold), limit)
 
     def suggested_threshold(self, precision: float = SUGGESTED_PRECISION) -> float | None:
         """The smallest misalignment at or above which a share of the pairs is expected to be wrong.
@@ -147,6 +167,35 @@ class InfluenceResults(Run):
             ValueError: if the run knew no texts, or the data has changed since
         """
         return suggest_again(self, view)
+
+    @checked(samples=Samples())
+    def name_wrong_words(
+        self,
+        samples: SampleCollection | None = None,
+        k: int = 2,
+        progress: ProgressChoice = None,
+        model: ContrastiveModel | None = None,
+    ) -> dict[str, list[str]]:
+        """Name the words that do not belong to their images, and write them to ``<run_key>_wrong_words``.
+
+        Each caption is read once more by the text tower without each of its words (docs/detection.md).
+
+        Args:
+            samples: those to look at; None for the suspects, from a misalignment of ½ on
+            k: at most so many words of each caption, the worst first
+            progress: as in ``compute_influence``
+            model: the run's, where it was made in memory; None to load it again
+
+        Returns:
+            words by sample id; none of a caption of one word
+
+        Raises:
+            ValueError: if the run has no captions or no text tower, or the data has changed since
+        """
+        if model is not None:
+            self.use_model(model)
+        with reporting(progress) as report:
+            return name_wrong_words(self, samples, MOST_NAMED("k", k), report)
 
     def estimate_removal(
         self, view: SampleCollection, newton_steps: int = 1, progress: ProgressChoice = None
@@ -312,16 +361,7 @@ class InfluenceResults(Run):
         Raises:
             ValueError: if the run had no texts, or the field does not hold such texts
         """
-        config = self.config
-        if config.text_field is None:
-            raise ValueError(f"Run {self.run_key!r} was computed without captions or labels.")
-        check_text_field(self.dataset, text_field)
-        labelled = is_classification_field(self.dataset, text_field)
-        if labelled != self.rows().labelled:
-            held, holds = ("captions", "labels") if labelled else ("labels", "captions")
-            raise ValueError(f"Run {self.run_key!r} was computed on {held}, and {text_field!r} holds {holds}.")
-        config.text_field = text_field
-        self.dataset.update_run_config(self.run_key, config)
+        move_text_field(self, text_field)
 
     def trace_study(self) -> TraceStudy:
         """What the run's traces share, kept open as long as the data stays as it is."""

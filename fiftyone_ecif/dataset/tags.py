@@ -25,11 +25,13 @@ class Tags:
         misaligned: of pairs that wait for a repair
         trusted: of pairs that somebody looked at and found right
         rejected: of pairs that somebody looked at and found wrong, the suggestion included
+        empty: of pairs whose caption somebody looked at and found to say nothing about the image
     """
 
     misaligned: str = "misaligned"
     trusted: str = "trusted"
     rejected: str = "rejected"
+    empty: str = "empty_caption"
 
 
 @checked(samples=Samples())
@@ -50,7 +52,12 @@ def tags_of(samples: SampleCollection) -> Tags:
 
 @checked(dataset=Samples())
 def set_tags(
-    dataset: SampleCollection, *, misaligned: str | None = None, trusted: str | None = None, rejected: str | None = None
+    dataset: SampleCollection,
+    *,
+    misaligned: str | None = None,
+    trusted: str | None = None,
+    rejected: str | None = None,
+    empty: str | None = None,
 ) -> Tags:
     """Choose the names of the sample tags that this package reads and writes on a dataset, and on its clones.
 
@@ -61,6 +68,7 @@ def set_tags(
         misaligned: tag of pairs that wait for a repair; None to leave its name
         trusted: tag of pairs that were found right, which the next run takes as right; likewise
         rejected: tag of pairs that were found wrong, which the cleaned set leaves out; likewise
+        empty: tag of pairs whose caption was found to say nothing, which the cleaned set leaves out; likewise
 
     Returns:
         the :class:`Tags` that are used from now on
@@ -68,12 +76,12 @@ def set_tags(
     Raises:
         ValueError: if a name is empty, or two are alike
     """
-    given = {"misaligned": misaligned, "trusted": trusted, "rejected": rejected}
+    given = {"misaligned": misaligned, "trusted": trusted, "rejected": rejected, "empty": empty}
     checked = {name: Text(LONGEST_TAG)(name, tag) for name, tag in given.items() if tag is not None}
     chosen = replace(tags_of(dataset), **checked)
     names = list(asdict(chosen).values())
     if not all(name.strip() for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"The three tags need names that differ and are not empty, not {', '.join(map(repr, names))}.")
+        raise ValueError(f"The tags need names that differ and are not empty, not {', '.join(map(repr, names))}.")
     found = {"_id": dataset._dataset._doc.id}
     foo.get_db_conn().datasets.update_one(found, {"$set": {f"info.{INFO}": asdict(chosen)}})
     dataset._dataset._reload()  # the document alone: views that were used before go on to work

@@ -16,6 +16,7 @@ from fiftyone_ecif.detect.cross_fit import CrossFit, cross_fit, label_beliefs, p
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.labels import label_misalignment
 from fiftyone_ecif.detect.suggestions import suggest
+from fiftyone_ecif.detect.vagueness import vagueness
 
 BELIEVED_BELOW = 0.5
 """Misalignment below which the text of a pair may be suggested for other pairs."""
@@ -85,6 +86,25 @@ def find_misaligned(
         trusted,
     )
     return found, fitted
+
+
+def vague_texts(pairs: Pairs, fitted: CrossFit, seed: int, device: str = "cpu") -> np.ndarray:
+    """How little each text tells its image from others, by the head that was not fitted on the pair.
+
+    Args:
+        pairs: the features of the N pairs, as they were scored
+        fitted: the cross-fit
+        seed: of the pairs that texts are held against
+        device: where to compute
+
+    Returns:
+        (N,), 0 to 1, see :func:`~fiftyone_ecif.detect.vagueness.vagueness`
+    """
+    result: np.ndarray = np.empty(len(pairs))
+    for part, head in fitted.held_out(pairs, device):
+        image, text = (embeddings.cpu() for embeddings in embeddings_under(part, head))
+        result[part.index.numpy()] = vagueness(image, text, seed).double().numpy()
+    return result
 
 
 def suggest_texts(

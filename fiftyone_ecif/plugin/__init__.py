@@ -11,9 +11,9 @@ from fiftyone_ecif.plugin.operators.cancel import CancelJob
 from fiftyone_ecif.plugin.operators.compute import ComputeInfluence
 from fiftyone_ecif.plugin.operators.export import ExportCleaned
 from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
-from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, TagMisaligned, UndoFixes
+from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, NameWrongWords, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.operators.runs import ManageRuns
-from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowValuable
+from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowVague, ShowValuable
 from fiftyone_ecif.plugin.operators.trace import FindFailures, TraceQuery, VerifyTrace
 from fiftyone_ecif.plugin.panel.panel import EcifPanel
 from fiftyone_ecif.plugin.requirements import missing_packages, unusable
@@ -22,6 +22,7 @@ NAME = "@ecif/ecif"
 OPERATORS = (
     ComputeInfluence,
     ShowMisaligned,
+    ShowVague,
     ShowHarmful,
     ShowValuable,
     EstimateRemoval,
@@ -31,6 +32,7 @@ OPERATORS = (
     TraceQuery,
     VerifyTrace,
     TagMisaligned,
+    NameWrongWords,
     ApplySuggestions,
     MarkAsFine,
     UndoFixes,

@@ -9,12 +9,12 @@ from fiftyone_ecif.dataset import summary
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-@pytest.mark.parametrize("names", [("bad", "good", "no"), ("$filepath", "$$ROOT", "$literal")])
+@pytest.mark.parametrize("names", [("bad", "good", "no", "void"), ("$filepath", "$$ROOT", "$literal", "$tags")])
 def test_every_verdict_goes_by_the_chosen_names(scored_dataset, tmp_path, names):
-    misaligned, trusted, rejected = names
-    own = {"misaligned": 3, "trusted": 3, "rejected": 3}  # these mean something else here
+    misaligned, trusted, rejected, empty = names
+    own = {"misaligned": 3, "trusted": 3, "rejected": 3, "empty_caption": 3}  # these mean something else here
     scored_dataset[:3].tag_samples(list(own))
-    ecif.set_tags(scored_dataset, misaligned=misaligned, trusted=trusted, rejected=rejected)
+    ecif.set_tags(scored_dataset, misaligned=misaligned, trusted=trusted, rejected=rejected, empty=empty)
 
     def tags():
         found = scored_dataset.count_sample_tags()
@@ -36,6 +36,8 @@ def test_every_verdict_goes_by_the_chosen_names(scored_dataset, tmp_path, names)
     assert ecif.export_cleaned(scored_dataset, str(tmp_path / "out"), "csv", "caption") == 2 + report.changed
     assert {f"tag:{name}" for name in own} <= set(summary.truth_choices(scored_dataset))
     assert f"tag:{trusted}" not in summary.truth_choices(scored_dataset)
+    ecif.mark_as_empty(ecif.trusted(scored_dataset).limit(1))
+    assert (tags()[trusted], tags()[empty], len(ecif.to_review(scored_dataset, "first"))) == (1, 1, 53 - report.changed)
 
 
 def test_a_run_says_how_many_pairs_it_was_told_are_right_and_by_which_tag(embedded_dataset, stored):

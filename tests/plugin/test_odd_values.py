@@ -7,7 +7,7 @@ import fiftyone.operators as foo
 import pytest
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.fields import SCORE_FIELDS
+from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.results import InfluenceResults
 from fiftyone_ecif.dataset.rows import read_rows
 from fiftyone_ecif.plugin import NAME, OPERATORS
@@ -68,7 +68,7 @@ def test_an_unknown_run_is_said(scored_dataset, without_mathematics, tmp_path, k
     assert attempt(registered(kind), scored_dataset, **values_for(kind, tmp_path) | {"run_key": run_key})
 
 
-DELETED = [field.suffix for field in SCORE_FIELDS]
+DELETED = list(FIELDS)
 
 
 @pytest.mark.parametrize("gone", [*DELETED, "text field", "text field renamed", "embeddings", "run", "results"])
@@ -88,6 +88,7 @@ def test_what_was_deleted_is_said_in_forms_and_by_execution(scored_dataset, with
     for kind in OPERATORS:
         error = attempt(registered(kind), scored_dataset, **values_for(kind, tmp_path) | {"min_confidence": 0.1})
         needs = {"tag_misaligned": "misalignment", "show_harmful": "value", "apply_suggestions": "suggestion"}
+        needs["show_vague"] = "vagueness"
         assert error or needs.get(kind.name) != gone
     panel = Panel(scored_dataset)
     for tab in TABS:

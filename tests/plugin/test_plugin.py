@@ -43,7 +43,9 @@ def test_what_repairs_a_sample_stands_beside_it_and_above_the_grid_while_samples
         assert operator.resolve_placement(looking).place == MODAL
 
 
-LOOKING = {"show_misaligned", "show_harmful", "show_valuable", "estimate_removal", "forecast_removal"}
+LOOKING = {
+    *("show_misaligned", "show_vague", "show_harmful", "show_valuable", "estimate_removal", "forecast_removal"),
+}
 DESTRUCTIVE = {
     "compute_influence", "apply_suggestions", "undo_fixes", "export_cleaned", "export_checkpoint", "manage_runs",
     "ecif_panel",

@@ -39,6 +39,47 @@ def test_a_card_is_accepted_and_undone(scored_dataset):
     assert len(ecif.cleaned(scored_dataset)) == 59
 
 
+def test_captions_that_say_little_are_shown_reviewed_and_left_out(scored_dataset):
+    panel = Panel(scored_dataset)
+    name = "first_vagueness"
+    vaguest = scored_dataset.sort_by(name, reverse=True).values("id")
+    assert panel.event("show_vague").samples.values("id") == vaguest
+    assert name in panel.requests["set_active_fields"]["fields"]
+    panel.event("on_change_ctx").event("choose_tab", value="review").event("choose_order", value="vagueness")
+    cards = panel.state["cards"]
+    assert [card["id"] for card in cards] == vaguest[:4]
+    assert f"{cards[0]['vagueness']:.2%}" in panel.words("card_0").replace("\\", "")
+    panel.event("empty", id=vaguest[0])
+    assert scored_dataset[vaguest[0]].tags == ["empty_caption"]
+    assert [card["id"] for card in panel.state["cards"]] == vaguest[1:5]
+    assert Panel(scored_dataset).state["order"] == "vagueness"  # after a reload
+
+
+def test_wrong_words_are_marked_on_their_card_and_are_no_markup(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    id = panel.state["cards"][0]["id"]
+    scored_dataset.set_values("caption", {id: "a *red* cow, no cowboy"}, key_field="id")
+    scored_dataset.set_values("first_wrong_words", {id: ["cow", "red"]}, key_field="id")
+    words = panel.event("refresh").words("card_0").replace("\\\\", "\\")
+    assert r"a \***red**\* **cow**\, no cowboy" in words
+    scored_dataset.set_values("first_wrong_words", {id: ["gone"]}, key_field="id")
+    assert r"**a \*red\* cow\, no cowboy**" in panel.event("refresh").words("card_0").replace("\\\\", "\\")
+    (prompt,) = (each for name, each in panel.event("name_words").requests.items() if "prompt" in name)
+    assert "@ecif/ecif/name_wrong_words" in prompt.values()
+
+
+def test_a_run_of_before_there_was_vagueness_is_shown_without_it(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review").event("choose_order", value="vagueness")
+    scored_dataset.delete_sample_field("first_vagueness")
+    panel = Panel(scored_dataset)
+    assert panel.state["order"] == "misalignment" and panel.state["cards"][0]["vagueness"] is None
+    assert "orders" not in panel.shown
+    words = panel.event("choose_order", value="vagueness").requests["notify"]["message"]
+    assert "earlier versions" in words and panel.state["order"] == "misalignment"
+    assert "vague" not in panel.event("choose_tab", value="suspects").shown
+    assert "earlier versions" in panel.event("show_vague").requests["notify"]["message"]
+
+
 def test_of_two_pages_the_second_is_told_what_the_first_did(scored_dataset):
     first, second = (Panel(scored_dataset).event("choose_tab", value="review") for _ in range(2))
     fixed, deleted, *_ = (card["id"] for card in first.state["cards"] if card["suggestion"])

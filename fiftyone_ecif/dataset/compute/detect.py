@@ -15,7 +15,7 @@ from fiftyone_ecif.dataset.repair.review import SUSPECTED
 from fiftyone_ecif.dataset.repair.suggest import suggestion_labels
 from fiftyone_ecif.detect import CrossFit, Misalignment
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
-from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts
+from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts, vague_texts
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,18 @@ class Judged:
         found: the misalignment
         cross_fit: that it stands on
         suggestions: label by sample id
+        vagueness: (N,), 0 to 1, how little each text tells its image from the others; None for labels, each of which
+            is meant to fit many images
     """
 
     found: Misalignment
     cross_fit: CrossFit
     suggestions: dict[str, Any]
+    vagueness: np.ndarray | None
 
 
 def detect(embedded: Embedded, request: RunRequest, device: str, report: Progress) -> Judged:
-    """How likely each pair is misaligned."""
+    """How likely each pair is misaligned, and how much its text says."""
     rows = embedded.rows
     trusted = torch.tensor(rows.trusted)
     pairs: Pairs = embedded.pairs
@@ -46,8 +49,9 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
     found, fitted = find_misaligned(
         pairs, views, embedded.head, embedded.source.loss, request.settings(), device, report, trusted
     )
+    vagueness = None if rows.labelled else vague_texts(views or pairs, fitted, request.seed, device)
     if texts is None:
-        return Judged(found, fitted, {})
+        return Judged(found, fitted, {}, vagueness)
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
     suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
-    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts))
+    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts), vagueness)

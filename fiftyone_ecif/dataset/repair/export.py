@@ -30,7 +30,7 @@ LONGEST_NAME = 255
 
 @checked(samples=Samples())
 def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: float | None = None) -> fo.DatasetView:
-    """The pairs without those tagged "misaligned" or "rejected", or as ``set_tags`` has named these tags.
+    """The pairs without those tagged "misaligned", "rejected" or "empty_caption", or as ``set_tags`` has named these.
 
     Args:
         samples: Dataset or view
@@ -47,7 +47,7 @@ def cleaned(samples: SampleCollection, run_key: str | None = None, threshold: fl
         raise ValueError("run_key and threshold go together: pass both, or neither.")
     check_flat(samples)
     tags = tags_of(samples)
-    view = samples.match_tags([tags.misaligned, tags.rejected], bool=False)
+    view = samples.match_tags([tags.misaligned, tags.rejected, tags.empty], bool=False)
     if run_key is not None and threshold is not None:
         suspects = suspected(samples, run_key, threshold)
         text_field = samples._dataset.get_run_info(run_key).config.text_field

@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import PROBABILITY, Samples, Text, checked
+from fiftyone_ecif.dataset.arguments import PROBABILITY, SHARE_OF_PAIRS, Choice, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.samples import number_of, ungrouped
@@ -15,6 +15,9 @@ from fiftyone_ecif.dataset.texts import fixes_field, has_fixes
 
 SUSPECTED = 0.5
 """Misalignment from which a wrong text is likelier than a right one."""
+
+ORDERS = {"misalignment": "Most suspicious first", "vagueness": "Those that say the least first"}
+"""What pairs can be looked through by, in words for a form."""
 
 SUGGESTED_PRECISION = 0.9
 """Share of the suspects that should be wrong, for which a run suggests a threshold."""
@@ -81,6 +84,26 @@ def harmful(samples: SampleCollection, run_key: str) -> fo.DatasetView:
 
 
 @checked(samples=Samples())
+def vague(samples: SampleCollection, run_key: str, threshold: float | None = None) -> fo.DatasetView:
+    """The pairs, those first whose captions say the least.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+        threshold: the least vagueness, 0 to 1; None for all that have one
+
+    Returns:
+        a view sorted by vagueness, falling
+
+    Raises:
+        ValueError: if the run has none, or the threshold is no share
+    """
+    name = score_field(samples, run_key, "vagueness")
+    least = 0.0 if threshold is None else SHARE_OF_PAIRS("threshold", threshold)
+    return ungrouped(samples).match({name: {"$gte": least}}).sort_by(name, reverse=True)
+
+
+@checked(samples=Samples())
 def mark_as_fine(samples: SampleCollection) -> int:
     """Record that somebody looked at these pairs and found them right: the sample tag "trusted", or what
     ``set_tags`` has named in its place.
@@ -96,7 +119,7 @@ def mark_as_fine(samples: SampleCollection) -> int:
     """
     tags = tags_of(samples)
     samples.tag_samples(tags.trusted)
-    samples.untag_samples([tags.misaligned, tags.rejected])
+    samples.untag_samples([tags.misaligned, tags.rejected, tags.empty])
     return number_of(samples)
 
 
@@ -120,30 +143,50 @@ def reject(samples: SampleCollection) -> int:
 
 
 @checked(samples=Samples())
+def mark_as_empty(samples: SampleCollection) -> int:
+    """Record that somebody looked at these pairs and found that their captions say nothing about their images: the
+    tag "empty_caption", or what ``set_tags`` has named in its place.
+
+    They are not shown for review again, and are left out of the cleaned set.
+
+    Args:
+        samples: Dataset or view
+
+    Returns:
+        the number of samples
+    """
+    tags = tags_of(samples)
+    samples.tag_samples(tags.empty)
+    samples.untag_samples(tags.trusted)
+    return number_of(samples)
+
+
+@checked(samples=Samples())
 def trusted(samples: SampleCollection) -> fo.DatasetView:
     """The pairs that were marked as fine: evidence for a next run, or its target."""
     return ungrouped(samples).match_tags(tags_of(samples).trusted)
 
 
-@checked(samples=Samples())
-def to_review(samples: SampleCollection, run_key: str) -> fo.DatasetView:
-    """The run's pairs that were neither fixed nor marked as fine nor rejected, the most suspicious first.
+@checked(samples=Samples(), order=Choice(ORDERS))
+def to_review(samples: SampleCollection, run_key: str, order: str = "misalignment") -> fo.DatasetView:
+    """The run's pairs that nobody has fixed, marked as fine or as empty, or rejected.
 
     Args:
         samples: Dataset or view
         run_key: the run
+        order: "misalignment": the most suspicious first; "vagueness": those first whose captions say the least
 
     Returns:
-        a view sorted by misalignment, falling
+        a view sorted by that field, falling
 
     Raises:
-        ValueError: if there is no such run
+        ValueError: if there is no such run, or it has no such field
     """
     check_run(samples._dataset, run_key)
-    name = score_field(samples, run_key, "misalignment")
+    name = score_field(samples, run_key, order)
     text_field = samples._dataset.get_run_info(run_key).config.text_field
     tags = tags_of(samples)
-    view = ungrouped(samples).exists(name).match_tags([tags.trusted, tags.rejected], bool=False)
+    view = ungrouped(samples).exists(name).match_tags([tags.trusted, tags.rejected, tags.empty], bool=False)
     if text_field is not None and has_fixes(samples, text_field):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
     return view.sort_by(name, reverse=True)

@@ -43,6 +43,7 @@ def score_columns(
     ids: list[str],
     suggestions: dict[str, fo.Classification],
     evidence: bool = False,
+    vagueness: np.ndarray | None = None,
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -52,11 +53,14 @@ def score_columns(
         ids: sample ids
         suggestions: by sample id
         evidence: whether each kind of evidence gets a field
+        vagueness: how little each text says, likewise; None for none
 
     Returns:
         :data:`Columns`
     """
     scores = asdict(outcome.scores) | {"misalignment": torch.from_numpy(found.probability)}
+    if vagueness is not None:
+        scores["vagueness"] = torch.from_numpy(vagueness)
     if evidence:
         scores |= {EVIDENCE_FIELDS[kind].suffix: torch.from_numpy(part) for kind, part in found.evidence.items()}
     columns: Columns = {"suggestion": dict(suggestions)}

@@ -35,7 +35,7 @@ class ExportCleaned(EcifOperator):
 
     name = "export_cleaned"
     label = "export the cleaned set"
-    description = "Export the samples that are not tagged as misaligned or rejected"
+    description = "Export the samples that are not tagged as misaligned, rejected or empty"
     icon = "export.svg"
     risk = "high"
     submit = "Export"

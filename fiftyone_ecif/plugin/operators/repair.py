@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -14,6 +15,7 @@ from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.tags import tags_of
+from fiftyone_ecif.plugin.background import Progress, show_output
 from fiftyone_ecif.plugin.forms import (
     as_text,
     choose_samples,
@@ -28,7 +30,7 @@ from fiftyone_ecif.plugin.forms import (
     show_fields,
 )
 from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
-from fiftyone_ecif.plugin.run_operator import RunOperator
+from fiftyone_ecif.plugin.run_operator import RunJob, RunOperator
 
 SHOWN_CHANGES = 8
 
@@ -170,6 +172,68 @@ def _preview(
         table.add_column(key, label=label)
     notice(inputs, "count", types.Notice, f"{count:,} samples will change", "“ECIF: undo fixes” takes it back.")
     inputs.list("changes", types.Object(), default=rows, view=table)
+
+
+class NameWrongWords(RunJob):
+    """Names the words of suspected captions that do not belong to their images."""
+
+    name = "name_wrong_words"
+    label = "name wrong words"
+    description = "Name the words of suspected captions that do not belong to their images"
+    icon = "words.svg"
+    risk = "medium"
+    submit = "Name"
+    title = "Naming wrong words"
+
+    def __call__(
+        self,
+        sample_collection: SampleCollection,
+        run_key: str | None = None,
+        threshold: float | None = None,
+        delegate: bool = False,
+    ) -> foo.ExecutionResult:
+        """Execute the operator from a script.
+
+        Args:
+            sample_collection: the samples to look at
+            run_key: the run; None: the newest
+            threshold: the minimum probability of being misaligned, 0 to 1; None: 0.5
+            delegate: whether to queue the work for a worker
+
+        Returns:
+            the result
+        """
+        return self.execute_on(sample_collection, delegate, run_key=run_key, threshold=threshold)
+
+    def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
+        """Ask for samples and threshold, and say what that costs."""
+        samples = choose_samples(ctx, inputs, "Look at")
+        config = ctx.dataset.get_run_info(run_key).config
+        if config.model is None:
+            words = "This run used stored embeddings, so there is no text tower to read captions without a word."
+            refuse(inputs, "no_model", words)
+        label = "Minimum probability of being misaligned"
+        field = inputs.float("threshold", default=review.SUSPECTED, label=label)
+        if passes(field, chosen_threshold, ctx):
+            count = len(review.suspected(samples, run_key, chosen_threshold(ctx)))
+            cost = "The model reads each of them once for each of its words. Nothing else is computed anew."
+            none = "No pair reaches this threshold. Lower it to look at some."
+            say_count(inputs, "count", count, f"{count:,} captions will be looked at", none, cost)
+
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
+        run_key = chosen_run(ctx)
+        results = ecif.load_results(ctx.dataset, run_key)
+        suspects = review.suspected(chosen_samples(ctx), run_key, chosen_threshold(ctx))
+        return lambda progress: results.name_wrong_words(suspects, progress=progress)
+
+    def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
+        """Say of how many captions words were named."""
+        yield ctx.ops.reload_dataset()
+        outputs = types.Object()
+        named = sum(bool(words) for words in result.values())
+        text = "The panel's tab “Review” marks them. They are guesses: look at the images."
+        notice(outputs, "named", types.Success, f"Named words of {named:,} captions", text)
+        yield show_output(ctx, outputs)
 
 
 class SampleOperator(EcifOperator):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY
+from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE_OF_PAIRS, Number
 from fiftyone_ecif.plugin.forms import chosen_run, given, refuse, say_count, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
@@ -75,16 +77,20 @@ class ShowPairs(RunOperator):
         return {"pairs": len(view)}
 
 
-class ShowMisaligned(ShowPairs):
-    """Shows the pairs whose caption probably does not belong to the image, the most suspicious first."""
+class ShowAbove(ShowPairs):
+    """Shows the pairs at or above a threshold of some score, the highest first; subclasses say which.
 
-    name = "show_misaligned"
-    label = "show misaligned pairs"
-    description = "Show the pairs whose caption probably does not belong to the image, the most suspicious first"
-    icon = "misaligned.svg"
-    place = GRID
-    none = "No pair reaches this threshold. Lower it to show some."
-    field = "misalignment"
+    Class attributes:
+        what: what the threshold is a minimum of
+        kind: what the threshold may be
+    """
+
+    what: str
+    kind: Number
+
+    def above(self, results: Any, threshold: float | None, limit: int | None) -> fo.DatasetView:
+        """The results' view of these pairs."""
+        raise NotImplementedError
 
     def __call__(  # type: ignore[override]
         self,
@@ -99,7 +105,7 @@ class ShowMisaligned(ShowPairs):
         Args:
             sample_collection: the dataset of the run
             run_key: the run; None: the newest
-            threshold: the minimum probability of being misaligned, 0 to 1; None: any
+            threshold: the minimum of the score, 0 to 1; None: any
             limit: the most pairs to show; None: all
             delegate: not supported, since the operator takes no time
 
@@ -110,19 +116,46 @@ class ShowMisaligned(ShowPairs):
 
     def choose_more(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Add the threshold."""
-        inputs.float(
-            "threshold",
-            min=0,
-            max=1,
-            default=0,
-            label="Minimum probability of being misaligned",
-            description="0 shows every scored pair",
-        )
+        label, description = f"Minimum {self.what}", "0 shows every scored pair"
+        inputs.float("threshold", min=0, max=1, default=0, label=label, description=description)
 
     def pairs(self, ctx: foo.ExecutionContext, run_key: str) -> fo.DatasetView:
         """The view that the form asks for."""
-        threshold, limit = given(ctx, "threshold", PROBABILITY, None, "The minimum probability") or None, _limit(ctx)
-        return ecif.load_results(ctx.dataset, run_key).misaligned(threshold=threshold, limit=limit)
+        threshold = given(ctx, "threshold", self.kind, None, f"The minimum {self.what}") or None
+        return self.above(ecif.load_results(ctx.dataset, run_key), threshold, _limit(ctx))
+
+
+class ShowMisaligned(ShowAbove):
+    """Shows the pairs whose caption probably does not belong to the image, the most suspicious first."""
+
+    name = "show_misaligned"
+    label = "show misaligned pairs"
+    description = "Show the pairs whose caption probably does not belong to the image, the most suspicious first"
+    icon = "misaligned.svg"
+    place = GRID
+    none = "No pair reaches this threshold. Lower it to show some."
+    field = "misalignment"
+    what, kind = "probability of being misaligned", PROBABILITY
+
+    def above(self, results: Any, threshold: float | None, limit: int | None) -> fo.DatasetView:
+        """The suspects."""
+        return results.misaligned(threshold=threshold, limit=limit)
+
+
+class ShowVague(ShowAbove):
+    """Shows the pairs whose caption hardly tells the image from others, those first that say the least."""
+
+    name = "show_vague"
+    label = "show captions that say little"
+    description = "Show the pairs whose caption hardly tells its image from the others, those that say the least first"
+    icon = "vague.svg"
+    none = "No caption reaches this threshold. Lower it to show some."
+    field = "vagueness"
+    what, kind = "share of other pairs that say the same and look otherwise", SHARE_OF_PAIRS
+
+    def above(self, results: Any, threshold: float | None, limit: int | None) -> fo.DatasetView:
+        """The pairs by vagueness."""
+        return results.vague(threshold=threshold, limit=limit)
 
 
 class ShowHarmful(ShowPairs):

@@ -6,7 +6,7 @@ import pytest
 from fiftyone import ViewField as F
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS, VAGUENESS
 from fiftyone_ecif.dataset.run.config import tensor_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -28,6 +28,43 @@ def test_every_pair_gets_finite_scores_with_described_fields(embedded_dataset, s
     assert (probability >= 0).all() and (probability <= 1).all()
     assert {"ecif_value", "ecif_misalignment"} <= set(embedded_dataset.get_index_information())
     assert results.health["cg_relative_residual"] <= 1e-3
+
+
+def test_captions_that_many_unlike_images_have_are_vague(embedded_dataset, stored):
+    for sample in embedded_dataset.select(embedded_dataset.values("id")[::6]).iter_samples(autosave=True):
+        sample["caption"], sample["clip_text"] = "a picture", [1.0, -2.0] * 8
+    results = ecif.compute_influence(embedded_dataset, **stored)
+    assert embedded_dataset.get_field("ecif_vagueness").description == VAGUENESS.description
+    assert "ecif_vagueness" in embedded_dataset.get_index_information()
+    view = results.vague()
+    assert set(view[:10].values("caption")) == {"a picture"} and len(view) == 60
+    shares = view.values(results.fields["vagueness"])
+    assert shares == sorted(shares, reverse=True) and shares[-1] >= 0 and shares[0] <= 1
+    assert results.vague(threshold=shares[4], limit=3).values("id") == view[:3].values("id")
+    assert len(results.vague(threshold=shares[4])) < 60
+    for wrong in (-0.1, 2, "much"):
+        with pytest.raises(ValueError, match="threshold must be a"):
+            results.vague(wrong)
+    waiting = ecif.to_review(embedded_dataset, "ecif", order="vagueness")
+    assert waiting.values("id") == view.values("id")
+    assert ecif.mark_as_empty(view[:10]) == 10
+    assert len(ecif.to_review(embedded_dataset, "ecif")) == 50
+    assert len(ecif.cleaned(embedded_dataset)) == 50
+    ecif.mark_as_fine(view[:1])
+    assert len(ecif.cleaned(embedded_dataset)) == 51
+
+
+def test_labels_and_runs_of_before_have_no_vagueness_and_say_so(embedded_dataset, stored):
+    on_labels = ecif.compute_influence(embedded_dataset, run_key="labels", **stored | {"text_field": "ground_truth"})
+    before = ecif.compute_influence(embedded_dataset, **stored)
+    embedded_dataset.delete_sample_field("ecif_vagueness")
+    for results in (on_labels, before):
+        assert "vagueness" not in results.fields
+        with pytest.raises(ValueError, match="runs on labels, and those of earlier versions, have none"):
+            results.vague()
+        with pytest.raises(ValueError, match="have none"):
+            ecif.to_review(embedded_dataset, results.run_key, "vagueness")
+        assert len(ecif.to_review(embedded_dataset, results.run_key)) == 60
 
 
 def test_evidence_is_written_when_asked_for_and_lives_with_its_run(embedded_dataset, stored):

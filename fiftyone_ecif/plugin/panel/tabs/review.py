@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+import re
+from typing import Any, TypedDict
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.arguments import SampleId, WholeNumber
-from fiftyone_ecif.dataset.fields import FIELDS
+from fiftyone_ecif.dataset.arguments import Choice, SampleId, WholeNumber
+from fiftyone_ecif.dataset.checks import score_field
+from fiftyone_ecif.dataset.fields import FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import as_text, escaped, given
+from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given
 from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 
@@ -22,12 +24,14 @@ CARDS = 4
 
 
 class Card(TypedDict):
-    """A pair to review: its image's address, its caption, how likely that is wrong, and a better one."""
+    """A pair to review: its image's address, its caption, how likely that is wrong, how vague it is, a better one."""
 
     id: str
     image: str
     text: str | None
     misalignment: float
+    vagueness: float | None
+    wrong_words: list[str]
     suggestion: str | None
     confidence: float | None
 
@@ -37,15 +41,20 @@ class ReviewTab(Tab):
 
     name = "review"
     label = "Review"
-    help = "the most suspicious pairs, one by one."
-    entries = (Entry("page", WholeNumber(), begins_with="view", first=0),)
+    help = "the pairs one by one, the most suspicious first or those whose captions say the least."
+    entries = (
+        Entry("page", WholeNumber(), begins_with="view", first=0),
+        Entry("order", Choice(review.ORDERS), "choose_order", kept=True, begins_with="run", first="misalignment"),
+    )
 
     # Content
 
     def content(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
-        """Read one page of the pairs that wait for a review, the most suspicious first."""
+        """Read one page of the pairs that wait for a review, in the chosen order."""
         state = ctx.panel.state
-        waiting = review.to_review(base, state.run_key)
+        if not _is_vagueness_known(ctx):
+            state.order = "misalignment"
+        waiting = review.to_review(base, state.run_key, state.order)
         total = len(waiting)
         state.page = min(state.page or 0, max(0, (total - 1) // CARDS))
         state.waiting, state.last_fixed = total, len(fixes.last_fixed(ctx.dataset))
@@ -53,14 +62,24 @@ class ReviewTab(Tab):
 
     # Layout
 
+    def fields(self, state: Any) -> dict[str, Any]:
+        return {"orders": {"order": state.order}}
+
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
+        if _is_vagueness_known(ctx):
+            view = dropdown(review.ORDERS)
+            orders = row(root, "orders")
+            orders.enum(
+                "order", list(review.ORDERS), default=state.order, label="Order", view=view, on_change=self.choose_order
+            )
         cards, waiting, page = state.cards or [], state.waiting or 0, state.page or 0
         first = page * CARDS + 1
         last = first + len(cards) - 1
         pages = row(root, "pages")
         shown = f"{first:,} to {last:,} of {waiting:,} pairs to review" if cards else "No pairs left to review"
         pages.md(shown, name="shown")
+        pages.btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
         pages.btn("previous", label="Previous", on_click=self.previous_page, disabled=page == 0, variant="outlined")
         pages.btn("next", label="Next", on_click=self.next_page, disabled=last >= waiting, variant="outlined")
         if state.last_fixed:
@@ -75,11 +94,10 @@ class ReviewTab(Tab):
         params = {"id": card["id"]}
         picture(frame, card["image"], "the pair's image", self.panel.open_sample, params)
         body = frame.v_stack("body", gap=1)
-        body.md(
-            f"**{escaped(card['text'] or '(no caption)')}**  \n"
-            f"Probability that the caption is wrong: {card['misalignment']:.2f}",
-            name="text",
-        )
+        facts = [f"Probability that the caption is wrong: {card['misalignment']:.2f}"]
+        if card["vagueness"] is not None:
+            facts.append(f"Other pairs that say the same and look otherwise: {card['vagueness']:.2%}")
+        body.md("  \n".join([_marked(card["text"] or "(no caption)", card["wrong_words"]), *facts]), name="text")
         answers: types.Object
         if card["suggestion"]:
             confidence = f"(confidence {card['confidence'] or 0:.2f})"
@@ -94,9 +112,20 @@ class ReviewTab(Tab):
         answers.btn(
             "fine", label="Caption is fine", icon="thumb_up", on_click=self.fine, params=params, variant="outlined"
         )
+        answers.btn(
+            "empty", label="Says nothing", icon="more_horiz", on_click=self.empty, params=params, variant="outlined"
+        )
         answers.btn("reject", label="Reject", icon="close", on_click=self.reject, params=params, variant="outlined")
 
     # Events
+
+    @event
+    def choose_order(self, ctx: foo.ExecutionContext) -> None:
+        """Choose which pairs come first."""
+        order = given(ctx, "value", Choice(review.ORDERS), "misalignment")
+        score_field(ctx.dataset, ctx.panel.state.run_key, order)
+        ctx.panel.state.set({"order": order, "page": 0})
+        self.panel.show(ctx)
 
     @event
     def next_page(self, ctx: foo.ExecutionContext) -> None:
@@ -123,10 +152,21 @@ class ReviewTab(Tab):
         self.panel.changed(ctx, "Found a suggestion" if found else "No other caption in the dataset fits better")
 
     @event
+    def name_words(self, ctx: foo.ExecutionContext) -> None:
+        """Ask for the words that do not belong to their images."""
+        self.panel.prompt(ctx, "name_wrong_words", run_key=ctx.panel.state.run_key)
+
+    @event
     def fine(self, ctx: foo.ExecutionContext) -> None:
         """Mark a card's pair as fine."""
         ecif.mark_as_fine(_pair(ctx))
         self.panel.changed(ctx, "Marked the pair as fine")
+
+    @event
+    def empty(self, ctx: foo.ExecutionContext) -> None:
+        """Mark a card's caption as one that says nothing about the image."""
+        ecif.mark_as_empty(_pair(ctx))
+        self.panel.changed(ctx, "Marked the caption as empty: the pair will be left out of the cleaned set")
 
     @event
     def reject(self, ctx: foo.ExecutionContext) -> None:
@@ -147,13 +187,34 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
     suggestion, misalignment = (FIELDS[name].name(run_key) for name in ("suggestion", "misalignment"))
     text = fixes.text_path(shown._dataset, text_field) if text_field else "id"
     columns = ["id", "filepath", text, misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
+    more = _if_there(shown, FIELDS["vagueness"].name(run_key)), _if_there(shown, WRONG_WORDS.name(run_key))
+    found = zip(*shown.values(columns), *more, strict=True)
     return [
         Card(
-            id=id, image=image_address(filepath), text=as_text(caption), misalignment=probability,
-            suggestion=as_text(label), confidence=confidence,
+            id=id, image=image_address(filepath), text=as_text(caption), misalignment=probability, vagueness=share,
+            wrong_words=[str(word) for word in words or ()], suggestion=as_text(label), confidence=confidence,
         )
-        for id, filepath, caption, probability, label, confidence in zip(*shown.values(columns), strict=True)
+        for id, filepath, caption, probability, label, confidence, share, words in found
     ]  # fmt: skip
+
+
+def _is_vagueness_known(ctx: foo.ExecutionContext) -> bool:
+    """Whether the run says how vague captions are: not of labels, and not before it was known."""
+    known: bool = ctx.dataset.has_sample_field(FIELDS["vagueness"].name(ctx.panel.state.run_key))
+    return known
+
+
+def _if_there(shown: fo.DatasetView, name: str) -> list[Any]:
+    """A field's values of some pairs, in their order; None where there is no such field."""
+    return shown.values(name) if shown.has_sample_field(name) else [None] * len(shown)
+
+
+def _marked(caption: str, wrong: list[str]) -> str:
+    """A caption as Markdown that shows it as it stands, bold; if some of its words are wrong, only these are."""
+    parts = re.split("(" + "|".join(rf"\b{re.escape(word)}\b" for word in wrong) + ")", caption) if wrong else [caption]
+    if len(parts) == 1:
+        return f"**{escaped(caption)}**"
+    return "".join(f"**{escaped(part)}**" if place % 2 else escaped(part) for place, part in enumerate(parts))
 
 
 def _pair(ctx: foo.ExecutionContext) -> fo.DatasetView:

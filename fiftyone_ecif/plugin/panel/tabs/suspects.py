@@ -90,6 +90,9 @@ class SuspectsTab(Tab):
             on_click=self.click_bar,
         )
         self._lay_out_actions(root, state)
+        if ctx.dataset.has_sample_field(FIELDS["vagueness"].name(state.run_key)):
+            vague = row(root, "vague")
+            vague.btn("show_vague", label="Show what says little", icon="blur_on", on_click=self.show_vague)
         self._lay_out_truth(root, state)
 
     def _lay_out_actions(self, root: types.Object, state: Any) -> None:
@@ -158,6 +161,13 @@ class SuspectsTab(Tab):
     def show_suspects(self, ctx: foo.ExecutionContext) -> None:
         """Show the pairs at or above the threshold."""
         _select_range(ctx, ctx.panel.state.threshold, 1.0)
+
+    @event
+    def show_vague(self, ctx: foo.ExecutionContext) -> None:
+        """Show the pairs, those first whose captions say the least."""
+        run_key = ctx.panel.state.run_key
+        select(ctx, review.vague(looked_at(ctx), run_key), base_view(ctx), {"by": "vagueness"})
+        show_fields(ctx, run_key, "vagueness")
 
     @event
     def tag(self, ctx: foo.ExecutionContext) -> None:
