@@ -2,9 +2,12 @@
 
 import threading
 
+LONGEST = 600
+"""Seconds that a call may take on a busy machine."""
+
 
 def together(calls) -> list[BaseException | None]:
-    """Make calls in threads that start at the same moment; returns what they raised."""
+    """Make calls in threads that start at the same moment; returns what they raised once all have ended."""
     raised, start = [None] * len(calls), threading.Barrier(len(calls))
 
     def make(number):
@@ -18,5 +21,6 @@ def together(calls) -> list[BaseException | None]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(LONGEST)
+        assert not thread.is_alive(), f"a call is still at work after {LONGEST} seconds"
     return raised
