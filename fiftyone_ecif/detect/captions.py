@@ -12,16 +12,23 @@ from torch import Tensor
 
 from fiftyone_ecif.detect.classifier_surprise import RepeatedTexts
 from fiftyone_ecif.detect.nearest_rows import nearest
-from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, neighbour_surprise, text_density
+from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, kernel_density, neighbour_surprise
+from fiftyone_ecif.detect.text_surprise import text_surprise
 
 EVIDENCE = ("head", "neighbours", "classifier")
-"""Kinds of evidence: a head that was not fitted on the pair, its nearest images, a classifier trained from scratch."""
+"""Kinds of evidence: what heads expect, what the nearest pairs say, a classifier trained from scratch."""
 
 NEIGHBOURS = 30
-"""Nearest images that are looked at: k in the fixed setting of LEMoN (docs/detection.md)."""
+"""Nearest images, or texts, that are looked at: k in the fixed setting of LEMoN (docs/detection.md)."""
 
 HEAD_WEIGHT = 2.0
-"""Weight of the surprise of a held-out head relative to the neighbours, where the model has memorised nothing."""
+"""Weight of the surprise of the heads where the model has memorised nothing."""
+
+NEIGHBOUR_WEIGHT = 1.5
+"""Weight of the neighbours among free captions."""
+
+TEXT_NEIGHBOUR_SHARE = 0.25
+"""Weight of the nearest texts relative to the nearest images: a text exchanged for one like it misleads these."""
 
 REPEATED_NEIGHBOUR_WEIGHT = 0.25
 """Weight of the neighbours where texts repeat and nothing was memorised: systematic noise misleads them."""
@@ -66,11 +73,12 @@ def misalignment(
 ) -> Misalignment:
     """Probability that the text of a pair does not belong to its image.
 
-    The evidence is the surprise of a head that was not fitted on the pair, and that of the nearest images. The head
-    has twice the weight of the neighbours, since neighbours mislead where the noise is systematic, and eight times
-    their weight where texts repeat. This holds as far as the towers have not memorised the pairs, since a head on
-    memorised features has in effect seen them: as far as they have, neighbours have their full weight, and where texts
-    repeat so does a classifier that is trained from scratch.
+    The evidence is the surprise of a head that was not fitted on the pair, and that of the nearest images. Among free
+    captions, what the text expects by the given head is added to the first, and what the nearest texts say to the
+    second. Where texts repeat, the head has eight times the weight of the neighbours, since these mislead where the
+    noise is systematic. This holds as far as the towers have not memorised the pairs, since a head on memorised
+    features has in effect seen them: as far as they have, neighbours have their full weight, and where texts repeat so
+    does a classifier that is trained from scratch.
 
     The same evidence is taken for pairings that are drawn from the beliefs of the head. Let c be the density of their
     scores and g that of the given pairs. Then g = (1 − ρ) c + ρ·wrong, so that p(wrong | s) = 1 − (1 − ρ) c(s) / g(s)
@@ -97,7 +105,7 @@ def misalignment(
     mean, spread = observed.mean(1, keepdim=True), observed.std(1, keepdim=True)
     observed, expected = ((part - mean) / spread.clamp_min(1e-6) for part in (observed, expected))
     evidence = dict(zip(EVIDENCE, observed.numpy(), strict=True))
-    neighbour_weight = min(1.0, REPEATED_NEIGHBOUR_WEIGHT + memorised) if repeated else 1.0
+    neighbour_weight = min(1.0, REPEATED_NEIGHBOUR_WEIGHT + memorised) if repeated else NEIGHBOUR_WEIGHT
     weights = torch.tensor([HEAD_WEIGHT * (1.0 - memorised), neighbour_weight, CLASSIFIER_WEIGHT * memorised])
     weights = weights * (spread.squeeze(1) > 1e-6)
     score = weights @ observed
@@ -117,18 +125,29 @@ def _gather(
     scored: Sequence[tuple[Tensor, Tensor]],
 ) -> list[Tensor]:
     """The evidence of some pairings, (3, N) each, given the surprise of the head (N,) and the partners of each."""
-    near, density = nearest(image, min(NEIGHBOURS, len(image) - 2)), text_density(text, logit_scale)
+    count, own = min(NEIGHBOURS, len(image) - 2), torch.arange(len(image))
+    near, texts_density = nearest(image, count), kernel_density(text, logit_scale)
+    if repeated is None:
+        near_texts, images_density = nearest(text, count), kernel_density(image, logit_scale)
     expected_texts = repeated.expected(image) if repeated and with_classifier else None
     found = []
     for by_head, partner in scored:
-        by_neighbours = neighbour_surprise(near, text, partner, logit_scale, density)
+        heads = by_head.float()
+        neighbours = neighbour_surprise(near, text, partner, logit_scale, texts_density)
         by_classifier = torch.zeros(len(image))
-        if repeated and expected_texts is not None:
+        if repeated is None:
+            heads = _capped(heads) + _capped(text_surprise(image, text, partner, logit_scale))
+            of_texts = neighbour_surprise(near_texts[partner], image, own, logit_scale, images_density)
+            neighbours = neighbours + TEXT_NEIGHBOUR_SHARE * of_texts
+        elif expected_texts is not None:
             by_classifier = repeated.surprise(expected_texts, text, partner, logit_scale)
-        # Among free captions it does not matter how unlikely a text is beyond some point, as with the neighbours.
-        capped = by_head.float() if repeated else -torch.log(torch.exp(-by_head.float()) + BACKGROUND)
-        found.append(torch.stack([capped, by_neighbours, by_classifier]))
+        found.append(torch.stack([heads, neighbours, by_classifier]))
     return found
+
+
+def _capped(surprise: Tensor) -> Tensor:
+    """Among free captions it does not matter how unlikely a text is beyond some point, as with the neighbours."""
+    return -torch.log(torch.exp(-surprise) + BACKGROUND)
 
 
 def _calibrate(score: np.ndarray, plausible: np.ndarray) -> tuple[np.ndarray, float]:

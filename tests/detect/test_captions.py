@@ -9,7 +9,8 @@ from fiftyone_ecif.detect import misalignment, suggest
 from fiftyone_ecif.detect.classifier_surprise import RepeatedTexts
 from fiftyone_ecif.detect.cross_fit import surprise
 from fiftyone_ecif.detect.nearest_rows import nearest
-from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, neighbour_surprise, text_density
+from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, kernel_density, neighbour_surprise
+from fiftyone_ecif.detect.text_surprise import text_surprise
 
 
 def unit(rows):
@@ -126,12 +127,38 @@ def test_neighbour_surprise_is_its_definition():
     image, text, _ = make_pairs(pairs=60)
     partner = torch.arange(60).roll(7)
     near = nearest(image, 5)
-    found = neighbour_surprise(near, text, partner, SCALE, text_density(text, SCALE))
+    found = neighbour_surprise(near, text, partner, SCALE, kernel_density(text, SCALE))
     for n in range(60):
         likeness = torch.exp(SCALE * (text @ text[partner[n]] - 1))
         here = torch.stack([likeness[j] for j in near[n].tolist() if j != partner[n]]).mean()
         anywhere = torch.stack([likeness[j] for j in range(60) if j != partner[n]]).mean()
         torch.testing.assert_close(found[n], -torch.log(here / anywhere + BACKGROUND), rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_of_a_text_are_asked_by_exchanging_images_and_texts():
+    image, text, _ = make_pairs(pairs=60)
+    partner, own = torch.arange(60).roll(7), torch.arange(60)
+    near = nearest(text, 5)
+    found = neighbour_surprise(near[partner], image, own, SCALE, kernel_density(image, SCALE))
+    for n in range(60):
+        likeness = torch.exp(SCALE * (image @ image[n] - 1))
+        here = torch.stack([likeness[j] for j in near[partner[n]].tolist() if j != n]).mean()
+        anywhere = torch.stack([likeness[j] for j in range(60) if j != n]).mean()
+        torch.testing.assert_close(found[n], -torch.log(here / anywhere + BACKGROUND), rtol=1e-4, atol=1e-4)
+
+
+def test_among_free_captions_both_directions_and_both_kinds_of_neighbours_count():
+    image, text, _ = make_pairs(pairs=200)
+    own, drawn = torch.arange(200), torch.arange(200).roll(3)
+    nothing = torch.zeros(200)
+    evidence = misalignment(
+        image, text, SCALE, nothing, drawn, nothing, 0.0, torch.zeros(200, dtype=torch.bool)
+    ).evidence
+    by_text = -torch.log(torch.exp(-text_surprise(image, text, own, SCALE)) + BACKGROUND)
+    of_images = neighbour_surprise(nearest(image, 30), text, own, SCALE, kernel_density(text, SCALE))
+    of_texts = neighbour_surprise(nearest(text, 30), image, own, SCALE, kernel_density(image, SCALE))
+    for name, expected in {"head": by_text, "neighbours": of_images + 0.25 * of_texts}.items():
+        np.testing.assert_allclose(evidence[name], (expected - expected.mean()) / expected.std(), atol=1e-4)
 
 
 def test_baselines_are_their_definitions():
