@@ -12,8 +12,8 @@ STUB = REPOSITORY / "fiftyone_ecif" / "__init__.pyi"
 PROMISED = {
     *("compute_influence", "refresh_run", "load_results", "list_runs", "rename_run", "delete_run", "find_failures"),
     *("tag_misaligned", "mark_as_fine", "reject", "trusted", "to_review", "apply_suggestions", "undo_fixes", "fixed"),
-    *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "RemovalEffect"),
-    *("RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
+    *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "ErrorSlice"),
+    *("RemovalEffect", "RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
     *("one_caption_per_sample", "Tags", "set_tags", "tags_of"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
@@ -9,7 +11,9 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
+from fiftyone_ecif.dataset import arguments
 from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, Samples, Text, WholeNumber, at_most, checked
+from fiftyone_ecif.dataset.ask.error_slices import ErrorSlice, error_slices
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
@@ -147,6 +151,38 @@ class InfluenceResults(Run):
             ValueError: if the run knew no texts, or the data has changed since
         """
         return suggest_again(self, view)
+
+    @checked(fields=arguments.Texts(), limit=COUNT)
+    def error_slices(
+        self,
+        fields: Sequence[str] = ("tags",),
+        limit: int = 20,
+        progress: ProgressChoice = None,
+        model: ContrastiveModel | None = None,
+    ) -> list[ErrorSlice]:
+        """Recurring errors: groups of pairs that share what is wrong with them, each pair in one at most.
+
+        They have words, folders, values or looks in common, or words that stand for each other, or are alike in what
+        they show and what they say; chance alone brings forth a slice in one of twenty runs (docs/detection.md). The
+        names are written to the field ``<run_key>_error_slice``.
+
+        Args:
+            fields: of the samples, whose values may be a cause, such as a source or a category
+            limit: slices at most
+            progress: as in ``compute_influence``
+            model: the run's, where it was made in memory; None to load it again. Without any, as for stored embeddings,
+                exchanged words are not looked for
+
+        Returns:
+            the slices, the one with the most evidence first
+
+        Raises:
+            ValueError: if the run knew no texts, a field is not there, or the data has changed since
+        """
+        if model is not None:
+            self.use_model(model)
+        with reporting(progress) as report:
+            return error_slices(self, fields, limit, report)
 
     def estimate_removal(
         self, view: SampleCollection, newton_steps: int = 1, progress: ProgressChoice = None
