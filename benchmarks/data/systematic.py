@@ -41,6 +41,9 @@ LEAST_WORD = 4
 OF_ONE_CATEGORY = 0.7
 """Share of a word's pairs that are in one category: such words say what is to be seen."""
 
+SMALLEST = 20
+"""Pairs of an error below which no smaller one is tried."""
+
 NEAR_SIZES = 6
 """Categories that two are drawn from, those nearest to the wanted size."""
 
@@ -181,7 +184,7 @@ def plant_errors(
         ValueError: if the pairs cannot have such errors
     """
     planting = _Planting(table, categories, seed)
-    planted = [(kind, METHODS[kind](planting, size)) for kind, size in errors]
+    planted = [(kind, _planted(planting, kind, size)) for kind, size in errors]
     random = planting.take(np.arange(len(table)), round(RANDOM_SWAPS * len(table)))
     before = [planting.captions[row] for row in random]
     planting.rotate(planting.generator.permutation(random))
@@ -190,6 +193,16 @@ def plant_errors(
     files = [f"{folder}/{Path(file).name}" for folder, file in zip(folders, table.filepaths, strict=True)]
     noisy = replace(table, captions=planting.captions, filepaths=files)
     return Planted(noisy, planted, np.array(changed, dtype=int))
+
+
+def _planted(planting: _Planting, kind: ErrorKind, size: int) -> np.ndarray:
+    """Plant an error of a size, or of half the size where so many pairs cannot have it, and so on."""
+    try:
+        return METHODS[kind](planting, size)
+    except ValueError:
+        if size < SMALLEST:
+            raise
+        return _planted(planting, kind, size // 2)
 
 
 METHODS: dict[ErrorKind, Callable[[_Planting, int], np.ndarray]] = {

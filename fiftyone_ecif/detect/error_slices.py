@@ -36,7 +36,7 @@ LEAST_ODDS = 3.0
 """How many times the odds of a wrong text must be those among all pairs: some things are only harder to recognise."""
 
 NEARLY = 0.6
-"""Share of the most evidence from which a purer group is preferred: "of the" has more, "of the collection" says more."""
+"""Share of the most evidence from which a purer group is preferred: "of the" may have more than "of the collection"."""
 
 SUSPECTED = 0.5
 """Misalignment from which a pair's mispairing is looked at."""
