@@ -243,7 +243,8 @@ class _Search:
         return mispairings(self.shown[unlike], said[unlike], self.suspects[unlike], self.error_rate)
 
     def _still_open(self, rows: np.ndarray) -> np.ndarray:
-        return rows[self.open[rows]]
+        still: np.ndarray = rows[self.open[rows]]
+        return still
 
     def _name(self, group: int, rows: np.ndarray) -> str:
         """What a group of pairs is called."""
@@ -297,4 +298,5 @@ CHUNK = 256
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

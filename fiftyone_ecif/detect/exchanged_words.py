@@ -77,7 +77,7 @@ def exchanged_words(
         first, second = (single.names[number] for number in pair)
         has = single.members[list(pair)].toarray().sum(0)
         rows = np.flatnonzero(has == 1)
-        undone = embed([exchanged(texts[row], first, second) for row in rows]).numpy()
+        undone = embed([exchanged(texts[row], first, second) for row in rows.tolist()]).numpy()
         better = (image[rows] * undone).sum(1) > (image[rows] * text[rows]).sum(1)
         evidence = float(above_half(np.array(len(rows)), better.sum()))
         if better.mean() >= LEAST_SHARE and evidence >= least:
