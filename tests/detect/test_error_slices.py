@@ -159,3 +159,10 @@ def test_few_pairs_and_texts_without_words_are_no_trouble():
         np.array([0.9, 0.1, 0.9, 0.2]), image, image, 10.0, ["", "🙂", "12", "a"], ["a.png"] * 4, {}, embed
     )
     assert find_error_slices(judged) == []
+
+
+def test_words_that_mislead_by_themselves_are_not_exchanged():
+    """Alone, "cat" reads like a dog and the reverse; in their captions they mean what they say."""
+    alone = {"cat": "dog", "dog": "cat"}
+    judged = World(6).judged(embed=lambda texts: embed([alone.get(text, text) for text in texts]))
+    assert not [each for each in find_error_slices(judged) if each.kind == "exchanged words"]
