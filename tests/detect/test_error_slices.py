@@ -39,9 +39,9 @@ class World:
         for row, text in zip(rows, [self.texts[row] for row in np.roll(rows, 1)], strict=True):
             self.texts[row] = text
 
-    def judged(self, **more) -> JudgedPairs:
+    def judged(self, blur: float = 0.3, **more) -> JudgedPairs:
         noise = torch.from_numpy(self.generator.normal(size=(COUNT, WIDTH))).float() / WIDTH**0.5
-        image = torch.nn.functional.normalize(embed(self.true) + 0.3 * noise, dim=1)
+        image = torch.nn.functional.normalize(embed(self.true) + blur * noise, dim=1)
         wrong = np.array([text != true for text, true in zip(self.texts, self.true, strict=True)])
         probability = np.where(wrong, self.generator.beta(6, 2, COUNT), self.generator.beta(0.5, 8, COUNT))
         paths = [f"/data/folder{folder}/{row:03d}.png" for row, folder in enumerate(self.folders)]
@@ -164,5 +164,5 @@ def test_few_pairs_and_texts_without_words_are_no_trouble():
 def test_words_that_mislead_by_themselves_are_not_exchanged():
     """Alone, "cat" reads like a dog and the reverse; in their captions they mean what they say."""
     alone = {"cat": "dog", "dog": "cat"}
-    judged = World(6).judged(embed=lambda texts: embed([alone.get(text, text) for text in texts]))
+    judged = World(6).judged(0.8, embed=lambda texts: embed([alone.get(text, text) for text in texts]))
     assert not [each for each in find_error_slices(judged) if each.kind == "exchanged words"]
