@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -17,6 +17,9 @@ from fiftyone_ecif.plugin.background import Progress
 from fiftyone_ecif.plugin.forms import chosen_run, given, notice, passes
 from fiftyone_ecif.plugin.panel.choices import open_panel
 from fiftyone_ecif.plugin.run_operator import RunJob
+
+if TYPE_CHECKING:
+    from fiftyone_ecif import ErrorSlice
 
 LIMIT = 20
 NAMING = (fo.StringField, fo.BooleanField, fo.IntField)
@@ -80,18 +83,18 @@ class FindSlices(RunJob):
             "Each pair gets the name of its slice in a field of the run.",
         )
 
-    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], int]:
-        """Find the slices; returns how many there are."""
+    def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], list[ErrorSlice]]:
+        """Find the slices."""
         results = ecif.load_results(ctx.dataset, chosen_run(ctx))
         fields, limit = _fields(ctx), given(ctx, "limit", COUNT, LIMIT, "The number of slices")
-        return lambda progress: len(results.error_slices(fields, limit, progress))
+        return lambda progress: results.error_slices(fields, limit, progress)
 
-    def show(self, ctx: foo.ExecutionContext, result: int) -> Iterator[Any]:
+    def show(self, ctx: foo.ExecutionContext, result: list[ErrorSlice]) -> Iterator[Any]:
         """Open the list in the panel."""
         run_key = chosen_run(ctx)
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.set_progress(progress=1, label=f"{result} slices")
-        yield ctx.ops.notify(f"ECIF: {result} slices of recurring errors", variant="success" if result else "info")
+        yield ctx.ops.set_progress(progress=1, label=f"{len(result)} slices")
+        yield ctx.ops.notify(f"ECIF: {len(result)} slices of recurring errors", variant="success" if result else "info")
         yield open_panel(ctx, "slices", run_key)
 
 
