@@ -13,6 +13,7 @@ MODULE_sensitivity := benchmarks.fidelity.sensitivity
 MODULE_detection := benchmarks.detection.grid
 MODULE_repair := benchmarks.detection.repair
 MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_noise.csv
+MODULE_slices := benchmarks.detection.slices
 MODULE_tracing := benchmarks.tracing
 MODULE_throughput := benchmarks.speed.throughput
 MODULE_memory := benchmarks.speed.memory
@@ -20,7 +21,7 @@ MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise tracing throughput memory growth peers app cost-model
+BENCHMARKS := fidelity sensitivity repair natural-noise slices tracing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)

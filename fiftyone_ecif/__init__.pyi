@@ -1,5 +1,6 @@
 # What the package hands on: type checkers read it, and `__init__.py` loads each name from here when it is first used.
 from .attribution import RemovalEffect as RemovalEffect
+from .dataset.ask.error_slices import ErrorSlice as ErrorSlice
 from .dataset.ask.failures import find_failures as find_failures
 from .dataset.ask.query import Query as Query
 from .dataset.ask.removal_study import RemovalCurve as RemovalCurve

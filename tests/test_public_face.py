@@ -22,8 +22,8 @@ PROMISED = {
         "undo_fixes",
         "fixed",
     ),
-    *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "RemovalEffect"),
-    *("RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
+    *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "ErrorSlice"),
+    *("RemovalEffect", "RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
     *("one_caption_per_sample", "Tags", "set_tags", "tags_of"),
 }
 

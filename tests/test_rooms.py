@@ -49,7 +49,7 @@ LEVELS = {
         ),
         ("run",),
         ("ask", "repair"),
-        ("summary", "results"),
+        ("summary", "ranked_pairs", "results"),
         ("compute",),
     ),
     "plugin": (

@@ -149,7 +149,16 @@ FAILURE_FIELDS = [
 ]
 """What ``find_failures`` writes."""
 
-RUN_FIELDS = [*SCORE_FIELDS, VAGUENESS, WRONG_WORDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS]
+SLICE_FIELD = ScoreField(
+    "error_slice",
+    fo.StringField,
+    "The recurring error that the pair is part of, by its name; none for pairs outside of every slice. "
+    "Not every pair of a slice is wrong.",
+    indexed=True,
+)
+"""What ``error_slices`` of a run's results writes."""
+
+RUN_FIELDS = [*SCORE_FIELDS, VAGUENESS, WRONG_WORDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS, SLICE_FIELD]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
 FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, VAGUENESS)}

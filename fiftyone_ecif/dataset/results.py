@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import fiftyone as fo
 import numpy as np
-from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution import RemovalEffect
 from fiftyone_ecif.core import embeddings_under
-from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE, Samples, Text, WholeNumber, at_most, checked
+from fiftyone_ecif.dataset import arguments
+from fiftyone_ecif.dataset.arguments import COUNT, Samples, Text, WholeNumber, checked
+from fiftyone_ecif.dataset.ask.error_slices import ErrorSlice, error_slices
 from fiftyone_ecif.dataset.ask.query import Answer, Query
 from fiftyone_ecif.dataset.ask.removal_study import RemovalCurve, RemovalStudy, forecast_removal
 from fiftyone_ecif.dataset.ask.trace_record import Trace, delete_trace, list_traces, load_trace, make_traces
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.ask.wrong_words import name_wrong_words
-from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
-from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful, vague
+from fiftyone_ecif.dataset.ranked_pairs import RankedPairs
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
-from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.run.text_field import move_text_field
 from fiftyone_ecif.dataset.samples import everything, number_of
-from fiftyone_ecif.detect import threshold_for
 from fiftyone_ecif.models import ContrastiveModel
-from fiftyone_ecif.notes import note
 
 NEWTON_STEPS = WholeNumber(1, 10)
 """Of a removal: each costs a solve."""
@@ -36,7 +35,7 @@ CURVE_POINTS = WholeNumber(1, 100)
 """Of a forecast: each costs a solve."""
 
 
-class InfluenceResults(Run):
+class InfluenceResults(RankedPairs):
     """What a run found, on the data set that it ran on.
 
     Args:
@@ -50,93 +49,6 @@ class InfluenceResults(Run):
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         super().__init__(dataset, run_key)
         self._study: tuple[tuple, TraceStudy] | None = None
-
-    def misaligned(
-        self, threshold: float | None = None, limit: int | None = None, *, precision: float | None = None
-    ) -> fo.DatasetView:
-        """The pairs, most suspicious first.
-
-        Args:
-            threshold: only pairs of at least this misalignment, 0 to 1
-            limit: at most so many
-            precision: in place of a threshold: as many pairs as there can be with this share of them wrong, by
-                :meth:`suggested_threshold`
-
-        Returns:
-            a view sorted by misalignment, falling; empty, with a warning, where no threshold reaches the precision
-        """
-        if threshold is not None and precision is not None:
-            raise ValueError("Pass a threshold or a precision, not both.")
-        if threshold is not None:
-            threshold = PROBABILITY("threshold", threshold)
-        name = self._score_field("misalignment")
-        view = everything(self.dataset).exists(name)
-        if precision is not None:
-            threshold = self.suggested_threshold(precision)
-            if threshold is None:
-                note(
-                    f"No threshold is expected to reach a precision of {precision:.0%}: the most suspicious pair is "
-                    f"wrong with a probability of {view.max(name) or 0:.0%}."
-                )
-                return view.select([])
-        if threshold is not None:
-            view = view.match(F(name) >= threshold)
-        return self._limited(view.sort_by(name, reverse=True), limit)
-
-    def vague(self, threshold: float | None = None, limit: int | None = None) -> fo.DatasetView:
-        """The pairs, those first whose captions say the least.
-
-        Args:
-            threshold: only pairs of at least this vagueness, 0 to 1
-            limit: at most so many
-
-        Returns:
-            a view sorted by vagueness, falling
-
-        Raises:
-            ValueError: if the run has none: it is on labels, or of an earlier version
-        """
-        return self._limited(vague(everything(self.dataset), self.run_key, threshold), limit)
-
-    def suggested_threshold(self, precision: float = SUGGESTED_PRECISION) -> float | None:
-        """The smallest misalignment at or above which a share of the pairs is expected to be wrong.
-
-        The expected share is the mean of their misalignment. It is as good as these probabilities are calibrated
-        (docs/detection.md).
-
-        Args:
-            precision: the least share, above 0 and up to 1
-
-        Returns:
-            a threshold for :meth:`misaligned` and ``tag_misaligned``; None where none reaches the precision
-        """
-        name = self._score_field("misalignment")
-        numbers = everything(self.dataset).match({name: {"$gte": 0}})  # alone, whatever else is there
-        scores = numbers.values(name)
-        return threshold_for(np.array(scores, dtype=float), SHARE("precision", precision))
-
-    def harmful(self, limit: int | None = None) -> fo.DatasetView:
-        """The pairs whose removal would lower the target loss, most harmful first.
-
-        Args:
-            limit: at most so many
-
-        Returns:
-            a view of pairs with a negative value, sorted by value, rising
-        """
-        return self._limited(harmful(self.dataset, self.run_key), limit)
-
-    def valuable(self, limit: int | None = None) -> fo.DatasetView:
-        """The pairs whose removal would raise the target loss, most valuable first.
-
-        Args:
-            limit: at most so many
-
-        Returns:
-            a view of pairs with a positive value, sorted by value, falling
-        """
-        name = self._score_field("value")
-        return self._limited(everything(self.dataset).match(F(name) > 0).sort_by(name, reverse=True), limit)
 
     def embeddings(self) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Embeddings of the scored pairs by the model as it was given.
@@ -196,6 +108,38 @@ class InfluenceResults(Run):
             self.use_model(model)
         with reporting(progress) as report:
             return name_wrong_words(self, samples, MOST_NAMED("k", k), report)
+
+    @checked(fields=arguments.Texts(), limit=COUNT)
+    def error_slices(
+        self,
+        fields: Sequence[str] = ("tags",),
+        limit: int = 20,
+        progress: ProgressChoice = None,
+        model: ContrastiveModel | None = None,
+    ) -> list[ErrorSlice]:
+        """Recurring errors: groups of pairs that share what is wrong with them, each pair in one at most.
+
+        They have words, folders, values or looks in common, or words that stand for each other, or are alike in what
+        they show and what they say; chance alone brings forth a slice in one of twenty runs (docs/detection.md). The
+        names are written to the field ``<run_key>_error_slice``.
+
+        Args:
+            fields: of the samples, whose values may be a cause, such as a source or a category
+            limit: slices at most
+            progress: as in ``compute_influence``
+            model: the run's, where it was made in memory; None to load it again. Without any, as for stored embeddings,
+                exchanged words are not looked for
+
+        Returns:
+            the slices, the one with the most evidence first
+
+        Raises:
+            ValueError: if the run knew no texts, a field is not there, or the data has changed since
+        """
+        if model is not None:
+            self.use_model(model)
+        with reporting(progress) as report:
+            return error_slices(self, fields, limit, report)
 
     def estimate_removal(
         self, view: SampleCollection, newton_steps: int = 1, progress: ProgressChoice = None
@@ -370,14 +314,6 @@ class InfluenceResults(Run):
         if self._study is None or self._study[0] != state:
             self._study = state, TraceStudy(self)
         return self._study[1]
-
-    def _score_field(self, suffix: str) -> str:
-        return score_field(self.dataset, self.run_key, suffix)
-
-    @staticmethod
-    def _limited(view: fo.DatasetView, limit: int | None) -> fo.DatasetView:
-        most = at_most(limit)
-        return view if most is None else view.limit(most)
 
 
 @checked(dataset=Samples())

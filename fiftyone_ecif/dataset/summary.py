@@ -9,7 +9,7 @@ import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, RUN_FIELDS
+from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, RUN_FIELDS, SLICE_FIELD
 from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
 from fiftyone_ecif.dataset.run.config import list_runs
 from fiftyone_ecif.dataset.samples import ungrouped
@@ -268,3 +268,40 @@ def roles_sample(samples: SampleCollection, run_key: str, size: int, seed: int =
     if len(drawn) > size:
         drawn = drawn.take(size, seed=seed)
     return dict(zip(("id", "positive", "negative", "misalignment"), drawn.values(["id", *names]), strict=True))
+
+
+@dataclass(frozen=True)
+class SliceSummary:
+    """A slice of recurring errors, as far as some samples are in it.
+
+    Attributes:
+        name: what its pairs have in common
+        pairs: how many there are
+        misalignment: their mean
+    """
+
+    name: str
+    pairs: int
+    misalignment: float
+
+
+def slices(samples: SampleCollection, run_key: str) -> list[SliceSummary] | None:
+    """The slices that a run's pairs are in, by what was found last.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+
+    Returns:
+        those with the most suspicion (pairs times mean misalignment) first; None if they were never looked for
+    """
+    name, score = SLICE_FIELD.name(run_key), score_field(samples, run_key, "misalignment")
+    if not samples.has_sample_field(name):
+        return None
+    group = {"$group": {"_id": f"${name}", "pairs": {"$sum": 1}, "misalignment": {"$avg": f"${score}"}}}
+    members = ungrouped(samples).match({name: {"$type": "string"}})
+    rows = [
+        SliceSummary(each["_id"], each["pairs"], each["misalignment"] or 0.0)
+        for each in members._aggregate(post_pipeline=[group])
+    ]
+    return sorted(rows, key=lambda each: (-each.pairs * each.misalignment, each.name))

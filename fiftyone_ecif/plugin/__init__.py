@@ -14,6 +14,7 @@ from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckp
 from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, NameWrongWords, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.operators.runs import ManageRuns
 from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowVague, ShowValuable
+from fiftyone_ecif.plugin.operators.slices import FindSlices
 from fiftyone_ecif.plugin.operators.trace import FindFailures, TraceQuery, VerifyTrace
 from fiftyone_ecif.plugin.panel.panel import EcifPanel
 from fiftyone_ecif.plugin.requirements import missing_packages, unusable
@@ -25,6 +26,7 @@ OPERATORS = (
     ShowVague,
     ShowHarmful,
     ShowValuable,
+    FindSlices,
     EstimateRemoval,
     ForecastRemoval,
     VerifyRemoval,

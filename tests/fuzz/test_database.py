@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymongo.collection import Collection
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.fields import FAILURE_FIELDS, SCORE_FIELDS
+from fiftyone_ecif.dataset.fields import FAILURE_FIELDS, SCORE_FIELDS, SLICE_FIELD
 from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.plugin.panel.tabs import TABS
 from tests.fuzz.inputs import attempt, inputs
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 MISSING = object()
 IN_SAMPLES = (
     "caption", "ground_truth", "ground_truth.label", "tags", "filepath", "image_vector", "text_vector",
-    *(field.name(KEY) for field in (*SCORE_FIELDS, *FAILURE_FIELDS)), f"{KEY}_suggestion.label",
+    *(field.name(KEY) for field in (*SCORE_FIELDS, *FAILURE_FIELDS, SLICE_FIELD)), f"{KEY}_suggestion.label",
     f"{KEY}_suggestion.confidence",
 )  # fmt: skip
 IN_RECORDS = (

@@ -25,7 +25,7 @@ NOT_ASKED = ("self", "sample_collection", "delegate")
 SWITCHES = ("features", "advanced", "overwrite", "view_target", "custom_view_target")
 """Parameters that forms have besides those of the scripts."""
 
-HEAVY = ("estimate_removal", "forecast_removal", "verify_removal", "edited_checkpoint", "trace")
+HEAVY = ("estimate_removal", "forecast_removal", "verify_removal", "edited_checkpoint", "trace", "error_slices")
 
 
 def registered(kind):
