@@ -30,6 +30,9 @@ NEIGHBOUR_WEIGHT = 1.5
 TEXT_NEIGHBOUR_SHARE = 0.25
 """Weight of the nearest texts relative to the nearest images: a text exchanged for one like it misleads these."""
 
+ALIKE = 0.99
+"""Mean likeness to the others from which on a text says what they say: if all do, they tell no images apart."""
+
 REPEATED_NEIGHBOUR_WEIGHT = 0.25
 """Weight of the neighbours where texts repeat and nothing was memorised: systematic noise misleads them."""
 
@@ -127,7 +130,8 @@ def _gather(
     """The evidence of some pairings, (3, N) each, given the surprise of the head (N,) and the partners of each."""
     count, own = min(NEIGHBOURS, len(image) - 2), torch.arange(len(image))
     near, texts_density = nearest(image, count), kernel_density(text, logit_scale)
-    if repeated is None:
+    ask_texts = repeated is None and texts_density.min() < ALIKE
+    if ask_texts:
         near_texts, images_density = nearest(text, count), kernel_density(image, logit_scale)
     expected_texts = repeated.expected(image) if repeated and with_classifier else None
     found = []
@@ -136,10 +140,12 @@ def _gather(
         neighbours = neighbour_surprise(near, text, partner, logit_scale, texts_density)
         by_classifier = torch.zeros(len(image))
         if repeated is None:
-            heads = _capped(heads) + _capped(text_surprise(image, text, partner, logit_scale))
+            heads = _capped(heads)
+        if ask_texts:
+            heads = heads + _capped(text_surprise(image, text, partner, logit_scale))
             of_texts = neighbour_surprise(near_texts[partner], image, own, logit_scale, images_density)
             neighbours = neighbours + TEXT_NEIGHBOUR_SHARE * of_texts
-        elif expected_texts is not None:
+        if repeated is not None and expected_texts is not None:
             by_classifier = repeated.surprise(expected_texts, text, partner, logit_scale)
         found.append(torch.stack([heads, neighbours, by_classifier]))
     return found

@@ -67,6 +67,7 @@ class ReviewTab(Tab):
 
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
+        row(root, "names").btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
         if _is_vagueness_known(ctx):
             view = dropdown(review.ORDERS)
             orders = row(root, "orders")
@@ -79,7 +80,6 @@ class ReviewTab(Tab):
         pages = row(root, "pages")
         shown = f"{first:,} to {last:,} of {waiting:,} pairs to review" if cards else "No pairs left to review"
         pages.md(shown, name="shown")
-        pages.btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
         pages.btn("previous", label="Previous", on_click=self.previous_page, disabled=page == 0, variant="outlined")
         pages.btn("next", label="Next", on_click=self.next_page, disabled=last >= waiting, variant="outlined")
         if state.last_fixed:
@@ -112,10 +112,11 @@ class ReviewTab(Tab):
         answers.btn(
             "fine", label="Caption is fine", icon="thumb_up", on_click=self.fine, params=params, variant="outlined"
         )
-        answers.btn(
+        verdicts = row(body, "verdicts", gap=1)
+        verdicts.btn(
             "empty", label="Says nothing", icon="more_horiz", on_click=self.empty, params=params, variant="outlined"
         )
-        answers.btn("reject", label="Reject", icon="close", on_click=self.reject, params=params, variant="outlined")
+        verdicts.btn("reject", label="Reject", icon="close", on_click=self.reject, params=params, variant="outlined")
 
     # Events
 

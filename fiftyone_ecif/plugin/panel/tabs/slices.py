@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS, SLICE_FIELD
-from fiftyone_ecif.plugin.forms import given, notice, show_fields
+from fiftyone_ecif.plugin.forms import escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.pieces import row
 from fiftyone_ecif.plugin.panel.tab import Tab, event
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, select
@@ -52,13 +52,12 @@ class SlicesTab(Tab):
         row(root, "actions").btn("find", label="Find slices", icon="search", on_click=find, variant="contained")
 
     def _lay_out_list(self, root: types.Object, slices: list[dict[str, Any]]) -> None:
-        table = types.TableView()
-        table.add_column("name", label="In common")
-        table.add_column("pairs", label="Pairs")
-        table.add_column("misalignment", label="Mean misalignment")
-        table.add_row_action("show", self.show_slice, icon="visibility", tooltip="Show the pairs")
-        rows = [each | {"misalignment": f"{each['misalignment']:.0%}"} for each in slices]
-        root.list("slices_list", types.Object(), default=rows, view=table)
+        for number, each in enumerate(slices):
+            line = row(root, f"slice_{number}")
+            show, params = self.show_slice, {"row": number}
+            line.btn("show", label="Show", icon="visibility", on_click=show, params=params, variant="outlined")
+            facts = f"{each['pairs']:,} pairs, mean misalignment {each['misalignment']:.0%}"
+            line.md(f"{escaped(each['name'])}  \n{facts}", name="facts")
         notice(root, "not_all", types.Notice, "Not every pair of a slice is wrong; the most suspicious come first.")
 
     # Events
