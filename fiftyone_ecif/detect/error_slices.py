@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fiftyone_ecif.detect.chance import cumulants, excess
-from fiftyone_ecif.detect.exchanged_words import exchanged_words
+from fiftyone_ecif.detect.exchanged_words import Exchange, exchanged_words
 from fiftyone_ecif.detect.mispaired import MOST_SUSPECTS, Mispairing, mispairings
 from fiftyone_ecif.detect.nearest_rows import nearest
 from fiftyone_ecif.detect.slice_candidates import (
@@ -215,9 +215,8 @@ class _Search:
         """The exchange of words that has the most evidence."""
         best = NOTHING
         for each in self.exchanges:
-            rows = self._still_open(each.rows)
-            evidence = each.evidence * len(rows) / max(len(each.rows), 1)
-            if len(rows) >= max(LEAST_PAIRS, STILL_OPEN * len(each.rows)) and evidence > best.evidence:
+            rows, evidence = self._left_of(each)
+            if evidence > best.evidence:
                 best = FoundSlice("exchanged words", " ↔ ".join(each.names), rows, each.share, evidence)
         return best
 
@@ -225,9 +224,8 @@ class _Search:
         """The mispairing that has the most evidence."""
         best, chosen = NOTHING, None
         for each in self.mispairings:
-            rows = self._still_open(each.rows)
-            evidence = each.evidence * len(rows) / len(each.rows)
-            if len(rows) >= max(LEAST_PAIRS, STILL_OPEN * len(each.rows)) and evidence > best.evidence:
+            rows, evidence = self._left_of(each)
+            if evidence > best.evidence:
                 kind = "exchanged topics" if len(each.reverse) else "wrong topic"
                 best = FoundSlice(kind, "", rows, float(self.pairs.probability[rows].mean()), evidence)
                 chosen = each
@@ -241,6 +239,13 @@ class _Search:
         nearer = (likeness > np.diag(likeness)[:, None]).mean(1) if len(self.suspects) else np.empty(0)
         unlike = nearer >= UNLIKE  # a text near to what is shown is not of another topic
         return mispairings(self.shown[unlike], said[unlike], self.suspects[unlike], self.error_rate)
+
+    def _left_of(self, found: Exchange | Mispairing) -> tuple[np.ndarray, float]:
+        """The pairs of a finding that are still open, and its evidence among these; 0 where too few are."""
+        rows = self._still_open(found.rows)
+        if len(rows) < max(LEAST_PAIRS, STILL_OPEN * len(found.rows)):
+            return rows, 0.0
+        return rows, found.evidence * len(rows) / len(found.rows)
 
     def _still_open(self, rows: np.ndarray) -> np.ndarray:
         still: np.ndarray = rows[self.open[rows]]

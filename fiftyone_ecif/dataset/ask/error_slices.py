@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import fiftyone as fo
-import torch
 from torch import Tensor
 
 from fiftyone_ecif.core import embeddings_under
+from fiftyone_ecif.dataset.ask.text_tower import text_embeddings
 from fiftyone_ecif.dataset.checks import check_field
 from fiftyone_ecif.dataset.fields import SLICE_FIELD
 from fiftyone_ecif.dataset.progress import Progress
 from fiftyone_ecif.dataset.run.run import Run
-from fiftyone_ecif.dataset.run.writing import writing
+from fiftyone_ecif.dataset.run.writing import declare
 from fiftyone_ecif.dataset.samples import everything, those
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.detect.error_slices import JudgedPairs, find_error_slices
 from fiftyone_ecif.notes import note
-
-TEXTS_AT_ONCE = 256
-"""Texts that go through the text tower together."""
 
 LONGEST_NAME = 200
 """Letters of a slice's name."""
@@ -120,18 +118,7 @@ def _embed(run: Run) -> Callable[[list[str]], Tensor] | None:
     except ValueError as error:
         note(f"Exchanged words are not looked for, since the run's model cannot be loaded: {error}")
         return None
-    head = run.given_head
-
-    def embed(texts: list[str]) -> Tensor:
-        parts = [torch.empty(0, head.text_weight.shape[1])]
-        with torch.no_grad():
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                tokens = model.tokenize(texts[start : start + TEXTS_AT_ONCE]).to(model.device)
-                parts.append(model.text_features(tokens).float().cpu())
-        features = torch.cat(parts)
-        return head.linearize(features.new_zeros(len(features), head.image_weight.shape[1]), features).text
-
-    return embed
+    return partial(text_embeddings, model, run.given_head)
 
 
 def _short(name: str) -> str:
@@ -141,10 +128,7 @@ def _short(name: str) -> str:
 def _write(run: Run, found: Sequence[ErrorSlice]) -> None:
     """Put each pair's slice into the run's field, and nothing where it is in none."""
     name = SLICE_FIELD.name(run.run_key)
-    with writing(run.dataset):
-        if not run.dataset.has_sample_field(name):
-            SLICE_FIELD.add_to(run.dataset, run.run_key, run.config.tensors)
-            SLICE_FIELD.index(run.dataset, run.run_key)
+    declare(run.dataset, run.run_key, [SLICE_FIELD], run.config.tensors)
     values: dict[str, str | None] = dict.fromkeys(everything(run.dataset).exists(name).values("id"))
     values |= {id: each.name for each in found for id in each.sample_ids}
     there = set(those(run.dataset, list(values)).values("id"))

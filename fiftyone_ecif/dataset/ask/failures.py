@@ -13,7 +13,7 @@ from fiftyone_ecif.dataset.checks import check_flat
 from fiftyone_ecif.dataset.fields import FAILURE_FIELDS
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.run import Run
-from fiftyone_ecif.dataset.run.writing import writing
+from fiftyone_ecif.dataset.run.writing import declare
 
 
 @checked(samples=Samples(), direction=Choice(DIRECTIONS), run_dataset=Samples())
@@ -56,11 +56,7 @@ def find_failures(
         "margin": [one.margin for one in asked],
     }
     dataset = samples._dataset
-    with writing(dataset):
-        for kept in FAILURE_FIELDS:
-            if not dataset.has_sample_field(kept.name(run_key)):
-                kept.add_to(dataset, run_key, study.run.config.tensors if dataset is study.run.dataset else None)
-                kept.index(dataset, run_key)
+    declare(dataset, run_key, FAILURE_FIELDS, study.run.config.tensors if dataset is study.run.dataset else None)
     for kept in FAILURE_FIELDS:
         dataset.set_values(kept.name(run_key), dict(zip(ids, columns[kept.suffix])), key_field="id")
     failed = f"{run_key}_failed"

@@ -15,6 +15,7 @@ from torch import Tensor
 from fiftyone_ecif.attribution.question import Question, nearest
 from fiftyone_ecif.core import Progress
 from fiftyone_ecif.dataset.arguments import Choice, Text, shown
+from fiftyone_ecif.dataset.ask.text_tower import text_features
 from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.pairs import EmbeddingSource, TowerSource, check_width
 from fiftyone_ecif.features.reading import check_caption, read_image
@@ -272,8 +273,7 @@ class Interpreter:
             raise ValueError(
                 f"{text!r} is none of the run's texts, and a run on stored embeddings has no model to embed it with."
             )
-        with torch.no_grad():
-            return self._model.text_features(self._model.tokenize([text]))[0].float().cpu()
+        return text_features(self._model, [text])[0]
 
     @cached_property
     def _model(self) -> ContrastiveModel:

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import fiftyone as fo
-import torch
 from fiftyone.core.collections import SampleCollection
 from torch import Tensor
 
 from fiftyone_ecif.attribution.score import cross_fit_folds
-from fiftyone_ecif.core import Head, Progress, embeddings_under
+from fiftyone_ecif.core import Progress, embeddings_under
+from fiftyone_ecif.dataset.ask.text_tower import text_embeddings
 from fiftyone_ecif.dataset.fields import WRONG_WORDS
 from fiftyone_ecif.dataset.repair.review import suspected
 from fiftyone_ecif.dataset.rows import Rows
 from fiftyone_ecif.dataset.run.run import Run
-from fiftyone_ecif.dataset.run.writing import writing
+from fiftyone_ecif.dataset.run.writing import declare
 from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.detect.wrong_words import Captions, spans_of, without
 
 MOST_WORDS = 64
 """Words of a caption that are looked at, from its beginning: each is a text for the tower to read."""
-
-TOGETHER = 64
-"""Texts that the tower reads together."""
 
 
 def check_has_words(run: Run) -> None:
@@ -57,17 +53,6 @@ def _named(run: Run, rows: Rows, asked: list[int], k: int, progress: Progress) -
     """The words that fit least, at most k of each caption, by the head that was not fitted on the pair."""
     texts = [str(text) for text in rows.texts or ()]
     pairs, fold, model = run.judged_pairs(rows), cross_fit_folds(len(texts), run.config.seed), run.model()
-    features = pairs.gather(torch.arange(1))[0][:1]
-
-    @torch.no_grad()
-    def read(head: Head, some: list[str]) -> Tensor:
-        """Embeddings of texts, (B, D)."""
-        towers = [
-            model.text_features(model.tokenize(some[start : start + TOGETHER])).float().cpu()
-            for start in range(0, len(some), TOGETHER)
-        ]
-        return head.linearize(features.expand(len(some), -1), torch.cat(towers)).text
-
     found: dict[int, list[str]] = {}
     for number, head in enumerate(run.cross_fitted_heads):
         members = [row for row in asked if fold[row] != number]
@@ -76,7 +61,7 @@ def _named(run: Run, rows: Rows, asked: list[int], k: int, progress: Progress) -
         captions = Captions(texts, *embeddings_under(pairs, head), head.logit_scale.exp().item())
         for row in members:
             progress("Read captions without a word", len(found), len(asked))
-            found[row] = _of_one(captions, row, texts[row], k, partial(read, head))
+            found[row] = _of_one(captions, row, texts[row], k, partial(text_embeddings, model, head))
     progress("Read captions without a word", len(asked), len(asked))
     return found
 
@@ -94,10 +79,6 @@ def _of_one(captions: Captions, row: int, text: str, k: int, read: Callable[[lis
 
 def _write(run: Run, named: dict[str, list[str]]) -> None:
     """Put the words into the run's field, which is declared where it is not there yet."""
-    dataset: fo.Dataset = run.dataset
-    name = WRONG_WORDS.name(run.run_key)
-    with writing(dataset):
-        if not dataset.has_sample_field(name):
-            WRONG_WORDS.add_to(dataset, run.run_key, run.config.tensors)
+    declare(run.dataset, run.run_key, [WRONG_WORDS], run.config.tensors)
     if named:
-        dataset.set_values(name, named, key_field="id")
+        run.dataset.set_values(WRONG_WORDS.name(run.run_key), named, key_field="id")

@@ -118,9 +118,7 @@ def mark_as_fine(samples: SampleCollection) -> int:
         the number of samples
     """
     tags = tags_of(samples)
-    samples.tag_samples(tags.trusted)
-    samples.untag_samples([tags.misaligned, tags.rejected, tags.empty])
-    return number_of(samples)
+    return _judged(samples, tags.trusted, [tags.misaligned, tags.rejected, tags.empty])
 
 
 @checked(samples=Samples())
@@ -137,9 +135,7 @@ def reject(samples: SampleCollection) -> int:
         the number of samples
     """
     tags = tags_of(samples)
-    samples.tag_samples(tags.rejected)
-    samples.untag_samples(tags.trusted)
-    return number_of(samples)
+    return _judged(samples, tags.rejected, [tags.trusted])
 
 
 @checked(samples=Samples())
@@ -156,8 +152,13 @@ def mark_as_empty(samples: SampleCollection) -> int:
         the number of samples
     """
     tags = tags_of(samples)
-    samples.tag_samples(tags.empty)
-    samples.untag_samples(tags.trusted)
+    return _judged(samples, tags.empty, [tags.trusted])
+
+
+def _judged(samples: SampleCollection, verdict: str, others: list[str]) -> int:
+    """Give samples the tag of a verdict and take those off that it contradicts; returns their number."""
+    samples.tag_samples(verdict)
+    samples.untag_samples(others)
     return number_of(samples)
 
 

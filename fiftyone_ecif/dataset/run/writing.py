@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import fiftyone as fo
 from bson import ObjectId
 
+from fiftyone_ecif.dataset.fields import ScoreField
 from fiftyone_ecif.dataset.run import lease as leases
 from fiftyone_ecif.dataset.run.database import database, plain_errors
 from fiftyone_ecif.dataset.run.journal import Change, make, settle, unfinished
@@ -94,6 +95,25 @@ def change_runs(dataset: fo.Dataset, change: Change, lease: Lease, prepare: Call
         dataset._run_cache.pop(key, None)
     fo.Sample._purge_fields(dataset._sample_collection_name, [*change.removed, *change.renamed])
     read_anew(dataset)
+
+
+def declare(dataset: fo.Dataset, run_key: str, fields: Sequence[ScoreField], tensors: str | None) -> None:
+    """Declare those of a run's fields that are not there yet, with their indexes.
+
+    Args:
+        dataset: the dataset
+        run_key: the run's key
+        fields: the fields
+        tensors: name of the run's tensors, by which the fields are known as its own; None for a run of another dataset
+
+    Raises:
+        Busy: if another job writes for very long
+    """
+    with writing(dataset):
+        for each in fields:
+            if not dataset.has_sample_field(each.name(run_key)):
+                each.add_to(dataset, run_key, tensors)
+                each.index(dataset, run_key)
 
 
 def record_of(dataset: fo.Dataset, run_key: str) -> dict[str, Any]:
