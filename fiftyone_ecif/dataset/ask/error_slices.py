@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -94,8 +94,7 @@ def error_slices(run: Run, fields: Sequence[str], limit: int, report: Progress) 
 def _values(run: Run, field: str) -> list[Any]:
     """What a field says of each of the run's pairs: texts, lists of them, or None."""
     check_field(run.dataset, field)
-    own = tags_of(run.dataset)
-    ours = {own.misaligned, own.trusted, own.rejected} if field == "tags" else set()
+    ours = set(asdict(tags_of(run.dataset)).values()) if field == "tags" else set()  # what suspicion led to, no cause
     by_id = dict(zip(*those(run.dataset, run.ids).values(["id", field]), strict=True))
     return [_words(by_id.get(id), ours) for id in run.ids]
 

@@ -108,7 +108,7 @@ class ExportCleaned(EcifOperator):
 def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Add what to leave out, and say how many samples are left."""
     tags = tags_of(ctx.dataset)
-    runs = {"": f"Pairs tagged “{tags.misaligned}” or “{tags.rejected}”"}
+    runs = {"": f"Pairs tagged “{tags.misaligned}”, “{tags.rejected}” or “{tags.empty}”"}
     runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
     inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
     run_key, threshold = given(ctx, "run_key", Text()), None

@@ -1,5 +1,7 @@
 """A run's recurring errors, as a field and as views."""
 
+from dataclasses import fields
+
 import pytest
 
 import fiftyone_ecif as ecif
@@ -32,6 +34,14 @@ def test_a_field_names_the_cause(suspected):
     assert suspected.match({"first_error_slice": "source: scans"}).values("id") == suspected.select(planted).values(
         "id"
     )
+
+
+@pytest.mark.parametrize("verdict", [field.name for field in fields(ecif.Tags)])
+def test_the_tags_of_verdicts_are_no_causes(suspected, verdict):
+    ecif.set_tags(suspected, **{verdict: "judged so"})
+    suspected.match({"planted": True}).tag_samples("judged so")
+    found = ecif.load_results(suspected, "first").error_slices(progress=False)
+    assert [each.name for each in found if each.kind == "value"] == []
 
 
 def test_the_field_holds_what_was_found_last_and_goes_with_the_run(suspected):
