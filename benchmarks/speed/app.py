@@ -101,7 +101,7 @@ def made_up_dataset(samples: int, picture: Path) -> Any:
     ids = dataset.values("id")
     suspected = [id for id, each in zip(ids, probability) if each >= 0.5]
     suggestions = {id: fo.Classification(label="a better caption", confidence=0.5) for id in suspected}
-    columns = score_columns(outcome, Misalignment(probability, WRONG, {}), ids, suggestions)
+    columns = score_columns(outcome, Misalignment(probability, WRONG, (WRONG, WRONG), {}), ids, suggestions)
     config = EcifConfig(text_field="caption", target=None, rounds=4)
     record: dict[str, dict] = {"health": {}, "timings": {}, "skipped": {}}
     write_run(dataset, RUN_KEY, config, columns, record | {"warnings": []}, {}, overwrite=False)

@@ -29,7 +29,7 @@ def writing_figures(count: int, repeats: int) -> dict[str, float]:
         dataset.add_samples([fo.Sample(filepath=f"/made-up/{row}.jpg") for row in range(count)], progress=False)
         ids = dataset.values("id")
         scores = PairScores(*torch.randn(5, count, generator=torch.Generator().manual_seed(0)))
-        found = Misalignment(np.random.default_rng(0).random(count), 0.0, {})
+        found = Misalignment(np.random.default_rng(0).random(count), 0.0, (0.0, 0.0), {})
         outcome = InfluenceOutcome(scores, [], torch.zeros(1, 1), [])
         # A tenth of the pairs get a suggestion.
         suggestions = {id: fo.Classification(label="a better caption", confidence=0.5) for id in ids[::10]}

@@ -52,7 +52,7 @@ class RepeatedTexts:
         """:func:`out_of_fold` probabilities of the texts, (N, C)."""
         return out_of_fold(image, self.own, len(self.text), seed)
 
-    def surprise(self, expected: Tensor, text: Tensor, partner: Tensor, logit_scale: float) -> Tensor:
+    def surprise(self, expected: Tensor, text: Tensor, rows: Tensor, partner: Tensor, logit_scale: float) -> Tensor:
         """How much less likely a text is to a classifier that has not seen the pair than it is for any image.
 
         −log [Σ_c p_n(c) K(y, c) / Σ_c p(c) K(y, c)] over the repeated texts c, where p(c) are their shares and
@@ -61,15 +61,16 @@ class RepeatedTexts:
         Args:
             expected: (N, C), p_n(c)
             text: (N, D) unit vectors, all texts
-            partner: int64 (N,), the pair whose text each image is scored with; n itself for the pairs as they are
+            rows: int64 (M,), the pairs whose images are scored
+            partner: int64 (M,), the pair whose text each image is scored with; n itself for the pairs as they are
             logit_scale: τ
 
         Returns:
-            (N,), nats, higher = more suspicious; 0 where the text of the pair itself is too rare
+            (M,), nats, higher = more suspicious; 0 where the text of the pair itself is too rare
         """
         same = likeness(text[partner], self.text, logit_scale)
-        found = surprise_at((expected * same).sum(1) / (self.share * same).sum(1).clamp_min(1e-12))
-        return torch.where(self.own >= 0, found, 0.0)
+        found = surprise_at((expected[rows] * same).sum(1) / (self.share * same).sum(1).clamp_min(1e-12))
+        return torch.where(self.own[rows] >= 0, found, 0.0)
 
 
 def out_of_fold(image: Tensor, label: Tensor, classes: int, seed: int = 0) -> Tensor:

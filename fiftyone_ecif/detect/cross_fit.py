@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +13,7 @@ from fiftyone_ecif.attribution.score import FOLDS, cross_fit_folds
 from fiftyone_ecif.attribution.settings import Settings
 from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, embeddings_under, fit_to_rest, partitions, silent
 from fiftyone_ecif.core.pairs import Subset
-from fiftyone_ecif.core.text_kernel import LEAST_PROBABILITY, likeness, surprise_at
+from fiftyone_ecif.core.text_kernel import likeness, surprise_at
 
 BELIEVED = 0.5
 """Share of a fold that a head is fitted on: the pairs that surprise the given head least. The rest may be wrong."""
@@ -27,13 +25,6 @@ FIT_TOLERANCE = 1e-2
 """Norm of the gradient at which a fit ends, relative to its start. Below it, surprises no longer change visibly."""
 
 FIT_STEPS = 15
-
-CONFIDENCES = tuple(step / 10 for step in range(2, 21, 2))
-"""Factors by which the logits may be scaled when texts are drawn according to the beliefs of a head."""
-
-USUAL_CONFIDENCE, MEMORISED_CONFIDENCE = 0.8, 0.6
-"""The factor for most heads, which are slightly overconfident on pairs that they were not fitted on, and the factor for
-heads on towers that have memorised the pairs (docs/detection.md)."""
 
 LEAST_SPREAD = 1e-6
 """Standard deviation, in nats, below which surprises differ by rounding only."""
@@ -61,19 +52,6 @@ class CrossFit:
         """The pairs of each fold, with the head that was not fitted on them."""
         parts = [Subset(pairs, (self.fold == number).nonzero().squeeze(1)) for number in range(FOLDS)]
         return [(part, head.to(device)) for part, head in zip(parts, reversed(self.heads), strict=True)]
-
-
-@dataclass(frozen=True)
-class PlausiblePairings:
-    """For each of N images, a text that a head which was not fitted on the pair finds plausible.
-
-    Attributes:
-        partner: int64 (N,), the pair of the same batch that has the text
-        surprise: float32 (N,), nats, of the same head at the image with that text
-    """
-
-    partner: Tensor
-    surprise: Tensor
 
 
 def cross_fit(
@@ -126,32 +104,6 @@ def cross_fit(
         fitted.surprise[part.index] = mean_surprise(part, other, settings)
     progress("Cross-fit", FOLDS, FOLDS)
     return fitted
-
-
-def plausible_pairings(pairs: Pairs, fitted: CrossFit, settings: Settings, device: str = "cpu") -> PlausiblePairings:
-    """Draw a text for each image according to the beliefs of the head that was not fitted on the pair.
-
-    The logits are first scaled by how far such a head can be believed: by :data:`MEMORISED_CONFIDENCE` as far as the
-    towers have memorised the pairs, and by :func:`_confidence` as far as they have not.
-
-    Args:
-        pairs: the features of the N pairs, as they were scored
-        fitted: by :func:`cross_fit`
-        settings: batch size, rounds and seed are used
-        device: where to compute
-
-    Returns:
-        :class:`PlausiblePairings`
-    """
-    held_out = fitted.held_out(pairs, device)
-    memorised = fitted.memorised
-    confidence = _confidence(held_out, settings) * (1.0 - memorised) + MEMORISED_CONFIDENCE * memorised
-    generator = torch.Generator().manual_seed(settings.seed)
-    partner, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
-    for part, head in held_out:
-        drawn, found[part.index] = _draw_plausible(part, head, confidence, settings, generator)
-        partner[part.index] = part.index[drawn]
-    return PlausiblePairings(partner, found)
 
 
 def label_beliefs(pairs: Pairs, label: Tensor, fitted: CrossFit) -> Tensor:
@@ -223,43 +175,6 @@ def _fit_believed(pairs: Subset, suspicion: Tensor, given: Head, loss: str, sett
     # No preconditioner: Kronecker factors would take longer to estimate than they save here.
     fitted = fit_to_rest(objective, given, torch.clone, FIT_TOLERANCE, FIT_STEPS).scope
     return given.replace(fitted.vector())
-
-
-def _confidence(held_out: Sequence[tuple[Subset, Head]], settings: Settings) -> float:
-    """The factor a that the logits are scaled by, so that a head is as confident as it is right on held-out pairs.
-
-    The likeliest a maximises Σ_n log[(1 − r) R_n(a) + r] over a and r, where R_n(a) = exp(−:func:`surprise`) at logits
-    scaled by a, and r is a share of pairs whose text might be any text. Wrong texts that resemble the right ones lower
-    the likeliest a although the head is right. The result is therefore at least the geometric mean of the likeliest a
-    and :data:`USUAL_CONFIDENCE`.
-    """
-    ratio = torch.zeros(len(CONFIDENCES), sum(len(part) for part, _ in held_out))
-    for part, head in held_out:
-        for index in held_out_rounds(part, settings)[0]:
-            batch = head.linearize(*part.gather(index))
-            similarity = batch.similarity()
-            same = likeness(batch.text, batch.text, batch.logit_scale.exp())
-            for row, scale in enumerate(CONFIDENCES):
-                believed = ((scale * similarity).softmax(1) * same).sum(1) / same.mean(1)
-                ratio[row, part.index[index]] = (believed + LEAST_PROBABILITY).float().cpu()
-    shares = torch.linspace(0.0, 0.8, 41)[:, None]
-    likelihood = torch.stack([((1.0 - shares) * row + shares).log().mean(1).max() for row in ratio])
-    likeliest = CONFIDENCES[int(likelihood.argmax())]
-    return max(likeliest, math.sqrt(USUAL_CONFIDENCE * likeliest))
-
-
-def _draw_plausible(
-    pairs: Subset, head: Head, confidence: float, settings: Settings, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """For each image a pair of its batch, drawn by the beliefs of the head, and the surprise at the image with it."""
-    chosen, found = torch.arange(len(pairs)), torch.zeros(len(pairs))
-    for index in held_out_rounds(pairs, settings)[0]:
-        batch = head.linearize(*pairs.gather(index))
-        beliefs = (confidence * batch.similarity()).softmax(1)
-        drawn = torch.multinomial(beliefs.cpu(), 1, generator=generator).squeeze(1)
-        chosen[index] = index[drawn]
-        found[index] = surprise(batch, drawn.to(batch.image.device)).float().cpu()
-    return chosen, found
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:

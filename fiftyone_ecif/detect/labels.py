@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.detect.captions import EVIDENCE, LEAST_MEMORISED, NEIGHBOURS, Misalignment
+from fiftyone_ecif.detect.captions import LEAST_MEMORISED, Misalignment
 from fiftyone_ecif.detect.classifier_surprise import out_of_fold
+from fiftyone_ecif.detect.evidence import EVIDENCE, NEIGHBOURS
 from fiftyone_ecif.detect.nearest_rows import nearest
 from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND
 
@@ -91,9 +92,10 @@ def label_misalignment(
     wrong = 1.0 - true.gather(1, label[:, None]).squeeze(1)
     evidence = _evidence(logarithms, transition, label)
     if wrong.std() < 1e-9:
-        return Misalignment(np.full(len(label), 0.5), 0.5, evidence)
+        return Misalignment(np.full(len(label), 0.5), 0.5, (0.0, 1.0), evidence)
     wrong = torch.where(trusted, 0.0, wrong)
-    return Misalignment(wrong.numpy(), float(wrong.mean()), evidence)
+    rate = float(wrong.mean())
+    return Misalignment(wrong.numpy(), rate, (rate, rate), evidence)
 
 
 def _sample(label: Tensor, trusted: Tensor, classes: int, seed: int) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head, Pairs, Progress, embeddings_under, silent
 from fiftyone_ecif.detect.captions import Misalignment, misalignment
-from fiftyone_ecif.detect.cross_fit import CrossFit, cross_fit, label_beliefs, plausible_pairings
+from fiftyone_ecif.detect.cross_fit import CrossFit, cross_fit, label_beliefs
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.labels import label_misalignment
+from fiftyone_ecif.detect.pairings import given_pairings, reference_pairings
 from fiftyone_ecif.detect.suggestions import suggest
 from fiftyone_ecif.detect.vagueness import vagueness
 
@@ -74,16 +75,15 @@ def find_misaligned(
     if isinstance(scored, LabelledPairs) and len(scored) * len(scored.text) <= MOST_BELIEFS:
         beliefs = label_beliefs(scored, scored.label, fitted)
         return label_misalignment(image, scored.label, beliefs, fitted.memorised, trusted, settings.seed), fitted
-    plausible = plausible_pairings(scored, fitted, settings, device)
     found = misalignment(
         image,
         text,
         head.logit_scale.exp().item(),
-        fitted.surprise,
-        plausible.partner,
-        plausible.surprise,
+        given_pairings(fitted),
+        reference_pairings(scored, fitted, settings, device),
         fitted.memorised,
         trusted,
+        settings.seed,
     )
     return found, fitted
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fiftyone_ecif.detect.captions import NEIGHBOURS
+from fiftyone_ecif.detect.evidence import NEIGHBOURS
 
 WORD = re.compile(r"[^\W\d_]{3,}")
 """A word: three letters or more of any script. Shorter ones ("of", "in") are in no image."""

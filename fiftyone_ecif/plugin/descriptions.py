@@ -25,6 +25,8 @@ EXPLAINED = {
     "damping": "A constant added to the curvature before systems are solved with it",
     "rounds": "How many times the pairs were partitioned into random batches",
     "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
+    "noise_rate": "The estimated share of misaligned pairs",
+    "noise_interval": "The central 90 % interval of that share",
     "ranking_stability": "The share of the most harmful pairs that both halves of the rounds agree on",
 }
 """What some names in a run's tables mean, shown as tooltips."""

@@ -4,12 +4,17 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.methods.baselines import batch_loss, clip_score
-from fiftyone_ecif.core import Head
+from fiftyone_ecif.attribution import Settings
+from fiftyone_ecif.core import Head, TensorPairs
 from fiftyone_ecif.detect import misalignment, suggest
+from fiftyone_ecif.detect.captions import knows_pairs, neighbour_weight
 from fiftyone_ecif.detect.classifier_surprise import RepeatedTexts
-from fiftyone_ecif.detect.cross_fit import surprise
+from fiftyone_ecif.detect.cross_fit import CrossFit, mean_surprise
+from fiftyone_ecif.detect.evidence import Evidence
 from fiftyone_ecif.detect.nearest_rows import nearest
 from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND, kernel_density, neighbour_surprise
+from fiftyone_ecif.detect.pairings import Pairings, given_pairings, reference_pairings
+from fiftyone_ecif.detect.pipeline import find_misaligned
 from fiftyone_ecif.detect.text_surprise import text_surprise
 
 
@@ -29,42 +34,72 @@ def make_pairs(pairs=1500, classes=12, rate=0.2, seed=0, dim=16):
     return unit(centres[label] + noise[0]), unit(centres[said] + noise[1]), wrong.numpy()
 
 
-def texts_of_the_same_class(rate, pairs=1500, classes=12, seed=0):
-    """For each image of ``make_pairs`` a pair whose text is right for it: what a head with true beliefs would draw."""
-    generator = torch.Generator().manual_seed(seed)
-    torch.randn(classes, 16, generator=generator)
-    label = torch.randint(classes, (pairs,), generator=generator)
-    wrong = torch.rand(pairs, generator=generator) < rate
-    said = torch.where(wrong, (label + torch.randint(1, classes, (pairs,), generator=generator)) % classes, label)
-    choice = torch.rand(pairs, pairs, generator=generator) * (said[None, :] == label[:, None])
-    return choice.argmax(1)
-
-
 SCALE = 10.0
 
 
-def score(image, text, memorised=0.0, trusted=None, drawn=None):
-    """By the surprise of a head that knows the pairs' space, in one batch of everything."""
+def score(image, text, memorised=0.0, trusted=None, seed=0):
+    """By a head that was fitted on no pair: the one that knows the pairs' space, in both folds."""
     head = Head(torch.eye(image.shape[1]), torch.eye(image.shape[1]), torch.tensor(SCALE).log())
-    batch = head.linearize(image, text)
-    own = torch.arange(len(image))
-    if drawn is None:
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.multinomial(batch.similarity().softmax(1), 1, generator=generator).squeeze(1)
+    pairs, settings = TensorPairs(image, text), Settings(batch_size=200)
+    surprised = mean_surprise(pairs, head, settings)
+    fitted = CrossFit([head, head], torch.arange(len(image)) % 2, surprised, memorised)
     trusted = torch.zeros(len(image), dtype=torch.bool) if trusted is None else trusted
-    return misalignment(image, text, SCALE, surprise(batch, own), drawn, surprise(batch, drawn), memorised, trusted)
+    references = reference_pairings(pairs, fitted, settings)
+    return misalignment(image, text, SCALE, given_pairings(fitted), references, memorised, trusted, seed)
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.2, 0.4])
 def test_probability_ranks_is_calibrated_and_estimates_the_noise_rate(rate):
-    image, text, wrong = make_pairs(rate=rate)
-    found = score(image, text, drawn=texts_of_the_same_class(rate))
-    assert roc_auc_score(wrong, found.probability) >= roc_auc_score(wrong, clip_score(image.numpy(), text.numpy()))
-    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.07)
-    assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.07)
-    confident = found.probability > 0.9
-    assert wrong[confident].mean() > 0.8
+    """Of pairs with contents of their own, which image and text show with noise, by heads as a run fits them."""
+    generator = torch.Generator().manual_seed(1)
+    content, noise = torch.randn(1500, 16, generator=generator), torch.randn(2, 1500, 16, generator=generator)
+    wrong = (torch.rand(1500, generator=generator) < rate).numpy()
+    said = content.clone()
+    said[wrong] = content[wrong].roll(1, 0)
+    head = Head(torch.eye(16), torch.eye(16), torch.tensor(2 * SCALE).log())
+    pairs = TensorPairs(unit(content + 0.5 * noise[0]), unit(said + 0.5 * noise[1]))
+    found = find_misaligned(pairs, None, head, "clip", Settings())[0]
+    low, high = found.noise_interval
+    assert low <= found.noise_rate <= high
+    assert found.noise_rate == pytest.approx(wrong.mean(), abs=0.04)
+    assert low - 0.01 <= wrong.mean() <= high + 0.01
+    assert found.probability.mean() == pytest.approx(wrong.mean(), abs=0.04)
     assert ((found.probability >= 0) & (found.probability <= 1)).all()
+    if rate:
+        by_score = clip_score(pairs.image.numpy(), pairs.text.numpy())
+        assert roc_auc_score(wrong, found.probability) >= roc_auc_score(wrong, by_score) - 0.001
+        assert wrong[found.probability > 0.9].mean() > 0.9
+
+
+def test_where_near_texts_are_as_right_no_noise_of_that_kind_is_supposed():
+    image, text, _ = make_pairs(rate=0.0)
+    assert score(image, text).noise_rate < 0.03
+
+
+def made_up_evidence(knows, pairs=3000):
+    """Evidence against pairs of which 30 % are wrong, and against random pairings; a head may know the very pairs."""
+    generator = torch.Generator().manual_seed(2)
+    observed, random = torch.randn(2, 3, pairs, generator=generator)
+    wrong = torch.rand(pairs, generator=generator) < 0.3
+    observed[1] += 2.0 * wrong
+    random[1] += 2.0
+    observed[0] += (0.0 if knows else 3.0) * wrong
+    random[0] += 3.0
+    return observed, random
+
+
+def test_a_head_that_knows_the_very_pairs_is_noticed_since_wrong_ones_do_not_surprise_it():
+    assert knows_pairs(*made_up_evidence(True))
+    assert not knows_pairs(*made_up_evidence(False))
+
+
+def test_neighbours_weigh_as_in_the_best_line_between_pairs_and_wrong_pairings():
+    right, random = torch.randn(2, 3, 5000, generator=torch.Generator().manual_seed(0))
+    random += torch.tensor([1.5, 1.0, 0.0])[:, None]  # normal, of one spread: the line is that of the means
+    assert neighbour_weight(right, [random]) == pytest.approx(2.0 / 3.0, abs=0.1)
+    turned = random.clone()
+    turned[1] -= 4.0  # neighbours that say the contrary do not count
+    assert neighbour_weight(right, [turned]) == 0.0
 
 
 def test_the_order_is_strict_so_that_views_do_not_tie():
@@ -114,10 +149,11 @@ def test_where_texts_repeat_a_classifier_that_has_not_seen_the_pair_finds_the_wr
     image = unit(centres[label] + 0.2 * torch.randn(600, 16, generator=generator))
     repeated = RepeatedTexts.find(centres[said])
     expected = repeated.expected(image)
-    found = repeated.surprise(expected, centres[said], torch.arange(600), SCALE)
+    own = torch.arange(600)
+    found = repeated.surprise(expected, centres[said], own, own, SCALE)
     assert roc_auc_score(wrong, found) > 0.95
     right = (said[None, :] == label[:, None]).float().argmax(1)  # with a right text in its place, no pair surprises
-    assert repeated.surprise(expected, centres[said], right, SCALE)[wrong].mean() < found[wrong].mean() - 1
+    assert repeated.surprise(expected, centres[said], own, right, SCALE)[wrong].mean() < found[wrong].mean() - 1
     assert score(image, centres[said], memorised=0.8).evidence["classifier"].std() > 0.5
     rare = unit(torch.randn(600, 16, generator=generator))
     assert RepeatedTexts.find(rare) is None
@@ -149,16 +185,15 @@ def test_neighbours_of_a_text_are_asked_by_exchanging_images_and_texts():
 
 def test_among_free_captions_both_directions_and_both_kinds_of_neighbours_count():
     image, text, _ = make_pairs(pairs=200)
-    own, drawn = torch.arange(200), torch.arange(200).roll(3)
-    nothing = torch.zeros(200)
-    evidence = misalignment(
-        image, text, SCALE, nothing, drawn, nothing, 0.0, torch.zeros(200, dtype=torch.bool)
-    ).evidence
-    by_text = -torch.log(torch.exp(-text_surprise(image, text, own, SCALE)) + BACKGROUND)
-    of_images = neighbour_surprise(nearest(image, 30), text, own, SCALE, kernel_density(text, SCALE))
-    of_texts = neighbour_surprise(nearest(text, 30), image, own, SCALE, kernel_density(image, SCALE))
-    for name, expected in {"head": by_text, "neighbours": of_images + 0.25 * of_texts}.items():
-        np.testing.assert_allclose(evidence[name], (expected - expected.mean()) / expected.std(), atol=1e-4)
+    own, partner = torch.arange(200), torch.arange(200).roll(3)
+    for rows, other in ((own, own), (own, partner), (own[50:90], partner[50:90])):
+        found = Evidence(image, text, SCALE, False).against(Pairings(rows, other, torch.zeros(len(rows))))
+        by_text = -torch.log(torch.exp(-text_surprise(image, text, rows, other, SCALE)) + BACKGROUND)
+        near, near_text = nearest(image, 30)[rows], nearest(text, 30)[other]
+        of_images = neighbour_surprise(near, text, other, SCALE, kernel_density(text, SCALE))
+        of_texts = neighbour_surprise(near_text, image, rows, SCALE, kernel_density(image, SCALE))
+        by_head = by_text - torch.log(torch.tensor(1.0 + BACKGROUND))
+        torch.testing.assert_close(found, torch.stack([by_head, of_images + 0.25 * of_texts, torch.zeros(len(rows))]))
 
 
 def test_baselines_are_their_definitions():

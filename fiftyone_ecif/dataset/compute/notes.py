@@ -21,6 +21,9 @@ FEW_PAIRS = 30
 MEMORISED = 0.5
 """How much of the order of losses may be owed to memorised pairs before the user should know."""
 
+UNKNOWN = 0.2
+"""Width of the interval of the noise rate from which on the user should know."""
+
 REPEATED = 0.1
 """Share of captions, or of images, that may repeat another one before the user should know."""
 
@@ -55,6 +58,7 @@ def health_of(
         ranking_stability=min(report.ranking_stability for report in reports),
         self_influence_factor=float(np.median(factors)) if factors else None,
         noise_rate=found.noise_rate,
+        noise_interval=list(found.noise_interval),
         suggested_threshold=threshold_for(found.probability, SUGGESTED_PRECISION),
         memorised=cross_fit.memorised,
         trusted=trusted,
@@ -187,6 +191,18 @@ def notes_on_misalignment(found: Misalignment, cross_fit: CrossFit) -> list[str]
         notes.append(
             f"No threshold is expected to single out pairs of which {SUGGESTED_PRECISION:.0%} are wrong: "
             "look through the most suspicious ones."
+        )
+    low, high = found.noise_interval
+    if found.head_knows:
+        notes.append(
+            "The model seems to have been trained on these very pairs, wrong ones included: about "
+            f"{found.noise_rate:.0%} are misaligned as far as can be told, and there may be many more. "
+            "Read misalignment as an order rather than as a probability."
+        )
+    elif high - low > UNKNOWN:
+        notes.append(
+            f"About {found.noise_rate:.0%} of the pairs are misaligned, and it may be anything from {low:.0%} to "
+            f"{high:.0%}: wrong texts that are near the right ones look like right texts that the model does not know."
         )
     if cross_fit.memorised > MEMORISED:
         notes.append(
