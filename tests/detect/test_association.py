@@ -22,7 +22,7 @@ def cells(ratio, odds, own=None, shared=None, frees=None):
 def enumerated(ratio, odds, own, shared, exchanged):
     """(A, C) probabilities of each text and (A,) of each image's own, by going through every way to give texts out.
 
-    Equal texts have a place for each image that has them. A place that nobody gets weighs 1 less the share of exchanges.
+    Equal texts have a place for each image that has them. A place that nobody gets weighs 1 less what is exchanged.
     """
     images, texts = ratio.shape
     wrong = (1 / (1 + np.array(odds))).sum()

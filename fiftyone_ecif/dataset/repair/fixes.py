@@ -139,10 +139,10 @@ def choose_suggestion(samples: SampleCollection, run_key: str, text: str, by: st
         id: next(label for label in candidates if label.label == text)
         for id, candidates in zip(*chosen.values(["id", stored]), strict=True)
     }
+    report, others = FixReport(0), number_of(plain) - len(labels)
     if labels:
         dataset.set_values(score_field(samples, run_key, "suggestion"), labels, key_field="id")
-    report = apply_suggestions(chosen, run_key, by=by)
-    others = number_of(plain) - len(labels)
+        report = apply_suggestions(everything(dataset).select(list(labels)), run_key, by=by)
     return FixReport(report.changed, report.unchanged | ({"without this candidate": others} if others else {}))
 
 
