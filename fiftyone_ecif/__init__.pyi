@@ -13,6 +13,7 @@ from .dataset.repair.export import cleaned as cleaned
 from .dataset.repair.export import export_cleaned as export_cleaned
 from .dataset.repair.fixes import FixReport as FixReport
 from .dataset.repair.fixes import apply_suggestions as apply_suggestions
+from .dataset.repair.fixes import choose_suggestion as choose_suggestion
 from .dataset.repair.fixes import fixed as fixed
 from .dataset.repair.fixes import undo_fixes as undo_fixes
 from .dataset.repair.review import mark_as_empty as mark_as_empty

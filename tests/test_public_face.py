@@ -19,6 +19,7 @@ PROMISED = {
         "trusted",
         "to_review",
         "apply_suggestions",
+        "choose_suggestion",
         "undo_fixes",
         "fixed",
     ),

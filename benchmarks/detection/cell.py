@@ -55,6 +55,7 @@ class Cell:
         views: the same with each image's mean over mild views; None where the model was not at hand
         trusted: (N,) bool, pairs that somebody has marked as right; the figures leave them out
         settings: where the cell came from: data, noise, rate, regime, seed, ...
+        originals: N, the captions before noise was planted among them; None where nobody knows
     """
 
     pairs: ArrayPairs
@@ -66,6 +67,7 @@ class Cell:
     views: ArrayPairs | None
     trusted: np.ndarray
     settings: dict[str, str | int | float | None]
+    originals: list[str] | None = None
 
     def embeddings(self) -> tuple[np.ndarray, np.ndarray]:
         """u_n and v_n under the given head, (N, D) each."""
@@ -87,6 +89,7 @@ class Cell:
             arrays["view_features"] = self.views.image
         described = {
             "captions": self.captions,
+            "originals": self.originals,
             "loss": self.loss,
             "class_names": self.classes and self.classes.names,
             "settings": self.settings,
@@ -125,4 +128,5 @@ class Cell:
             in_memory(tensors["view_features"], tensors["text_features"]) if "view_features" in tensors else None,
             tensors["trusted"].numpy(),
             described["settings"],
+            described.get("originals"),  # which cells of before they were kept lack
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,7 +68,8 @@ def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
     """
     path = cache_folder("detection-cells") / f"{settings.name}.safetensors"
     if path.exists():
-        return Cell.load(path)
+        cell = Cell.load(path)
+        return cell if cell.originals else replace(cell, originals=clean_captions(settings, progress))
     table, planted = noisy_pairs(settings, progress)
     if settings.model is None:
         model = regime_model(settings.data, table, settings.regime, settings.seed, progress)
@@ -76,6 +77,7 @@ def make_cell(settings: CellSettings, progress: bool = True) -> Cell:
         model = LoadedModel(settings.model, settings.checkpoint)
     train = table.select(table.split == "train")
     cell = embedded(settings, train, planted, train.labels if train.class_names else None, model)
+    cell = replace(cell, originals=clean_captions(settings, progress))
     cell.save(path)
     return cell
 
@@ -85,6 +87,12 @@ def noisy_pairs(settings: CellSettings, progress: bool = True) -> tuple[PairTabl
     table = benchmark_pairs(settings.data, settings.seed, progress)
     captions, planted = plant(table, settings.noise, settings.rate, settings.seed)
     return table.with_captions(captions), None if planted is None else planted[table.split == "train"]
+
+
+def clean_captions(settings: CellSettings, progress: bool = True) -> list[str]:
+    """The captions of a cell's pairs before noise was planted among them."""
+    table = benchmark_pairs(settings.data, settings.seed, progress)
+    return table.select(table.split == "train").captions
 
 
 def make_base_model(data: str, seed: int) -> None:

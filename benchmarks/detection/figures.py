@@ -50,7 +50,8 @@ def ecif(cell: Cell, settings: Settings) -> Judgement:
         pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
     )
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
+    judged = views or pairs, fitted.heads, fitted.fold, found.probability
+    suggested = suggest_texts(*judged, texts, suspected, settings.seed)
     return Judgement(found, suggested)
 
 
@@ -222,8 +223,8 @@ def suggestion_accuracy(cell: Cell, suggestions: SuggestedTexts) -> float | None
     if cell.classes is None or cell.classes.true is None or cell.planted is None:
         return None
     right = [
-        text == cell.classes.names[cell.classes.true[row]]
-        for row, text in zip(suggestions.rows, suggestions.texts)
+        next(iter(candidates)) == cell.classes.names[cell.classes.true[row]]
+        for row, candidates in zip(suggestions.rows, suggestions.candidates)
         if cell.planted[row]
     ]
     return float(np.mean(right)) if right else None

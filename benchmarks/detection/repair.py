@@ -130,11 +130,10 @@ def repaired(settings: CellSettings, methods: Sequence[str] = METHODS) -> dict[s
     for name, rows in tqdm(removed.items(), desc=f"{settings.name}: trainings", unit="model"):
         result[f"heldout.{name}"] = heldout_quality(settings, without(table, rows))
     if found.judgement:
-        suggestions = found.judgement.suggestions
-        better = dict(zip(suggestions.rows.tolist(), suggestions.texts))
+        better = {row: text for row, (text, _) in found.judgement.suggestions.first().items()}
         captions = list(table.captions)
         suspected = removed["ecif"].tolist()
-        corrected = [row for row in suspected if better.get(row, cell.captions[row]) != cell.captions[row]]
+        corrected = [row for row in suspected if row in better]
         training = np.flatnonzero(table.split == "train")
         for row in corrected:
             captions[training[row]] = better[row]

@@ -95,10 +95,21 @@ SCORE_FIELDS = [
     ScoreField(
         "suggestion",
         fo.EmbeddedDocumentField,
-        "The caption or label of the data set that fits the image best, with the model's confidence from 0 to 1.",
+        "The caption or label of the data set that is likelier than the pair's own, with its probability, 0 to 1, as "
+        "confidence.",
         embedded=fo.Classification,
     ),
 ]
+CANDIDATES = ScoreField(
+    "candidates",
+    fo.EmbeddedDocumentField,
+    "Up to five captions or labels of the data set that may belong to the image, the likeliest first, with the "
+    "probability of each, 0 to 1, as confidence.",
+    embedded=fo.Classifications,
+    lacking="runs without captions or labels, and those of earlier versions, have none",
+)
+"""What a run with texts writes for the pairs that it suspects."""
+
 VAGUENESS = ScoreField(
     "vagueness",
     fo.FloatField,
@@ -158,8 +169,13 @@ SLICE_FIELD = ScoreField(
 )
 """What ``error_slices`` of a run's results writes."""
 
-RUN_FIELDS = [*SCORE_FIELDS, VAGUENESS, WRONG_WORDS, *EVIDENCE_FIELDS.values(), *FAILURE_FIELDS, SLICE_FIELD]
+RUN_FIELDS = [
+    *SCORE_FIELDS,
+    *(CANDIDATES, VAGUENESS, WRONG_WORDS, SLICE_FIELD),
+    *EVIDENCE_FIELDS.values(),
+    *FAILURE_FIELDS,
+]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
-FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, VAGUENESS)}
+FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, CANDIDATES, VAGUENESS)}
 """Those that views and pages ask for, by suffix."""

@@ -32,7 +32,7 @@ MOST_CENTRES = 8192
 """Centres of cells up to which they are compared one by one; more of them have an index of their own."""
 
 
-def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
+def nearest(embeddings: Tensor, k: int, seed: int = 0, asked: Tensor | None = None) -> Tensor:
     """Indices of the k most similar other rows; ties are broken at random.
 
     Duplicated images and captions make exact ties common, and the order of the rows must not choose among them. Each
@@ -42,30 +42,32 @@ def nearest(embeddings: Tensor, k: int, seed: int = 0) -> Tensor:
         embeddings: (N, D) unit vectors
         k: neighbours, fewer than N
         seed: of the tie-breaking
+        asked: int64 (M,), the rows whose neighbours are wanted; None for all
 
     Returns:
-        int64 (N, k); beyond :data:`MOST_COMPARED` rows and with faiss installed, most but not all are the true ones
+        int64 (N, k), or (M, k); beyond :data:`MOST_COMPARED` rows and with faiss installed, most but not all are the
+        true ones
     """
     rows = embeddings.float()
     shape = (2, len(rows), TIE_BREAK_WIDTH)
     random = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     random = TIE_BREAK * torch.nn.functional.normalize(random, dim=2)
     queries, keys = (torch.cat([rows, part], dim=1) for part in random)
-    everyone = torch.arange(len(rows))
+    asked = torch.arange(len(rows)) if asked is None else asked
     if len(rows) <= MOST_COMPARED:
-        return _compared(queries, keys, everyone, k)
+        return _compared(queries, keys, asked, k)
     if importlib.util.find_spec("faiss") is None:
         note(
-            f"{len(rows):,} rows are compared with each other one by one, which takes long: "
+            f"{len(asked):,} rows are compared with {len(rows):,} one by one, which takes long: "
             "pip install 'fiftyone-ecif[faiss]' to find neighbours by an index."
         )
-        return _compared(queries, keys, everyone, k)
+        return _compared(queries, keys, asked, k)
     index = _index(keys.numpy(), np.random.default_rng(seed))
-    found = torch.from_numpy(index.search(queries.numpy(), k + 1)[1])
+    found = torch.from_numpy(index.search(queries[asked].numpy(), k + 1)[1])
     # Drop the row itself or, where it was not found, the last one.
-    found = found.gather(1, (found == everyone[:, None]).int().argsort(dim=1, stable=True)[:, :k])
+    found = found.gather(1, (found == asked[:, None]).int().argsort(dim=1, stable=True)[:, :k])
     unfound = (found < 0).any(1).nonzero().squeeze(1)
-    found[unfound] = _compared(queries, keys, unfound, k)
+    found[unfound] = _compared(queries, keys, asked[unfound], k)
     return found
 
 

@@ -19,26 +19,32 @@ from fiftyone_ecif.detect.pairings import given_pairings, reference_pairings
 from fiftyone_ecif.detect.suggestions import suggest
 from fiftyone_ecif.detect.vagueness import vagueness
 
-BELIEVED_BELOW = 0.5
-"""Misalignment below which the text of a pair may be suggested for other pairs."""
-
 MOST_BELIEFS = 2**27
 """Pairs times labels up to which every label of every pair is weighed; beyond that, labels are treated as captions."""
 
 
 @dataclass(frozen=True)
 class SuggestedTexts:
-    """Texts suggested for the suspected pairs.
+    """Texts for some pairs.
 
     Attributes:
-        rows: (M,) int64, the pairs
-        texts: M, one for each
-        confidence: (M,), 0 to 1
+        rows: (M,) int64, the pairs for which there is a text
+        candidates: M, of each up to five texts with their probabilities, the likeliest first; never its own
+        own: (M,), 0 to 1, how likely its own text is right
     """
 
     rows: np.ndarray
-    texts: list[str]
-    confidence: np.ndarray
+    candidates: list[dict[str, float]]
+    own: np.ndarray
+
+    def first(self) -> dict[int, tuple[str, float]]:
+        """The likeliest text and its probability, by pair; none for pairs whose own text is likelier."""
+        found = {}
+        for row, candidates, own in zip(self.rows.tolist(), self.candidates, self.own, strict=True):
+            text, probability = next(iter(candidates.items()))
+            if probability > own:
+                found[row] = text, probability
+        return found
 
 
 def find_misaligned(
@@ -114,8 +120,9 @@ def suggest_texts(
     probability: np.ndarray,
     texts: Sequence[str],
     rows: np.ndarray,
+    seed: int = 0,
 ) -> SuggestedTexts:
-    """Find the text that fits each image best, among the texts of pairs that are believed to be right.
+    """Find the texts of the dataset that probably belong to some images.
 
     Args:
         pairs: the features of the N pairs, as they were when the heads were fitted
@@ -123,33 +130,19 @@ def suggest_texts(
         fold: (N,) int64, the fold that each pair is in
         probability: (N,), the misalignment of each pair
         texts: the N texts
-        rows: (M,) int64, the pairs to find a text for
+        rows: (M,) int64, the pairs to find texts for
+        seed: of the samples that are drawn
 
     Returns:
-        :class:`SuggestedTexts`; a suggestion may be the text that the pair has
+        :class:`SuggestedTexts`; pairs for which no text is likely are left out
     """
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        first.setdefault(text, row)
-    distinct = list(first)
-    place = {text: number for number, text in enumerate(distinct)}
-    believed = [place[text] for text, p in zip(texts, probability, strict=True) if p < BELIEVED_BELOW]
-    counts = torch.bincount(torch.tensor(believed, dtype=torch.int64), minlength=len(distinct)).float()
-    text_rows = torch.tensor([first[text] for text in distinct])
-    asked: list[np.ndarray] = []
-    suggested: list[str] = []
-    confidence: list[np.ndarray] = []
-    for number, head in enumerate(heads):
-        # The head was fitted on fold `number`: pairs of the other fold had no influence on it.
-        members = torch.from_numpy(rows[fold.numpy()[rows] != number])
-        if len(members) == 0:
-            continue
-        image_embeddings = head.linearize(*pairs.gather(members)).image
-        text_embeddings = head.linearize(*pairs.gather(text_rows)).text
-        part = suggest(image_embeddings, text_embeddings, counts, head.logit_scale.exp().item())
-        asked.append(members.numpy())
-        suggested += [distinct[index] for index in part.text]
-        confidence.append(part.confidence)
-    if not asked:
-        return SuggestedTexts(np.empty(0, dtype=np.int64), [], np.empty(0))
-    return SuggestedTexts(np.concatenate(asked), suggested, np.concatenate(confidence))
+    if not len(rows):
+        return SuggestedTexts(rows, [], np.empty(0))
+    distinct, place = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    found = suggest(pairs, heads, fold, probability, place, rows, seed)
+    likely = np.flatnonzero(found.probability[:, 0] > 0.0)
+    candidates = [
+        {distinct[text]: float(p) for text, p in zip(found.text[row], found.probability[row], strict=True) if p > 0.0}
+        for row in likely
+    ]
+    return SuggestedTexts(rows[likely], candidates, found.own[likely])

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.methods.baselines import batch_loss, clip_score
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head, TensorPairs
-from fiftyone_ecif.detect import misalignment, suggest
+from fiftyone_ecif.detect import misalignment
 from fiftyone_ecif.detect.captions import knows_pairs, neighbour_weight
 from fiftyone_ecif.detect.classifier_surprise import RepeatedTexts
 from fiftyone_ecif.detect.cross_fit import CrossFit, mean_surprise
@@ -204,13 +204,3 @@ def test_baselines_are_their_definitions():
     np.testing.assert_allclose(
         batch_loss(image.numpy(), text.numpy(), 7.0, rounds=2, batch_size=64), expected.numpy(), rtol=1e-4
     )
-
-
-def test_suggestions_prefer_what_fits_and_what_trusted_pairs_say():
-    texts = unit(torch.tensor([[1.0, 0.0], [0.999, 0.02], [0.0, 1.0], [-1.0, 0.0]]))
-    image = unit(torch.tensor([[1.0, 0.1], [0.1, 1.0], [-1.0, 0.0]]))
-    found = suggest(image, texts, torch.tensor([10.0, 1.0, 10.0, 0.0]), logit_scale=20.0)
-    assert found.text.tolist() == [0, 2, 2]  # the last image's own text is backed by no trusted pair
-    assert found.confidence[0] > 0.95  # two wordings of one meaning share their probability
-    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
-    assert len(suggest(image[:0], texts, torch.ones(4), 20.0).text) == 0

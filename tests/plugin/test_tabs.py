@@ -1,5 +1,6 @@
 """What each tab of the panel shows, and what its events do to the data and the grid."""
 
+import fiftyone as fo
 import fiftyone.operators as foo
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_a_card_is_accepted_and_undone(scored_dataset):
     assert not {first, second} & {each["id"] for each in panel.state["cards"]}
     assert panel.state["waiting"] == 58
     assert len(ecif.cleaned(scored_dataset)) == 59
+
+
+def test_any_of_the_candidates_on_a_card_can_be_accepted(scored_dataset):
+    id = ecif.to_review(scored_dataset, "first").first().id
+    labels = [fo.Classification(label=text, confidence=p) for text, p in (("one", 0.6), ("*two*", 0.3))]
+    scored_dataset.set_values("first_suggestion", {id: labels[0]}, key_field="id")
+    scored_dataset.set_values("first_candidates", {id: fo.Classifications(classifications=labels)}, key_field="id")
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    assert panel.state["cards"][0]["candidates"] == [["one", 0.6], ["*two*", 0.3]]
+    words = panel.words("card_0").replace("\\\\", "\\")
+    assert "**one** (0.60)" in words and r"**\*two\*** (0.30)" in words
+    assert "Nothing was replaced" in panel.event("accept", id=id, text="three").requests["notify"]["message"]
+    panel.event("accept", id=id, text="*two*")
+    sample = scored_dataset[id]
+    assert (sample.caption, sample["first_suggestion"].label) == ("*two*", "*two*")
+    assert sample.caption_fixes[0].confidence == 0.3
 
 
 def test_captions_that_say_little_are_shown_reviewed_and_left_out(scored_dataset):

@@ -12,7 +12,7 @@ from fiftyone_ecif.core import Pairs, Progress
 from fiftyone_ecif.dataset.compute.embed import Embedded
 from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.repair.review import SUSPECTED
-from fiftyone_ecif.dataset.repair.suggest import suggestion_labels
+from fiftyone_ecif.dataset.repair.suggest import candidate_labels, suggestion_labels
 from fiftyone_ecif.detect import CrossFit, Misalignment
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import find_misaligned, suggest_texts, vague_texts
@@ -26,6 +26,7 @@ class Judged:
         found: the misalignment
         cross_fit: that it stands on
         suggestions: label by sample id
+        candidates: labels by sample id; None where there are no texts
         vagueness: (N,), 0 to 1, how little each text tells its image from the others; None for labels, each of which
             is meant to fit many images
     """
@@ -33,6 +34,7 @@ class Judged:
     found: Misalignment
     cross_fit: CrossFit
     suggestions: dict[str, Any]
+    candidates: dict[str, Any] | None
     vagueness: np.ndarray | None
 
 
@@ -51,7 +53,8 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
     )
     vagueness = None if rows.labelled else vague_texts(views or pairs, fitted, request.seed, device)
     if texts is None:
-        return Judged(found, fitted, {}, vagueness)
-    suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
-    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts), vagueness)
+        return Judged(found, fitted, {}, None, vagueness)
+    suspected, seed = np.flatnonzero(found.probability >= SUSPECTED), request.seed
+    suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected, seed)
+    labels = suggestion_labels(suggested, rows.ids), candidate_labels(suggested, rows.ids)
+    return Judged(found, fitted, *labels, vagueness)

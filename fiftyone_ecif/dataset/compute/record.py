@@ -99,9 +99,8 @@ def record(
         target_is_own=target is not None and target._dataset is samples._dataset,
         target_ids=None if target_pairs is None else list(target_pairs.ids),
     )
-    columns = score_columns(
-        computed.outcome, judged.found, pairs.ids, judged.suggestions, request.evidence, judged.vagueness
-    )
+    suggestions = judged.suggestions, request.evidence, judged.vagueness, judged.candidates
+    columns = score_columns(computed.outcome, judged.found, pairs.ids, *suggestions)
     config, tensors = config_of(request, device, embedded), tensors_of(computed)
     write_run(samples, request.run_key, config, columns, kept, tensors, request.overwrite)
 

@@ -113,6 +113,39 @@ def apply_suggestions(
     return FixReport(changed, unchanged)
 
 
+@checked(samples=Samples(), text=Text(), by=Text())
+def choose_suggestion(samples: SampleCollection, run_key: str, text: str, by: str | None = None) -> FixReport:
+    """Replace captions or labels by one of the candidates that a run found for them, which becomes the suggestion.
+
+    Everything else is as in :func:`apply_suggestions`.
+
+    Args:
+        samples: Dataset or view; only those that have the text among their candidates change
+        run_key: the run
+        text: the candidate
+        by: who is to be recorded; None for the name of the system's user
+
+    Returns:
+        :class:`FixReport`
+
+    Raises:
+        ValueError: if there is no such run, it has no candidates, or its text field cannot be written
+    """
+    _reasons_against(samples, run_key, 0.0)
+    dataset, stored = samples._dataset, f"{score_field(samples, run_key, 'candidates')}.classifications"
+    plain = _plain(samples)
+    chosen = plain.match(F(stored).map(F("label")).contains([text]))
+    labels = {
+        id: next(label for label in candidates if label.label == text)
+        for id, candidates in zip(*chosen.values(["id", stored]), strict=True)
+    }
+    report, others = FixReport(0), number_of(plain) - len(labels)
+    if labels:
+        dataset.set_values(score_field(samples, run_key, "suggestion"), labels, key_field="id")
+        report = apply_suggestions(everything(dataset).select(list(labels)), run_key, by=by)
+    return FixReport(report.changed, report.unchanged | ({"without this candidate": others} if others else {}))
+
+
 @checked(samples=Samples())
 def applicable(samples: SampleCollection, run_key: str, min_confidence: float = 0.0) -> fo.DatasetView:
     """The samples that :func:`apply_suggestions` would change.

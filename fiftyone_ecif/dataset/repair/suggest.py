@@ -1,4 +1,4 @@
-"""A better text for some of a run's pairs, out of the texts that the run believes."""
+"""Better texts for some of a run's pairs, out of those of the data set."""
 
 from __future__ import annotations
 
@@ -9,29 +9,35 @@ import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.attribution.score import cross_fit_folds
+from fiftyone_ecif.dataset.fields import CANDIDATES
 from fiftyone_ecif.dataset.run.run import Run
+from fiftyone_ecif.dataset.run.writing import declare
 from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
 
 
-def suggestion_labels(
-    suggested: SuggestedTexts, ids: Sequence[str], texts: Sequence[str]
-) -> dict[str, fo.Classification]:
-    """Suggestions as labels.
+def suggestion_labels(suggested: SuggestedTexts, ids: Sequence[str]) -> dict[str, fo.Classification]:
+    """The likeliest texts as labels.
 
     Args:
         suggested: texts for some pairs
         ids: sample ids of all pairs
-        texts: what each says
 
     Returns:
-        label with confidence, by sample id; pairs whose own text fits best have none
+        label with confidence, by sample id; pairs whose own text is likelier have none
     """
+    first = suggested.first().items()
+    return {ids[row]: fo.Classification(label=text, confidence=probability) for row, (text, probability) in first}
+
+
+def candidate_labels(suggested: SuggestedTexts, ids: Sequence[str]) -> dict[str, fo.Classifications]:
+    """All suggested texts as labels, the likeliest first, by sample id; see :func:`suggestion_labels`."""
     return {
-        ids[row]: fo.Classification(label=text, confidence=float(confidence))
-        for row, text, confidence in zip(suggested.rows, suggested.texts, suggested.confidence, strict=True)
-        if text != texts[row]
+        ids[row]: fo.Classifications(
+            classifications=[fo.Classification(label=text, confidence=p) for text, p in candidates.items()]
+        )
+        for row, candidates in zip(suggested.rows.tolist(), suggested.candidates, strict=True)
     }
 
 
@@ -47,15 +53,13 @@ def suggest_again(run: Run, view: SampleCollection) -> dict[str, fo.Classificati
     found = dict(zip(*stored.values(["id", name]), strict=True))
     missing = set(wanted) - set(found)
     if missing:
-        computed = _suggested(run, missing)
-        if computed:
-            dataset.set_values(name, computed, key_field="id")
-        found |= computed
+        suggested, ids = _suggested(run, missing)
+        found |= _written(run, suggestion_labels(suggested, ids), candidate_labels(suggested, ids))
     return found
 
 
-def _suggested(run: Run, wanted: set[str]) -> dict[str, fo.Classification]:
-    """Suggestions for some of the run's pairs, by what the run was fitted to."""
+def _suggested(run: Run, wanted: set[str]) -> tuple[SuggestedTexts, list[str]]:
+    """Suggestions for some of the run's pairs, by what the run was fitted to, and the ids of all pairs."""
     rows = run.rows()
     pairs = run.judged_pairs(rows)
     texts = [str(text) for text in rows.texts or ()]
@@ -66,5 +70,18 @@ def _suggested(run: Run, wanted: set[str]) -> dict[str, fo.Classification]:
         run.misalignment.double().numpy(),
         texts,
         np.flatnonzero([id in wanted for id in pairs.ids]),
+        run.config.seed,
     )
-    return suggestion_labels(suggested, pairs.ids, texts)
+    return suggested, pairs.ids
+
+
+def _written(
+    run: Run, suggestions: dict[str, fo.Classification], candidates: dict[str, fo.Classifications]
+) -> dict[str, fo.Classification]:
+    """Put suggestions beside those that the run stored; returns them."""
+    declare(run.dataset, run.run_key, [CANDIDATES], run.config.tensors)
+    if candidates:
+        run.dataset.set_values(CANDIDATES.name(run.run_key), candidates, key_field="id")
+    if suggestions:
+        run.dataset.set_values(run.fields["suggestion"], suggestions, key_field="id")
+    return suggestions

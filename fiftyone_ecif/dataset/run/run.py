@@ -16,7 +16,7 @@ from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
 from fiftyone_ecif.dataset.arguments import Samples, checked
 from fiftyone_ecif.dataset.device import device_here, if_here
-from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, SCORE_FIELDS, VAGUENESS, WRONG_WORDS
+from fiftyone_ecif.dataset.fields import CANDIDATES, EVIDENCE_FIELDS, SCORE_FIELDS, VAGUENESS, WRONG_WORDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
 from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run, stored_results
@@ -72,9 +72,8 @@ class Run:
     def fields(self) -> dict[str, str]:
         """The run's field names, by what they hold."""
         written = [*SCORE_FIELDS, *(EVIDENCE_FIELDS.values() if self.config.evidence else ())]
-        written += [
-            field for field in (VAGUENESS, WRONG_WORDS) if self.dataset.has_sample_field(field.name(self.run_key))
-        ]
+        may_be = CANDIDATES, VAGUENESS, WRONG_WORDS
+        written += [field for field in may_be if self.dataset.has_sample_field(field.name(self.run_key))]
         return {field.suffix: field.name(self.run_key) for field in written}
 
     @property

@@ -44,6 +44,7 @@ def score_columns(
     suggestions: dict[str, fo.Classification],
     evidence: bool = False,
     vagueness: np.ndarray | None = None,
+    candidates: dict[str, fo.Classifications] | None = None,
 ) -> Columns:
     """The values of the run's fields; None where there is no finite value.
 
@@ -54,6 +55,7 @@ def score_columns(
         suggestions: by sample id
         evidence: whether each kind of evidence gets a field
         vagueness: how little each text says, likewise; None for none
+        candidates: by sample id; None where there are no texts
 
     Returns:
         :data:`Columns`
@@ -64,6 +66,8 @@ def score_columns(
     if evidence:
         scores |= {EVIDENCE_FIELDS[kind].suffix: torch.from_numpy(part) for kind, part in found.evidence.items()}
     columns: Columns = {"suggestion": dict(suggestions)}
+    if candidates is not None:
+        columns["candidates"] = dict(candidates)
     for suffix, values in scores.items():
         columns[suffix] = {
             id: value if np.isfinite(value) else None for id, value in zip(ids, values.double().tolist(), strict=True)

@@ -186,9 +186,9 @@ def test_a_suggestion_is_right_where_it_names_the_images_class(cell):
     right = [NAMES[cell.classes.true[row]] for row in rows]
     others = np.flatnonzero(~cell.planted)[:3]
     texts = right[:3] + [NAMES[cell.classes.given[rows[3]]]] + ["zero"] * 3
-    suggestions = SuggestedTexts(np.concatenate([rows, others]), texts, np.ones(7))
+    suggestions = SuggestedTexts(np.concatenate([rows, others]), [{text: 0.5} for text in texts], np.ones(7))
     assert suggestion_accuracy(cell, suggestions) == 0.75
-    assert suggestion_accuracy(cell, SuggestedTexts(others, ["zero"] * 3, np.ones(3))) is None
+    assert suggestion_accuracy(cell, SuggestedTexts(others, [{"zero": 0.5}] * 3, np.ones(3))) is None
 
 
 def test_the_command_measures_a_saved_cell(cell, tmp_path, monkeypatch, capsys):

@@ -132,6 +132,25 @@ def test_what_cannot_be_written_is_refused_with_the_reason(results):
         ecif.tag_misaligned(dataset, "ecif", threshold=3)
 
 
+def test_one_of_several_candidates_is_chosen(results):
+    dataset = results.dataset
+    one, other, *_ = ids = dataset.match(F("planted")).values("id")
+    lists = {id: [fo.Classification(label=text, confidence=0.25) for text in ("x", f"of {id}")] for id in ids}
+    candidates = {id: fo.Classifications(classifications=labels) for id, labels in lists.items()}
+    dataset.set_values("ecif_candidates", candidates, key_field="id")
+    before = dataset[other].caption
+    report = ecif.choose_suggestion(dataset.select([one, other]), "ecif", f"of {one}", by="somebody")
+    assert (report.changed, report.unchanged) == (1, {"without this candidate": 1})
+    fixed = dataset[one]
+    assert (fixed.caption, fixed["ecif_suggestion"].label) == (f"of {one}", f"of {one}")
+    assert (fixed.caption_fixes[0].by, fixed.caption_fixes[0].confidence) == ("somebody", 0.25)
+    assert dataset[other].caption == before
+    assert ecif.undo_fixes(dataset).changed == 1 and dataset[one].caption != f"of {one}"
+    dataset.delete_sample_field("ecif_candidates")
+    with pytest.raises(ValueError, match="earlier versions"):
+        ecif.choose_suggestion(dataset, "ecif", "x")
+
+
 def test_suggestions_are_computed_where_the_run_stored_none(results):
     dataset = results.dataset
     dataset.set_field("ecif_suggestion", None).save()

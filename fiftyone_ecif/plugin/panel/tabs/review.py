@@ -10,9 +10,9 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
-from fiftyone_ecif.dataset.arguments import Choice, SampleId, WholeNumber
+from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import FIELDS, WRONG_WORDS
+from fiftyone_ecif.dataset.fields import CANDIDATES, FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given
@@ -24,7 +24,7 @@ CARDS = 4
 
 
 class Card(TypedDict):
-    """A pair to review: its image's address, its caption, how likely that is wrong, how vague it is, a better one."""
+    """A pair to review: its image's address, its caption, how likely that is wrong, how vague it is, better ones."""
 
     id: str
     image: str
@@ -33,7 +33,7 @@ class Card(TypedDict):
     vagueness: float | None
     wrong_words: list[str]
     suggestion: str | None
-    confidence: float | None
+    candidates: list[tuple[str, float]]
 
 
 class ReviewTab(Tab):
@@ -98,16 +98,20 @@ class ReviewTab(Tab):
         if card["vagueness"] is not None:
             facts.append(f"Other pairs that say the same and look otherwise: {card['vagueness']:.2%}")
         body.md("  \n".join([_marked(card["text"] or "(no caption)", card["wrong_words"]), *facts]), name="text")
-        answers: types.Object
-        if card["suggestion"]:
-            confidence = f"(confidence {card['confidence'] or 0:.2f})"
-            body.md(f"Suggestion: **{escaped(card['suggestion'])}** {confidence}", name="better")
-            answers = row(body, "answers", gap=1)
-            answers.btn(
-                "accept", label="Accept", icon="check", on_click=self.accept, params=params, variant="contained"
+        for place, (text, probability) in enumerate(card["candidates"]):
+            better = row(body, f"better_{place}", gap=1)
+            chosen = text == card["suggestion"]
+            better.btn(
+                "accept",
+                label="Accept",
+                icon="check",
+                on_click=self.accept,
+                params=params if chosen else params | {"text": text},
+                variant="contained" if chosen else "outlined",
             )
-        else:
-            answers = row(body, "answers", gap=1)
+            better.md(f"**{escaped(text)}** ({probability:.2f})", name="text")
+        answers: types.Object = row(body, "answers", gap=1)
+        if not card["candidates"]:
             answers.btn("find", label="Suggest", icon="search", on_click=self.find, params=params, variant="outlined")
         answers.btn(
             "fine", label="Caption is fine", icon="thumb_up", on_click=self.fine, params=params, variant="outlined"
@@ -142,8 +146,12 @@ class ReviewTab(Tab):
 
     @event
     def accept(self, ctx: foo.ExecutionContext) -> None:
-        """Replace a card's caption by the suggestion."""
-        report = ecif.apply_suggestions(_pair(ctx), ctx.panel.state.run_key, by=ctx.user_id)
+        """Replace a card's caption by the suggestion, or by another candidate."""
+        pair, run_key, text = _pair(ctx), ctx.panel.state.run_key, given(ctx, "text", Text())
+        if text is None:
+            report = ecif.apply_suggestions(pair, run_key, by=ctx.user_id)
+        else:
+            report = ecif.choose_suggestion(pair, run_key, text, by=ctx.user_id)
         self.panel.changed(ctx, "Replaced the caption" if report.changed else f"Nothing was replaced: {report}")
 
     @event
@@ -188,14 +196,17 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
     suggestion, misalignment = (FIELDS[name].name(run_key) for name in ("suggestion", "misalignment"))
     text = fixes.text_path(shown._dataset, text_field) if text_field else "id"
     columns = ["id", "filepath", text, misalignment, f"{suggestion}.label", f"{suggestion}.confidence"]
-    more = _if_there(shown, FIELDS["vagueness"].name(run_key)), _if_there(shown, WRONG_WORDS.name(run_key))
+    listed = CANDIDATES.name(run_key)
+    more = [_if_there(shown, name) for name in (FIELDS["vagueness"].name(run_key), WRONG_WORDS.name(run_key))]
+    more += [_if_there(shown, listed, f".classifications.{part}") for part in ("label", "confidence")]
     found = zip(*shown.values(columns), *more, strict=True)
     return [
         Card(
             id=id, image=image_address(filepath), text=as_text(caption), misalignment=probability, vagueness=share,
-            wrong_words=[str(word) for word in words or ()], suggestion=as_text(label), confidence=confidence,
+            wrong_words=[str(word) for word in words or ()], suggestion=as_text(label),
+            candidates=_candidates([(label, confidence), *zip(others or (), likely or (), strict=False)]),
         )
-        for id, filepath, caption, probability, label, confidence, share, words in found
+        for id, filepath, caption, probability, label, confidence, share, words, others, likely in found
     ]  # fmt: skip
 
 
@@ -205,9 +216,15 @@ def _is_vagueness_known(ctx: foo.ExecutionContext) -> bool:
     return known
 
 
-def _if_there(shown: fo.DatasetView, name: str) -> list[Any]:
-    """A field's values of some pairs, in their order; None where there is no such field."""
-    return shown.values(name) if shown.has_sample_field(name) else [None] * len(shown)
+def _if_there(shown: fo.DatasetView, name: str, part: str = "") -> list[Any]:
+    """A field's values of some pairs, or a part of them, in their order; None where there is no such field."""
+    return shown.values(name + part) if shown.has_sample_field(name) else [None] * len(shown)
+
+
+def _candidates(found: list[tuple[Any, float | None]]) -> list[tuple[str, float]]:
+    """The texts that a caption may be replaced by, each once, with their probabilities."""
+    texts = {str(text): probability or 0.0 for text, probability in reversed(found) if text}
+    return [(text, texts[text]) for text in dict.fromkeys(str(text) for text, _ in found if text)]
 
 
 def _marked(caption: str, wrong: list[str]) -> str:

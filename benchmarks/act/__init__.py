@@ -1,0 +1,1 @@
+"""Do the numbers hold that somebody acts on?"""
