@@ -33,6 +33,8 @@ class RemovalEffect:
         before: figures of the target at θ̂: ``target_loss`` in nats, and whatever else was evaluated
         predicted: the same figures at θ̂ + Δθ, in closed form
         measured: the same figures after refitting without the group, drift subtracted; None if it was not asked for
+        standard_error: of the predicted change of each figure, by its spread over the fits of a cross-fitted run, which
+            differ in pairs, batches and target; empty where one fit tells nothing of it
         seconds: of the prediction and of the refit
         warnings: in plain words
     """
@@ -41,6 +43,7 @@ class RemovalEffect:
     before: dict[str, float]
     predicted: dict[str, float]
     measured: dict[str, float] | None = None
+    standard_error: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -187,8 +190,13 @@ def verify_removal(
     return effect
 
 
-def mean_effect(effects: list[RemovalEffect]) -> RemovalEffect:
-    """The effect on the mean of the targets of several fits, as in a cross-fitted run."""
+def mean_effect(effects: list[RemovalEffect], removed: int) -> RemovalEffect:
+    """The effect on the mean of the targets of several fits, as in a cross-fitted run.
+
+    Args:
+        effects: one for each fit
+        removed: pairs in the group, each of which is part of several fits
+    """
 
     def mean(parts: list[dict[str, float]]) -> dict[str, float]:
         return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
@@ -197,13 +205,22 @@ def mean_effect(effects: list[RemovalEffect]) -> RemovalEffect:
     measured = [effect.measured for effect in effects if effect.measured is not None]
     return replace(
         first,
-        removed=sum(effect.removed for effect in effects),
+        removed=removed,
         before=mean([effect.before for effect in effects]),
         predicted=mean([effect.predicted for effect in effects]),
         measured=mean(measured) if measured else None,
+        standard_error=errors_of_changes([[effect.before, effect.predicted] for effect in effects]),
         seconds={name: sum(effect.seconds[name] for effect in effects) for name in first.seconds},
-        warnings=[note for effect in effects for note in effect.warnings],
+        warnings=list(dict.fromkeys(note for effect in effects for note in effect.warnings)),
     )
+
+
+def errors_of_changes(fits: list[list[dict[str, float]]]) -> dict[str, float]:
+    """The standard error of the mean change of each figure from the first to the last, over fits; empty for one fit."""
+    if len(fits) < 2:
+        return {}
+    changes = {name: torch.tensor([last[name] - first[name] for first, *_, last in fits]) for name in fits[0][0]}
+    return {name: each.std().item() / len(fits) ** 0.5 for name, each in changes.items()}
 
 
 def recall(image: Tensor, text: Tensor, texts: Tensor, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:

@@ -144,7 +144,7 @@ def test_the_health_of_a_run_is_shown(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="health")
     assert {"settings", "health", "timings"} <= set(panel.shown)
     value, spread = (np.array(each) for each in scored_dataset.values(["first_value", "first_value_std"]))
-    assert panel.state["sureness"] == {"sure": int((abs(value) >= 2 * spread / 2).sum()), "scored": 60}  # four rounds
+    assert panel.state["sureness"] == {"sure": int((abs(value) >= 2 * spread).sum()), "scored": 60}
     assert len(scored_dataset.match(F("tags").length() > 0)) == 0  # looking changes nothing
 
 

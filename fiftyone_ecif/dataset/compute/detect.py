@@ -1,4 +1,4 @@
-"""The fourth step of a run: how likely each pair is misaligned, and better texts for the suspects."""
+"""The third step of a run: how likely each pair is misaligned, and better texts for the suspects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fiftyone_ecif.attribution.folds import Folds, fold_count
 from fiftyone_ecif.core import Pairs, Progress
 from fiftyone_ecif.dataset.compute.embed import Embedded
 from fiftyone_ecif.dataset.compute.request import RunRequest
@@ -28,12 +29,14 @@ class Judged:
         suggestions: label by sample id
         vagueness: (N,), 0 to 1, how little each text tells its image from the others; None for labels, each of which
             is meant to fit many images
+        believed: bool (N,), the pairs that may be part of a target of others
     """
 
     found: Misalignment
     cross_fit: CrossFit
     suggestions: dict[str, Any]
     vagueness: np.ndarray | None
+    believed: torch.Tensor
 
 
 def detect(embedded: Embedded, request: RunRequest, device: str, report: Progress) -> Judged:
@@ -50,8 +53,10 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
         pairs, views, embedded.head, embedded.source.loss, request.settings(), device, report, trusted
     )
     vagueness = None if rows.labelled else vague_texts(views or pairs, fitted, request.seed, device)
+    folds = Folds.of(len(pairs), fold_count(len(pairs), embedded.attributed.folds), request.seed)
+    believed = folds.believed(torch.from_numpy(found.probability))
     if texts is None:
-        return Judged(found, fitted, {}, vagueness)
+        return Judged(found, fitted, {}, vagueness, believed)
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
     suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected)
-    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts), vagueness)
+    return Judged(found, fitted, suggestion_labels(suggested, rows.ids, texts), vagueness, believed)
