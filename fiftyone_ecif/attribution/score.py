@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.attribution.folds import Folds, fold_count
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, anchored, mean_loss
 from fiftyone_ecif.attribution.passes import probe_pass, self_influence_pass, value_pass
 from fiftyone_ecif.attribution.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
@@ -154,7 +153,7 @@ class _Run:
     def cross_fit(self, attributed: Attributed, believed: Tensor | None) -> InfluenceOutcome:
         """Scores by the fits that a pair is part of, each against the believed pairs that it has not seen."""
         count, settings = len(attributed.pairs), self.settings
-        folds = Folds.of(count, fold_count(count, attributed.folds), settings.seed)
+        folds = attributed.split(settings.seed)
         once, start = replace(settings, rounds=CROSS_FIT_ROUNDS), attributed.scope
         parts = _Values(*torch.full((3, folds.count, count), torch.nan))
         own = torch.full((count,), torch.nan)

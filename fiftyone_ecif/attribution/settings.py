@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.attribution.folds import FEW_FOLDS, FOLDS
+from fiftyone_ecif.attribution.folds import FEW_FOLDS, FOLDS, Folds, fold_count
 from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
@@ -89,6 +89,11 @@ class Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
         probes = 0 if len(pairs) <= PER_PAIR_SELF_INFLUENCE else cls.probes
         return cls(head, pairs, target, HEAD_FIT_STEPS, probes, FOLDS)
+
+    def split(self, seed: int) -> Folds:
+        """The folds of a cross-fit, drawn by a run's seed."""
+        count = len(self.pairs)
+        return Folds.of(count, fold_count(count, self.folds), seed)
 
 
 @dataclass(frozen=True)

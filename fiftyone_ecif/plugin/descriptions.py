@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +28,8 @@ EXPLAINED = {
     "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
     "fits": "How many times the scope was fitted: once with a target, or once for each fold that a fit leaves out",
     "fit_rounds": "On how many of the rounds of batches each fit is at rest",
-    "ranking_stability": "The share of the most harmful pairs that both halves of the fits agree on, or, with a target, "
-    "of the rounds; a repeat agrees on more",
+    "ranking_stability": "The share of the most harmful pairs that both halves of the fits agree on (with a target, of "
+    "the rounds); a repeat agrees on more",
 }
 """What some names in a run's tables mean, shown as tooltips."""
 
@@ -50,10 +51,10 @@ def with_error(predicted: str, error: float | None, number: str = ".2g") -> str:
 
     Args:
         predicted: the figure
-        error: the standard error; None where nothing tells of it
+        error: the standard error; None or NaN where nothing tells of it
         number: how it is written
     """
-    return predicted if error is None else f"{predicted} ± {2 * error:{number}}"
+    return predicted if error is None or math.isnan(error) else f"{predicted} ± {2 * error:{number}}"
 
 
 def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from fiftyone_ecif.attribution.folds import Folds, fold_count
 from fiftyone_ecif.core import Pairs, Progress
 from fiftyone_ecif.dataset.compute.embed import Embedded
 from fiftyone_ecif.dataset.compute.request import RunRequest
@@ -53,8 +52,7 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
         pairs, views, embedded.head, embedded.source.loss, request.settings(), device, report, trusted
     )
     vagueness = None if rows.labelled else vague_texts(views or pairs, fitted, request.seed, device)
-    folds = Folds.of(len(pairs), fold_count(len(pairs), embedded.attributed.folds), request.seed)
-    believed = folds.believed(torch.from_numpy(found.probability))
+    believed = embedded.attributed.split(request.seed).believed(torch.from_numpy(found.probability))
     if texts is None:
         return Judged(found, fitted, {}, vagueness, believed)
     suspected = np.flatnonzero(found.probability >= SUSPECTED)

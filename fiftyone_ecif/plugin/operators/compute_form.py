@@ -117,7 +117,7 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    choices = {CROSS_FITTED: "None: cross-fit, each fold being the target of the other"}
+    choices = {CROSS_FITTED: "None: cross-fit, the target being the pairs that are believed to be right"}
     choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
     choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in everything(ctx.dataset).distinct("tags")}
     field = inputs.enum(
