@@ -23,6 +23,9 @@ BELIEVED_BELOW = 0.2
 LEAST_BELIEVED = 8
 """Believed pairs that a fold has at least; where fewer are, its least suspected half is."""
 
+SMALLEST_BATCH = 2
+"""Pairs that a contrastive loss needs at least."""
+
 
 @dataclass(frozen=True)
 class Folds:
@@ -57,6 +60,18 @@ class Folds:
         """The pairs that a fit has not seen, int64, rising."""
         return (self.fold == (number + 1) % self.count).nonzero().squeeze(1)
 
+    def target(self, number: int, believed: Tensor | None) -> Tensor:
+        """The pairs that a fit is judged by, int64, rising.
+
+        Args:
+            number: of the fit
+            believed: bool (N,), as :meth:`believed` returns it; None where all pairs are
+        """
+        rows = self.held_out(number)
+        if believed is None or int(believed[rows].sum()) < SMALLEST_BATCH:
+            return rows
+        return rows[believed[rows]]
+
     def believed(self, misalignment: Tensor) -> Tensor:
         """Which pairs may be part of a target, by their misalignment (N,), 0 to 1; bool (N,).
 
@@ -67,7 +82,7 @@ class Folds:
         for number in range(self.count):
             rows = self.held_out(number)
             if int(result[rows].sum()) < LEAST_BELIEVED:
-                least = misalignment[rows].argsort(stable=True)[: -(-len(rows) // 2)]
+                least = misalignment[rows].argsort(stable=True)[: max(SMALLEST_BATCH, -(-len(rows) // 2))]
                 result[rows[least]] = True
         return result
 

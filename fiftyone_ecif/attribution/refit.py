@@ -197,30 +197,37 @@ def mean_effect(effects: list[RemovalEffect], removed: int) -> RemovalEffect:
         effects: one for each fit
         removed: pairs in the group, each of which is part of several fits
     """
-
-    def mean(parts: list[dict[str, float]]) -> dict[str, float]:
-        return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-
     first = effects[0]
     measured = [effect.measured for effect in effects if effect.measured is not None]
     return replace(
         first,
         removed=removed,
-        before=mean([effect.before for effect in effects]),
-        predicted=mean([effect.predicted for effect in effects]),
-        measured=mean(measured) if measured else None,
-        standard_error=errors_of_changes([[effect.before, effect.predicted] for effect in effects]),
+        before=mean_figures([effect.before for effect in effects]),
+        predicted=mean_figures([effect.predicted for effect in effects]),
+        measured=mean_figures(measured) if measured else None,
+        standard_error=errors_of_changes(
+            [effect.before for effect in effects], [effect.predicted for effect in effects]
+        ),
         seconds={name: sum(effect.seconds[name] for effect in effects) for name in first.seconds},
         warnings=list(dict.fromkeys(note for effect in effects for note in effect.warnings)),
     )
 
 
-def errors_of_changes(fits: list[list[dict[str, float]]]) -> dict[str, float]:
-    """The standard error of the mean change of each figure from the first to the last, over fits; empty for one fit."""
-    if len(fits) < 2:
+def mean_figures(fits: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over fits, of those that all their targets have: few texts have fewer recalls."""
+    names = [name for name in fits[0] if all(name in figures for figures in fits)]
+    return {name: sum(figures[name] for figures in fits) / len(fits) for name in names}
+
+
+def errors_of_changes(before: list[dict[str, float]], after: list[dict[str, float]]) -> dict[str, float]:
+    """The standard error of the mean change of each figure over fits; empty for one fit."""
+    if len(before) < 2:
         return {}
-    changes = {name: torch.tensor([last[name] - first[name] for first, *_, last in fits]) for name in fits[0][0]}
-    return {name: each.std().item() / len(fits) ** 0.5 for name, each in changes.items()}
+    changes = {
+        name: torch.tensor([now[name] - was[name] for was, now in zip(before, after, strict=True)])
+        for name in mean_figures(before)
+    }
+    return {name: change.std().item() / len(before) ** 0.5 for name, change in changes.items()}
 
 
 def recall(image: Tensor, text: Tensor, texts: Tensor, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.attribution.folds import SMALLEST_BATCH
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, anchored, mean_loss
 from fiftyone_ecif.attribution.passes import probe_pass, self_influence_pass, value_pass
 from fiftyone_ecif.attribution.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
@@ -45,9 +46,6 @@ than longer ones (docs/scale.md)."""
 FACTOR_PAIRS, FACTOR_CURVATURE_PAIRS, FACTOR_TOLERANCE = 8, 1_024, 0.1
 """Pairs whose self-influence is solved for, pairs that the curvature is then taken from, and the residual at which the
 solver stops; the error of a self-influence is about the square of that."""
-
-SMALLEST_BATCH = 2
-"""Pairs that a contrastive loss needs at least."""
 
 STABLE = 0.5
 """Ranking stability below which a run comes with a warning."""
@@ -159,9 +157,7 @@ class _Run:
         own = torch.full((count,), torch.nan)
         scopes, solutions = [], []
         for number in range(folds.count):
-            members, against = folds.members(number), folds.held_out(number)
-            if believed is not None and int(believed[against].sum()) >= SMALLEST_BATCH:
-                against = against[believed[against]]
+            members, against = folds.members(number), folds.target(number, believed)
             step = f"Fit {number + 1} of {folds.count}"
             fitted = self.fit(attributed, members, once, CROSS_FIT_TOLERANCE, step, start)
             once, start = replace(once, anchor=fitted.objective.anchor), fitted.scope

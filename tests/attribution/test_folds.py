@@ -118,6 +118,13 @@ def test_a_fold_that_nobody_believes_is_judged_by_its_least_suspected_half():
     assert torch.equal(folds.believed(suspicion)[rows], suspicion[rows] < 0.2)
 
 
+def test_a_target_of_fewer_than_two_pairs_is_the_whole_fold():
+    folds = Folds.of(4, 2, seed=0)
+    assert folds.believed(torch.ones(4)).all()  # the half of a fold would be one pair
+    assert torch.equal(folds.target(0, torch.zeros(4, dtype=torch.bool)), folds.held_out(0))
+    assert torch.equal(folds.target(0, None), folds.held_out(0))
+
+
 def test_the_number_of_folds_is_bounded_by_the_pairs():
     assert [fold_count(pairs, 7) for pairs in (4, 11, 12, 27, 28, 10**6)] == [2, 2, 3, 6, 7, 7]
     assert fold_count(10**6, 3) == 3

@@ -21,7 +21,7 @@ from fiftyone_ecif.attribution import (
     verify_removal,
 )
 from fiftyone_ecif.attribution.objectives import TARGET, mean_loss
-from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation, errors_of_changes
+from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation, errors_of_changes, mean_figures
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.dataset.arguments import Samples
@@ -102,14 +102,10 @@ class RemovalStudy:
                 else:
                     figures.append(figures[0])
             parts.append(figures)
-        predicted = {
-            name: [sum(figure[name] for figure in figures) / len(parts) for figures in zip(*parts, strict=True)]
-            for name in parts[0][0]
-        }
-        errors = [
-            errors_of_changes([[figures[0], figures[place]] for figures in parts]) for place in range(len(counts) + 1)
-        ]
-        return RemovalCurve([0, *counts], predicted, {name: [each[name] for each in errors] for name in errors[0]})
+        points = [list(figures) for figures in zip(*parts, strict=True)]  # point by point, those of each fit
+        predicted = [mean_figures(figures) for figures in points]
+        errors = [errors_of_changes(points[0], figures) for figures in points]
+        return RemovalCurve([0, *counts], _columns(predicted), _columns(errors))
 
     def _mean(self, effects: list[RemovalEffect]) -> RemovalEffect:
         """The effect over the run's fits, with a warning where it contradicts what the pairs are suspected of."""
@@ -235,6 +231,10 @@ class RemovalStudy:
             return figures | {"zero_shot_accuracy": recall(image, member, prompts, (1,))["recall_at_1"]}
 
         return evaluate
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def forecast_removal(run: Run, view: SampleCollection | None, points: int, progress: Progress) -> RemovalCurve:

@@ -36,14 +36,11 @@ def fits_of(run: Run) -> list[RunFit]:
     vectors, anchors, count = run.fitted, run.health["anchor"], len(run.ids)
     if len(vectors) == 1:
         return [RunFit(0, vectors[0], anchors[0], torch.arange(count), None)]
-    folds, believed = Folds.of(count, len(vectors), run.settings.seed), run.believed
-    fits = []
-    for number, (vector, anchor) in enumerate(zip(vectors, anchors, strict=True)):
-        target = folds.held_out(number)
-        if believed is not None:
-            target = target[believed[target]]
-        fits.append(RunFit(number, vector, anchor, folds.members(number), target))
-    return fits
+    folds = Folds.of(count, len(vectors), run.settings.seed)
+    return [
+        RunFit(number, vector, anchor, folds.members(number), folds.target(number, run.believed))
+        for number, (vector, anchor) in enumerate(zip(vectors, anchors, strict=True))
+    ]
 
 
 def fit_settings(run: Run) -> Settings:

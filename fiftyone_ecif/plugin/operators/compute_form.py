@@ -242,7 +242,8 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
         return
     batch = given(ctx, "batch_size", ASKED["batch_size"].kind, DEFAULT_BATCH_SIZE)
     rounds = given(ctx, "rounds", ASKED["rounds"].kind, DEFAULT_ROUNDS)
-    seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
+    targeted = ctx.params.get("target", CROSS_FITTED) != CROSS_FITTED
+    seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device, targeted)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
     label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"
