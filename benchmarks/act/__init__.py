@@ -1,1 +1,1 @@
-"""Do the numbers hold that somebody acts on?"""
+"""Whether the numbers that somebody acts on hold: values and their errors, probabilities, suggestions."""

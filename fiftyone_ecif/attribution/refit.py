@@ -33,6 +33,8 @@ class RemovalEffect:
         before: figures of the target at θ̂: ``target_loss`` in nats, and whatever else was evaluated
         predicted: the same figures at θ̂ + Δθ, in closed form
         measured: the same figures after refitting without the group, drift subtracted; None if it was not asked for
+        standard_error: of the predicted change of each figure, by its spread over the fits of a cross-fitted run, which
+            differ in pairs, batches and target; empty where one fit tells nothing of it
         seconds: of the prediction and of the refit
         warnings: in plain words
     """
@@ -41,6 +43,7 @@ class RemovalEffect:
     before: dict[str, float]
     predicted: dict[str, float]
     measured: dict[str, float] | None = None
+    standard_error: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -187,23 +190,44 @@ def verify_removal(
     return effect
 
 
-def mean_effect(effects: list[RemovalEffect]) -> RemovalEffect:
-    """The effect on the mean of the targets of several fits, as in a cross-fitted run."""
+def mean_effect(effects: list[RemovalEffect], removed: int) -> RemovalEffect:
+    """The effect on the mean of the targets of several fits, as in a cross-fitted run.
 
-    def mean(parts: list[dict[str, float]]) -> dict[str, float]:
-        return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-
+    Args:
+        effects: one for each fit
+        removed: pairs in the group, each of which is part of several fits
+    """
     first = effects[0]
     measured = [effect.measured for effect in effects if effect.measured is not None]
     return replace(
         first,
-        removed=sum(effect.removed for effect in effects),
-        before=mean([effect.before for effect in effects]),
-        predicted=mean([effect.predicted for effect in effects]),
-        measured=mean(measured) if measured else None,
+        removed=removed,
+        before=mean_figures([effect.before for effect in effects]),
+        predicted=mean_figures([effect.predicted for effect in effects]),
+        measured=mean_figures(measured) if measured else None,
+        standard_error=errors_of_changes(
+            [effect.before for effect in effects], [effect.predicted for effect in effects]
+        ),
         seconds={name: sum(effect.seconds[name] for effect in effects) for name in first.seconds},
-        warnings=[note for effect in effects for note in effect.warnings],
+        warnings=list(dict.fromkeys(note for effect in effects for note in effect.warnings)),
     )
+
+
+def mean_figures(fits: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each figure over fits, of those that all their targets have: few texts have fewer recalls."""
+    names = [name for name in fits[0] if all(name in figures for figures in fits)]
+    return {name: sum(figures[name] for figures in fits) / len(fits) for name in names}
+
+
+def errors_of_changes(before: list[dict[str, float]], after: list[dict[str, float]]) -> dict[str, float]:
+    """The standard error of the mean change of each figure over fits; empty for one fit."""
+    if len(before) < 2:
+        return {}
+    changes = {
+        name: torch.tensor([now[name] - was[name] for was, now in zip(before, after, strict=True)])
+        for name in mean_figures(before)
+    }
+    return {name: change.std().item() / len(before) ** 0.5 for name, change in changes.items()}
 
 
 def recall(image: Tensor, text: Tensor, texts: Tensor, ks: tuple[int, ...] = (1, 5)) -> dict[str, float]:

@@ -1,23 +1,25 @@
-"""The scores of a run, step by step: fit, solve, values, self-influence. The passes run where the workers are."""
+"""The scores of a run, step by step: fits, solves, values, self-influence. The passes run where the workers are."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.attribution.folds import SMALLEST_BATCH
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, anchored, mean_loss
+from fiftyone_ecif.attribution.passes import probe_pass, self_influence_pass, value_pass
 from fiftyone_ecif.attribution.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
+from fiftyone_ecif.attribution.spread import ranking_stability, standard_error
 from fiftyone_ecif.core import (
     HERE,
     Fit,
-    Linearization,
     Objective,
     Pairs,
     Progress,
@@ -28,31 +30,28 @@ from fiftyone_ecif.core import (
     Workers,
     conjugate_gradients,
     fit_to_rest,
-    influence,
     kronecker_curvature,
-    self_influence,
-    self_influence_by_probes,
     self_influence_scale,
     silent,
 )
 from fiftyone_ecif.core.objective import CURVATURE_PAIRS
-from fiftyone_ecif.core.scope import Cotangent
 
 FIT_TOLERANCE = 1e-3
 """Norm of the gradient, relative to the start, at which a fit counts as being at rest."""
 
-FOLDS = 2
-"""Folds of a cross-fit: each is scored against the loss of the other."""
+CROSS_FIT_TOLERANCE, CROSS_FIT_ROUNDS = 1e-2, 1
+"""The same, and the rounds of batches, for the fits of a cross-fit. Their mean is what counts, and more fits tell more
+than longer ones (docs/scale.md)."""
 
 FACTOR_PAIRS, FACTOR_CURVATURE_PAIRS, FACTOR_TOLERANCE = 8, 1_024, 0.1
 """Pairs whose self-influence is solved for, pairs that the curvature is then taken from, and the residual at which the
 solver stops; the error of a self-influence is about the square of that."""
 
-SMALLEST_BATCH = 2
-"""Pairs that a contrastive loss needs at least."""
-
 STABLE = 0.5
 """Ranking stability below which a run comes with a warning."""
+
+SHIFT_TOLERANCE = 0.1
+"""Relative residual at which the solver stops for what one round's target shifts values by: it enters no value."""
 
 
 def compute(
@@ -63,12 +62,14 @@ def compute(
     progress: Progress = silent,
     workers: Workers = HERE,
     score_dtype: torch.dtype | None = None,
+    believed: Tensor | None = None,
 ) -> InfluenceOutcome:
     """Score every pair by what its removal would do to a target loss.
 
     Args:
         attributed: the scope at θ0, its inputs for the N training pairs, and those of trusted pairs whose mean loss is
-            the target; without them each fold of the pairs is scored against the loss of the other fold
+            the target; without them, every pair is scored by the fits that it is part of, each against the loss of the
+            believed pairs that this fit has not seen (:class:`~fiftyone_ecif.attribution.folds.Folds`)
         loss: a key of :data:`~fiftyone_ecif.core.LOSSES`
         settings: the choices of the run
         device: where to compute
@@ -77,6 +78,8 @@ def compute(
         score_dtype: of the matrix products in the score pass of a head; None for the dtype of the head. On some devices
             ``torch.bfloat16`` is faster (docs/scale.md has the rank correlation of the values). Fit and solve do not
             depend on it
+        believed: bool (N,), the pairs that may be part of a target of others, see
+            :meth:`~fiftyone_ecif.attribution.folds.Folds.believed`; None for all of them
 
     Returns:
         an :class:`InfluenceOutcome`
@@ -85,8 +88,8 @@ def compute(
         ValueError: if there are too few pairs for a contrastive loss
     """
     count, target = len(attributed.pairs), attributed.target
-    minimum = 2 * FOLDS
-    if count < minimum or (target is not None and len(target) < 2):
+    minimum = 2 * SMALLEST_BATCH
+    if count < minimum or (target is not None and len(target) < SMALLEST_BATCH):
         raise ValueError(
             f"There are {count} usable pairs"
             + ("" if target is None else f" and {len(target)} usable target pairs")
@@ -94,20 +97,7 @@ def compute(
         )
     run = _Run(loss, settings, progress, workers, score_dtype)
     scored = replace(attributed, scope=attributed.scope.to(device))
-    scores = PairScores.empty(count)
-    folds = cross_fit_folds(count, settings.seed)
-    parts = [torch.arange(count)] if target else [(folds == fold).nonzero().squeeze(1) for fold in range(FOLDS)]
-    fits = [run.fit(scored, members, f"Fit {number} of {len(parts)}") for number, members in enumerate(parts, start=1)]
-    targets = [target] if target else [fitted.members for fitted in reversed(fits)]
-    solutions = [run.score(fitted, against, scores) for fitted, against in zip(fits, targets, strict=True)]
-    return InfluenceOutcome(
-        scores,
-        [fitted.scope.to("cpu") for fitted in fits],
-        torch.stack(solutions).cpu(),
-        run.reports,
-        run.timings,
-        run.warnings,
-    )
+    return run.against(scored, target) if target else run.cross_fit(scored, believed)
 
 
 @dataclass(frozen=True)
@@ -124,8 +114,16 @@ class _Fitted:
         return self.fit.scope
 
 
+class _Values(NamedTuple):
+    """The values of pairs and their two parts, (F, N) each, by round or by fit."""
+
+    value: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
 class _Run:
-    """The steps of one run, with their timings and warnings."""
+    """The steps of one run, with their reports, timings and warnings."""
 
     def __init__(
         self, loss: str, settings: Settings, progress: Progress, workers: Workers, score_dtype: torch.dtype | None
@@ -136,15 +134,90 @@ class _Run:
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
 
-    def fit(self, attributed: Attributed, index: Tensor, step: str) -> _Fitted:
-        """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get."""
-        settings, scope, members = self.settings, attributed.scope, Subset(attributed.pairs, index)
-        with self.timed("curvature"):
-            objective = anchored(self.mean_loss(members, FITTED), scope, settings)
-        with self.timed("fit"):
-            fit = fit_to_rest(
-                objective, scope, torch.clone, FIT_TOLERANCE, attributed.fit_steps, progress=self.progress, step=step
+    def against(self, attributed: Attributed, target: Pairs) -> InfluenceOutcome:
+        """Scores by one fit on all pairs, against the loss of a target."""
+        everyone = torch.arange(len(attributed.pairs))
+        fitted = self.fit(attributed, everyone, self.settings, FIT_TOLERANCE, "Fit 1 of 1", attributed.scope)
+        solution = self.solve(fitted, target)
+        scored = self.values(fitted.objective, fitted.scope, solution)
+        own = self.self_influence(fitted, everyone)
+        by_round = scored.value + self.shifts(fitted, target)
+        scores = PairScores(
+            scored.value.mean(0), scored.positive.mean(0), scored.negative.mean(0), standard_error(by_round), own
+        )
+        more = "rounds of batches", "Use more rounds."
+        return self.outcome(scores, [fitted.scope], solution[None], self.settings.rounds, by_round, *more)
+
+    def cross_fit(self, attributed: Attributed, believed: Tensor | None) -> InfluenceOutcome:
+        """Scores by the fits that a pair is part of, each against the believed pairs that it has not seen."""
+        count, settings = len(attributed.pairs), self.settings
+        folds = attributed.split(settings.seed)
+        once, start = replace(settings, rounds=CROSS_FIT_ROUNDS), attributed.scope
+        parts = _Values(*torch.full((3, folds.count, count), torch.nan))
+        own = torch.full((count,), torch.nan)
+        scopes, solutions = [], []
+        for number in range(folds.count):
+            members, against = folds.members(number), folds.target(number, believed)
+            step = f"Fit {number + 1} of {folds.count}"
+            fitted = self.fit(attributed, members, once, CROSS_FIT_TOLERANCE, step, start)
+            once, start = replace(once, anchor=fitted.objective.anchor), fitted.scope
+            solution = self.solve(fitted, Subset(attributed.pairs, against))
+            scored = self.values(self.mean_loss(fitted.members, FITTED), fitted.scope, solution)
+            for part, by_round in zip(parts, scored, strict=True):
+                part[number, members] = by_round.mean(0)
+            fresh = own[members].isnan().nonzero().squeeze(1)
+            if len(fresh):  # the first fit leaves out one fold, which the second one has
+                own[members[fresh]] = self.self_influence(fitted, fresh)[fresh]
+            scopes.append(fitted.scope)
+            solutions.append(solution)
+        value, positive, negative = (part.nanmean(0) for part in parts)
+        scores = PairScores(value, positive, negative, standard_error(parts.value), own)
+        more = "fits", "Give a target, or score more pairs."
+        return self.outcome(scores, scopes, torch.stack(solutions), CROSS_FIT_ROUNDS, parts.value, *more)
+
+    def outcome(
+        self,
+        scores: PairScores,
+        scopes: list[Scope],
+        solutions: Tensor,
+        fit_rounds: int,
+        parts: Tensor,
+        halved: str,
+        advice: str,
+    ) -> InfluenceOutcome:
+        """The results, with the stability of the ranking by the parts (F, N) of the values."""
+        stability = ranking_stability(parts)
+        if stability is not None and stability < STABLE:
+            self.warn_once(
+                f"Only {stability:.0%} of the 5% most harmful pairs are the same in both halves of the {halved}: "
+                f"their order is not stable, and a repeat with another seed names others. {advice}"
             )
+        on_host = [scope.to("cpu") for scope in scopes]
+        return InfluenceOutcome(
+            scores, on_host, solutions.cpu(), self.reports, fit_rounds, stability, self.timings, self.warnings
+        )
+
+    def fit(
+        self, attributed: Attributed, index: Tensor, settings: Settings, tolerance: float, step: str, start: Scope
+    ) -> _Fitted:
+        """Choose the anchor and bring the scope to rest on some of the pairs, or as near as its steps get.
+
+        Args:
+            attributed: the scope at θ0, and its inputs
+            index: int64, the pairs
+            settings: with the rounds that it comes to rest on, and the anchor where it is known
+            tolerance: on the gradient, relative to that at θ0
+            step: its name
+            start: where to start from
+        """
+        scope, members = attributed.scope, Subset(attributed.pairs, index)
+        with self.timed("curvature"):
+            mean = mean_loss(members, self.loss, settings, FITTED, self.workers)
+            objective = anchored(mean, scope, settings)
+        with self.timed("fit"):
+            scale = None if start is scope else objective.value_and_gradient(scope)[1].norm().item()
+            steps = attributed.fit_steps
+            fit = fit_to_rest(objective, start, torch.clone, tolerance, steps, scale, self.progress, step)
         if not fit.at_rest:
             self.warnings.append(
                 f"{step}: the parameters did not come to rest (gradient {fit.relative_gradient:.1e} of its start after "
@@ -152,74 +225,86 @@ class _Run:
             )
         return _Fitted(attributed, members, objective, fit)
 
-    def score(self, fitted: _Fitted, target: Pairs, scores: PairScores) -> Tensor:
-        """Fill in the scores of the pairs that were fitted on; returns s = H⁻¹ ∇C, (P,)."""
-        target_loss, solution = self.solve(fitted, target)
-        roles = self.roles(fitted, solution)
-        own, factor = self.self_influence(fitted)
-        index = fitted.members.index
-        value = roles.value(self.settings.removal)
-        scores.value[index] = value.mean(0)
-        scores.value_positive[index] = roles.positive.mean(0)
-        scores.value_negative[index] = roles.negative(self.settings.removal).mean(0)
-        scores.value_std[index] = value.std(0) if len(value) > 1 else torch.nan
-        scores.self_influence[index] = own
-        stability = ranking_stability(value)
-        if stability < STABLE:
-            self.warn_once(
-                f"Only {stability:.0%} of the 5% most harmful pairs are the same in both halves of the rounds: "
-                "their order is not stable. Use more rounds."
-            )
-        self.reports.append(
-            FoldReport(
-                pairs=len(index),
-                anchor=fitted.objective.anchor,
-                fit_steps=fitted.fit.steps,
-                fit_relative_gradient=fitted.fit.relative_gradient,
-                solver_iterations=solution.iterations,
-                solver_relative_residual=solution.relative_residual,
-                target_loss=target_loss,
-                ranking_stability=stability,
-                self_influence_factor=factor,
-            )
-        )
-        return solution.vectors[0]
-
-    def solve(self, fitted: _Fitted, target: Pairs) -> tuple[float, Solution]:
-        """The loss C of the target, and s = H⁻¹ ∇C by plain conjugate gradients.
+    def solve(self, fitted: _Fitted, target: Pairs) -> Tensor:
+        """s = H⁻¹ ∇C, (P,), of the loss C of the target, by plain conjugate gradients; adds a report of the fit.
 
         With a tenth of the largest curvature as the anchor, the condition number of H is about 11 at most, and some 13
         iterations reach a residual of 1e-3 whatever the spectrum. Kronecker factors as a preconditioner cost more than
         they save (docs/scale.md).
         """
-        settings, damped = self.settings, self.damped(fitted)
+        settings = self.settings
         with self.timed("solve"):
             target_loss, gradient = self.mean_loss(target, TARGET).value_and_gradient(fitted.scope)
-            solution = conjugate_gradients(
-                lambda directions: damped.gauss_newton_product(fitted.scope, directions),
-                gradient[None],
-                torch.clone,
-                settings.tolerance,
-                settings.max_iterations,
-                progress=self.progress,
-            )
+            solution = self.inverse(fitted, gradient[None], settings.tolerance)
         if not solution.converged:
             self.warnings.append(
                 f"The solver stopped at a relative residual of {solution.relative_residual:.1e} after "
                 f"{solution.iterations} iterations (asked: {settings.tolerance:.0e}). Set a firmer anchor or more "
                 "damping."
             )
-        return target_loss, solution
+        self.reports.append(
+            FoldReport(
+                pairs=len(fitted.members),
+                anchor=fitted.objective.anchor,
+                fit_steps=fitted.fit.steps,
+                fit_relative_gradient=fitted.fit.relative_gradient,
+                solver_iterations=solution.iterations,
+                solver_relative_residual=solution.relative_residual,
+                target_loss=target_loss,
+                self_influence_factor=None,
+            )
+        )
+        return solution.vectors[0]
 
-    def roles(self, fitted: _Fitted, solution: Solution) -> Roles:
-        """The value of each pair by role, float32 (rounds, N)."""
-        arguments = fitted.scope, solution.vectors, self.score_dtype
+    def inverse(self, fitted: _Fitted, gradients: Tensor, tolerance: float) -> Solution:
+        """(H + damping)⁻¹ times gradients (K, P)."""
+        damped = self.damped(fitted)
+        return conjugate_gradients(
+            lambda directions: damped.gauss_newton_product(fitted.scope, directions),
+            gradients,
+            torch.clone,
+            tolerance,
+            self.settings.max_iterations,
+            progress=self.progress,
+        )
+
+    def shifts(self, fitted: _Fitted, target: Pairs) -> Tensor:
+        """What the values of each round would be shifted by if the target's batches were those of one round, too.
+
+        A repeat draws both anew. Their mean is 0; a target that fits one batch shifts nothing.
+
+        Returns:
+            float32 (rounds, N)
+        """
+        objective = self.mean_loss(target, TARGET)
+        if len(objective.rounds) == 1 or len(objective.rounds[0]) == 1:
+            return torch.zeros(len(objective.rounds), len(fitted.members))
+        rounds = [replace(objective, rounds=[batches]) for batches in objective.rounds]
+        with self.timed("solve"):
+            gradients = torch.stack([each.value_and_gradient(fitted.scope)[1] for each in rounds])
+            solution = self.inverse(fitted, gradients - gradients.mean(0), SHIFT_TOLERANCE)
+        own_rounds = [replace(fitted.objective, rounds=[batches]) for batches in fitted.objective.rounds]
+        return torch.cat(
+            [
+                self.values(each, fitted.scope, vector).value
+                for each, vector in zip(own_rounds, solution.vectors, strict=True)
+            ]
+        )
+
+    def values(self, objective: Objective, scope: Scope, solution: Tensor) -> _Values:
+        """The value of each pair of the objective by round, and its parts, by s (P,)."""
         with self.timed("scores"):
-            found = self.per_pair(fitted.objective, "Scores", _influence, *arguments)
-        return Roles(*(part[:, 0].float() for part in found))
+            found = value_pass(objective, scope, solution[None], self.score_dtype, self.progress)
+        roles, removal = Roles(*(part[:, 0].float() for part in found)), self.settings.removal
+        return _Values(roles.value(removal), roles.positive, roles.negative(removal))
 
-    def self_influence(self, fitted: _Fitted) -> tuple[Tensor, float | None]:
-        """The self-influence of each pair by the EK-FAC inverse, float32 (N,), and :meth:`self_influence_factor`."""
+    def self_influence(self, fitted: _Fitted, rows: Tensor) -> Tensor:
+        """The self-influence of pairs of the last fit by the EK-FAC inverse, float32, and its factor in the report.
+
+        Args:
+            fitted: the fit
+            rows: int64, the pairs, by their place among those that were fitted on; NaN is returned for others
+        """
         objective, scope, probes = fitted.objective, fitted.scope, fitted.attributed.probes
         with self.timed("self-influence"):
             curvature = kronecker_curvature(
@@ -235,10 +320,12 @@ class _Run:
                     f"{(2 / probes) ** 0.5:.0%}."
                 )
                 rooted = curvature.inverse_root, probes, self.settings.seed
-                (own,) = self.per_pair(objective, "Self-influence", _self_influence_by_probes, scope, *rooted)
-                return own.float(), None
-            (own,) = self.per_pair(objective, "Self-influence", _self_influence, scope, curvature.quadratic)
-            return own.float(), self.self_influence_factor(fitted, own)
+                return probe_pass(objective, scope, *rooted, self.progress).float()
+            own = self_influence_pass(objective, scope, curvature.quadratic, rows, self.progress)
+            if len(rows) == len(own):
+                factor = self.self_influence_factor(fitted, own)
+                self.reports[-1] = replace(self.reports[-1], self_influence_factor=factor)
+        return own.float()
 
     def self_influence_factor(self, fitted: _Fitted, own: Tensor) -> float | None:
         """By what factor self-influence is too large: the median over a few pairs of EK-FAC over solved.
@@ -268,17 +355,6 @@ class _Run:
         """The mean batch loss of some pairs; see :func:`~fiftyone_ecif.attribution.objectives.mean_loss`."""
         return mean_loss(pairs, self.loss, self.settings, purpose, self.workers)
 
-    def per_pair(
-        self, objective: Objective, step: str, score: Callable[..., Sequence[Tensor]], *arguments: Any
-    ) -> list[Tensor]:
-        """Scores (..., N) of every pair, put together from those that each part of the objective has of its pairs."""
-        parts = objective.over_parts(score, *arguments, step=step, progress=self.progress)
-        found = list(next(parts))
-        for part in parts:
-            for values, more in zip(found, part, strict=True):
-                torch.where(more.isnan(), values, more, out=values)
-        return found
-
     def warn_once(self, warning: str) -> None:
         """Add a warning unless another fit has added it already."""
         if warning not in self.warnings:
@@ -290,48 +366,3 @@ class _Run:
         start = time.perf_counter()
         yield
         self.timings[step] = self.timings.get(step, 0.0) + time.perf_counter() - start
-
-
-def _influence(
-    part: Objective, scope: Scope, solutions: Tensor, score_dtype: torch.dtype | None, progress: Progress
-) -> Roles:
-    with torch.autocast(solutions.device.type, score_dtype, enabled=score_dtype is not None):
-        return influence(part, scope, solutions, progress=progress)
-
-
-def _self_influence(
-    part: Objective, scope: Scope, quadratic: Callable[[Linearization, Cotangent], Tensor], progress: Progress
-) -> tuple[Tensor]:
-    return (self_influence(part, scope, quadratic, progress=progress),)
-
-
-def _self_influence_by_probes(
-    part: Objective,
-    scope: Scope,
-    inverse_root: Callable[[Tensor], Tensor],
-    probes: int,
-    seed: int,
-    progress: Progress,
-) -> tuple[Tensor]:
-    return (self_influence_by_probes(part, scope, inverse_root, probes, seed, progress),)
-
-
-def ranking_stability(value: Tensor) -> float:
-    """Share of the most harmful 5 % by the first half of the rounds that also are by the second, for (rounds, N).
-
-    It is 1 for a single round, where it cannot be known.
-    """
-    half = len(value) // 2
-    if half == 0:
-        return 1.0
-    worst: int = max(1, value.shape[1] // 20)
-    first, second = (
-        set(part.mean(0).topk(worst, largest=False).indices.tolist())
-        for part in torch.split(value, [half, len(value) - half])
-    )
-    return len(first & second) / worst
-
-
-def cross_fit_folds(pairs: int, seed: int) -> Tensor:
-    """The fold of a cross-fit that each pair is in, int64 (N,)."""
-    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed)) % FOLDS

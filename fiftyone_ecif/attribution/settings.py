@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from fiftyone_ecif.attribution.folds import FEW_FOLDS, FOLDS, Folds, fold_count
 from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
@@ -73,6 +74,7 @@ class Attributed:
         fit_steps: Newton steps towards rest at most; each passes over the pairs many times
         probes: random directions that self-influence is estimated from, with relative standard error √(2 / probes);
             0 to compute it pair by pair
+        folds: of a cross-fit, at most
     """
 
     scope: Scope
@@ -80,30 +82,34 @@ class Attributed:
     target: Pairs | None
     fit_steps: int = 3
     probes: int = 32
+    folds: int = FEW_FOLDS
 
     @classmethod
     def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
         probes = 0 if len(pairs) <= PER_PAIR_SELF_INFLUENCE else cls.probes
-        return cls(head, pairs, target, HEAD_FIT_STEPS, probes)
+        return cls(head, pairs, target, HEAD_FIT_STEPS, probes, FOLDS)
+
+    def split(self, seed: int) -> Folds:
+        """The folds of a cross-fit, drawn by a run's seed."""
+        count = len(self.pairs)
+        return Folds.of(count, fold_count(count, self.folds), seed)
 
 
 @dataclass(frozen=True)
 class FoldReport:
-    """How well the fit and the solve of one fold went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``.
+    """How well one fit and its solve went; see :class:`~fiftyone_ecif.core.Fit` and ``Solution``.
 
     Attributes:
-        pairs: in the fold
+        pairs: that were fitted on
         anchor: δ
         fit_steps: Newton steps that the fit took
         fit_relative_gradient: norm of the gradient at θ̂ over its norm at θ0
         solver_iterations: products with H that the solve took
         solver_relative_residual: ‖H s − ∇C‖ / ‖∇C‖ at its end
         target_loss: C(θ̂), nats
-        ranking_stability: share of the most harmful 5 % by the first half of the rounds that also are by the second; 1
-            for a single round, where it cannot be known
         self_influence_factor: how much larger self-influence is by the EK-FAC inverse than by the solver, the median
-            over a few pairs; None where self-influence is estimated from random directions
+            over a few pairs; None where self-influence is estimated from random directions, or taken from other fits
     """
 
     pairs: int
@@ -113,7 +119,6 @@ class FoldReport:
     solver_iterations: int
     solver_relative_residual: float
     target_loss: float
-    ranking_stability: float
     self_influence_factor: float | None
 
 
@@ -125,7 +130,8 @@ class PairScores:
         value: predicted change of the target loss if the pair were removed, nats; positive: the pair helps
         value_positive: the part of ``value`` that the pair has as a positive
         value_negative: the part that it has as a negative of the others
-        value_std: standard deviation of ``value`` over rounds, nats; NaN with one round
+        value_std: standard error of ``value``, nats: how far that of a repeat with another seed lies off; NaN where one
+            fit, or one round with a target, tells nothing of it
         self_influence: (1/N) gᵀ H⁻¹ g with the EK-FAC form of H⁻¹, nats
     """
 
@@ -150,6 +156,8 @@ class InfluenceOutcome:
         scopes: θ̂ that the scores were taken at: one, or one per fold of a cross-fitted run
         solutions: (scopes, P), s = H⁻¹ ∇C at each of ``scopes``
         reports: one per scope
+        fit_rounds: rounds of batches that ``scopes`` are at rest on, the first ones of the run
+        ranking_stability: see :func:`~fiftyone_ecif.attribution.spread.ranking_stability`
         timings: seconds per step
         warnings: in plain words
     """
@@ -158,5 +166,7 @@ class InfluenceOutcome:
     scopes: list[Scope]
     solutions: Tensor
     reports: list[FoldReport]
+    fit_rounds: int = 1
+    ranking_stability: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -61,6 +61,7 @@ def self_influence(
     scope: Scope,
     quadratic: Callable[[Linearization, Cotangent], Tensor],
     chunk: int = 16,
+    wanted: Tensor | None = None,
     progress: Progress = silent,
 ) -> Tensor:
     """self_n = (1/N) g_nᵀ H⁻¹ g_n, g_n = ∇(pos_n + negx_n), in the first round's batches  (ECIF.md §6).
@@ -73,17 +74,19 @@ def self_influence(
         quadratic: gᵀ H⁻¹ g of the gradients behind C cotangents of a batch, (C,); ``KroneckerCurvature.quadratic``
             takes the EK-FAC inverse
         chunk: pairs whose gradients are held together
+        wanted: bool (N,), the pairs to score; None for all
         progress: called per batch
 
     Returns:
-        (N,), in nats, never negative; NaN for pairs in no batch
+        (N,), in nats, never negative; NaN for pairs in no batch, or not wanted
     """
     result = torch.full((len(objective.pairs),), torch.nan, dtype=scope.vector().dtype)
     batches = objective.rounds[0]
     for done, index in enumerate(batches):
         batch = scope.linearize(*objective.pairs.gather(index))
         similarity = batch.similarity()
-        for members in torch.split(torch.eye(len(index), dtype=torch.bool), chunk):
+        rows = torch.arange(len(index)) if wanted is None else wanted[index].nonzero().squeeze(1)
+        for members in torch.split(torch.eye(len(index), dtype=torch.bool)[rows], chunk) if len(rows) else ():
             cotangents = objective.loss.deletion_cotangents(similarity, members.to(similarity.device))
             own = quadratic(batch, batch.cotangent(cotangents))
             result[index[members.any(0)]] = own.to(result.device) / objective.divisor

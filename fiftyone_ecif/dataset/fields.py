@@ -76,8 +76,8 @@ SCORE_FIELDS = [
     ScoreField(
         "value_std",
         fo.FloatField,
-        "Standard deviation of value over the rounds of random batches, in nats. "
-        "The standard error of value is this over the square root of the number of rounds.",
+        "Standard error of value, in nats: how far value lies off in a repeat of the run with another seed, which "
+        "draws other batches and, without a target, other folds.",
     ),
     ScoreField(
         "self_influence",

@@ -153,7 +153,8 @@ class InfluenceResults(RankedPairs):
 
         Returns:
             a :class:`~fiftyone_ecif.attribution.RemovalEffect`: the target's loss in nats and its recall, or zero-shot
-            accuracy for labels, before and after
+            accuracy for labels, before and after; without a target each is the mean over the run's fits, with a
+            standard error
 
         Raises:
             ValueError: if nothing or nearly everything is removed, or the data has changed since the run

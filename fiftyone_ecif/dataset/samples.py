@@ -36,6 +36,13 @@ def those(samples: SampleCollection, ids: Sequence[str]) -> SampleCollection:
     return found if len(ids) > READ_WHOLE else found.select(ids)
 
 
+def in_order(samples: SampleCollection, ids: list[str]) -> fo.DatasetView:
+    """The samples of these ids, in their order, which is left to the database where it is its own: sorting is slow."""
+    plain = samples.select(ids)
+    present = set(found := plain.values("id"))
+    return plain if found == [id for id in ids if id in present] else samples.select(ids, ordered=True)
+
+
 def number_of(samples: SampleCollection) -> int:
     """How many samples there are, counted: ``len`` of a dataset is an estimate, wrong after its database crashed."""
     return samples.count("id")

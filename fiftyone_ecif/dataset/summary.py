@@ -10,8 +10,8 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, FIELDS, RUN_FIELDS, SLICE_FIELD
-from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, harmful
-from fiftyone_ecif.dataset.run.config import list_runs
+from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, SUSPECTED, harmful
+from fiftyone_ecif.dataset.run.config import list_runs, stored_results
 from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import has_tag
@@ -205,19 +205,21 @@ class Sureness:
     sure: int
 
 
-def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness | None:
-    """How far the spread over rounds leaves the signs of the values open.
+def sureness(samples: SampleCollection, run_key: str) -> Sureness | None:
+    """How far the standard errors leave the signs of the values open.
 
     Args:
         samples: Dataset or view
         run_key: the run
-        rounds: of the run
 
     Returns:
-        :class:`Sureness`; None where one round, or no pair, tells nothing of it
+        :class:`Sureness`; None where no pair has a standard error
     """
     value, spread = (score_field(samples, run_key, suffix) for suffix in ("value", "value_std"))
-    errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", rounds**0.5]}, TINY]}]}
+    # Earlier runs kept the standard deviation over rounds in the place of the standard error.
+    run = samples._dataset.get_run_info(run_key).config
+    parts = 1 if "fit_rounds" in stored_results(samples._dataset, run_key).health else run.rounds
+    errors = {"$divide": [{"$abs": f"${value}"}, {"$max": [{"$divide": [f"${spread}", parts**0.5]}, TINY]}]}
     lowest, highest = np.log2(SURENESS_EDGES[[0, -1]])
     doublings = {"$subtract": [{"$log": [{"$max": [errors, SURENESS_EDGES[0]]}, 2]}, lowest]}
     bins = len(SURENESS_EDGES) - 1
@@ -225,9 +227,37 @@ def sureness(samples: SampleCollection, run_key: str, rounds: int) -> Sureness |
     counts: np.ndarray = np.zeros(bins, dtype=np.int64)
     for part in ungrouped(samples).match({spread: {"$gte": 0}})._aggregate(post_pipeline=[{"$group": group}]):
         counts[int(part["_id"])] = part["count"]
-    if rounds < 2 or not counts.any():
+    if not counts.any():
         return None
     return Sureness(counts, int(counts.sum()), int(counts[SURENESS_EDGES[:-1] >= SURE].sum()))
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The suspected pairs, and what their values say of them.
+
+    Attributes:
+        suspected: pairs with a misalignment of at least SUSPECTED
+        helpful: how many of these have a positive value
+    """
+
+    suspected: int
+    helpful: int
+
+
+def disagreement(samples: SampleCollection, run_key: str) -> Disagreement:
+    """How many of the pairs whose captions are likely wrong would be missed all the same, says their value.
+
+    Args:
+        samples: Dataset or view
+        run_key: the run
+
+    Returns:
+        :class:`Disagreement`
+    """
+    value, misalignment = (score_field(samples, run_key, suffix) for suffix in ("value", "misalignment"))
+    suspects = ungrouped(samples).match({misalignment: {"$gte": SUSPECTED}})
+    return Disagreement(suspects.count(value), suspects.match({value: {"$gt": 0}}).count())
 
 
 def value_curve(samples: SampleCollection, run_key: str, points: int = CURVE_POINTS) -> tuple[np.ndarray, np.ndarray]:

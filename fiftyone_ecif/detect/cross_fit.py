@@ -8,12 +8,15 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from fiftyone_ecif.attribution.folds import Folds
 from fiftyone_ecif.attribution.objectives import FITTED, HELD_OUT, anchored, mean_loss
-from fiftyone_ecif.attribution.score import FOLDS, cross_fit_folds
 from fiftyone_ecif.attribution.settings import Settings
 from fiftyone_ecif.core import Head, Linearization, Pairs, Progress, embeddings_under, fit_to_rest, partitions, silent
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.text_kernel import likeness, surprise_at
+
+FOLDS = 2
+"""Folds that misalignment is judged by: a head of each judges the other."""
 
 BELIEVED = 0.5
 """Share of a fold that a head is fitted on: the pairs that surprise the given head least. The rest may be wrong."""
@@ -185,3 +188,8 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     if min(first.std(), second.std()) < LEAST_SPREAD:
         return 1.0
     return float(spearmanr(first.numpy(), second.numpy()).statistic)
+
+
+def cross_fit_folds(pairs: int, seed: int) -> Tensor:
+    """The fold that each pair is in when misalignment is judged, int64 (N,)."""
+    return Folds.of(pairs, FOLDS, seed).fold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +28,10 @@ EXPLAINED = {
     "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
     "noise_rate": "The estimated share of misaligned pairs",
     "noise_interval": "The central 90 % interval of that share",
-    "ranking_stability": "The share of the most harmful pairs that both halves of the rounds agree on",
+    "fits": "How many times the scope was fitted: once with a target, or once for each fold that a fit leaves out",
+    "fit_rounds": "On how many of the rounds of batches each fit is at rest",
+    "ranking_stability": "The share of the most harmful pairs that both halves of the fits agree on (with a target, of "
+    "the rounds); a repeat agrees on more",
 }
 """What some names in a run's tables mean, shown as tooltips."""
 
@@ -36,10 +40,23 @@ UNSHOWN_SETTINGS = ("cls", "method", "type")
 
 SHOWN_REASONS = 10
 
+ERRORS_EXPLAINED = "± is two standard errors of the predicted change, by its spread over the run's fits."
+
 
 def figure_name(name: str) -> str:
     """What a figure of a removal is called."""
     return FIGURES.get(name, name)
+
+
+def with_error(predicted: str, error: float | None, number: str = ".2g") -> str:
+    """A predicted figure in words, with two standard errors of its change where they are known.
+
+    Args:
+        predicted: the figure
+        error: the standard error; None or NaN where nothing tells of it
+        number: how it is written
+    """
+    return predicted if error is None or math.isnan(error) else f"{predicted} ± {2 * error:{number}}"
 
 
 def describe_run(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:

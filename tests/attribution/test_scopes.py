@@ -1,10 +1,12 @@
 """One computation for every scope: deep scopes through the engine against the head through it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fiftyone_ecif.attribution import Attributed, Settings, compute
-from fiftyone_ecif.attribution.score import cross_fit_folds
+from fiftyone_ecif.attribution.folds import Folds
 from fiftyone_ecif.core import LOSSES, Objective, TensorPairs, partitions
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.models import lora_scope, parameter_scope
@@ -30,14 +32,14 @@ def test_the_last_projections_inside_the_towers_score_as_the_head(problem, with_
     model, head, raw, features = problem
     target, raw_target = (features[1], raw[1]) if with_target else (None, None)
     attributed = Attributed(parameter_scope(model, HEAD_NAMES, 5), raw[0], raw_target, fit_steps=30, probes=0)
-    by_head = compute(Attributed.of_head(head, features[0], target), "clip", SETTINGS)
+    by_head = compute(replace(Attributed.of_head(head, features[0], target), folds=3), "clip", SETTINGS)
     by_towers = compute(attributed, "clip", SETTINGS)
     for name in ("value", "value_positive", "value_negative", "value_std"):
         mine, theirs = (getattr(outcome.scores, name) for outcome in (by_towers, by_head))
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-3 * theirs.abs().max().item())
-    assert len(by_towers.scopes) == len(by_towers.solutions) == len(by_towers.reports) == (1 if with_target else 2)
-    if not with_target:  # each fold is judged by the loss of the other
-        others = Subset(raw[0], (cross_fit_folds(24, SETTINGS.seed) == 1).nonzero().squeeze(1))
+    assert len(by_towers.scopes) == len(by_towers.solutions) == len(by_towers.reports) == (1 if with_target else 3)
+    if not with_target:  # each fit is judged by the loss of the fold that it left out
+        others = Subset(raw[0], Folds.of(24, 3, SETTINGS.seed).held_out(0))
         rounds = partitions(len(others), SETTINGS.batch_size, SETTINGS.rounds, SETTINGS.seed + 2)
         expected = Objective(others, rounds, LOSSES["clip"]).value(by_towers.scopes[0])
         assert by_towers.reports[0].target_loss == pytest.approx(expected)

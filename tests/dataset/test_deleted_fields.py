@@ -24,7 +24,7 @@ ASKS = {
     "forecast": ("value", lambda ds, path: ecif.load_results(ds, "first").forecast_removal(progress=False)),
     "apply": ("suggestion", lambda ds, path: ecif.apply_suggestions(ds, "first")),
     "suspicion": ("misalignment", lambda ds, path: summary.suspicion(ds, "first", 0.5)),
-    "sureness": ("value_std", lambda ds, path: summary.sureness(ds, "first", 4)),
+    "sureness": ("value_std", lambda ds, path: summary.sureness(ds, "first")),
     "curve": ("value", lambda ds, path: summary.value_curve(ds, "first")),
     "roles": ("value_negative", lambda ds, path: summary.roles_sample(ds, "first", 10)),
 }

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fiftyone_ecif.attribution import Attributed, compute
+from fiftyone_ecif.attribution.folds import Folds
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, mean_loss
-from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import HERE
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.engine import engine_workers
@@ -49,10 +49,11 @@ def test_the_solvers_residual_is_that_of_the_curvature_it_says(monkeypatch):
     monkeypatch.setattr("fiftyone_ecif.core.objective.CURVATURE_PAIRS", 30)
     settings = replace(SETTINGS, damping=0.5)
     outcome = compute(attributed(), "clip", settings)
-    folds = [Subset(attributed().pairs, (cross_fit_folds(60, 0) == fold).nonzero().squeeze(1)) for fold in range(2)]
-    for own, other, scope, solved, report in zip(
-        folds, folds[::-1], outcome.scopes, outcome.solutions, outcome.reports, strict=True
+    folds, pairs = Folds.of(60, len(outcome.scopes), 0), attributed().pairs
+    for number, (scope, solved, report) in enumerate(
+        zip(outcome.scopes, outcome.solutions, outcome.reports, strict=True)
     ):
+        own, other = Subset(pairs, folds.members(number)), Subset(pairs, folds.held_out(number))
         objective = mean_loss(own, "clip", settings, FITTED)
         one = replace(objective, rounds=objective.rounds[:1], anchor=1.5, origin=scope.vector())
         gradient = mean_loss(other, "clip", settings, TARGET).value_and_gradient(scope)[1]

@@ -157,11 +157,20 @@ def test_the_removal_curve_adds_up_the_harmful_values(scored_dataset):
     assert panel.event("show_harmful").samples.values("first_value") == harmful[:7].tolist()
 
 
+def test_suspects_that_seem_to_help_are_counted_and_explained(scored_dataset):
+    scored_dataset.set_values("first_misalignment", [0.9] * 7 + [0.1] * 53)
+    scored_dataset.set_values("first_value", [0.1] * 3 + [-0.1] * 57)
+    panel = Panel(scored_dataset).event("choose_tab", value="influence")
+    assert "3 of the 7 suspected pairs have a positive value" in panel.words("disagreement")
+    scored_dataset.set_values("first_value", [-0.1] * 60)
+    assert "disagreement" not in panel.event("refresh").shown
+
+
 def test_the_health_of_a_run_is_shown(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="health")
     assert {"settings", "health", "timings"} <= set(panel.shown)
     value, spread = (np.array(each) for each in scored_dataset.values(["first_value", "first_value_std"]))
-    assert panel.state["sureness"] == {"sure": int((abs(value) >= 2 * spread / 2).sum()), "scored": 60}  # four rounds
+    assert panel.state["sureness"] == {"sure": int((abs(value) >= 2 * spread).sum()), "scored": 60}
     assert len(scored_dataset.match(F("tags").length() > 0)) == 0  # looking changes nothing
 
 
@@ -173,10 +182,11 @@ def test_predicted_removals_are_drawn_for_the_view_that_they_are_of(scored_datas
     panel.event("refresh")
     loss, recall = panel.data["removal"][1:]
     assert len(rows) == len(loss["x"]) == len(recall["y"])
-    predicted = [float(row["target_loss"]) - float(rows[0]["target_loss"]) for row in rows]
+    losses = [float(row["target_loss"].split(" ± ")[0]) for row in rows]
+    predicted = [loss - losses[0] for loss in losses]
     assert loss["y"] == pytest.approx(predicted, abs=1e-4)
     panel.event("choose_remove", value=loss["x"][2])
-    assert "recall at 1 from" in panel.words("what_if")
+    assert "recall at 1 from" in panel.words("what_if") and "± is two standard errors" in panel.words("what_if")
     panel.samples = scored_dataset.limit(50)
     assert len(panel.event("on_change_ctx").data["removal"]) == 1
 

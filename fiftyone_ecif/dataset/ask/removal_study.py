@@ -14,24 +14,28 @@ from fiftyone_ecif.attribution import (
     Attributed,
     FittedPairs,
     RemovalEffect,
+    Settings,
     estimate_removal,
     mean_effect,
     recall,
     verify_removal,
 )
 from fiftyone_ecif.attribution.objectives import TARGET, mean_loss
-from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation
-from fiftyone_ecif.attribution.score import cross_fit_folds
+from fiftyone_ecif.attribution.refit import LARGE_GROUP, Evaluation, errors_of_changes, mean_figures
 from fiftyone_ecif.core import Head, Pairs, Progress, Scope, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.dataset.arguments import Samples
-from fiftyone_ecif.dataset.checks import check_view
+from fiftyone_ecif.dataset.checks import check_view, score_field
 from fiftyone_ecif.dataset.chosen_scope import attributed_scope
-from fiftyone_ecif.dataset.repair.review import harmful
+from fiftyone_ecif.dataset.repair.review import SUSPECTED, harmful
 from fiftyone_ecif.dataset.rows import Rows
+from fiftyone_ecif.dataset.run.fits import RunFit, fit_settings, fits_of
 from fiftyone_ecif.dataset.run.run import Run
-from fiftyone_ecif.dataset.samples import ungrouped
+from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.models import ContrastiveModel, ParameterScope, wrap_model
+
+SURE = 2.0
+"""Standard errors from which a change counts as more than noise."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,13 @@ class RemovalCurve:
     Attributes:
         removed: numbers of pairs, rising from 0
         predicted: the target's figures without them, by name: ``target_loss`` in nats, and its recall or accuracy
+        standard_error: of the predicted change of each figure since 0, as in a
+            :class:`~fiftyone_ecif.attribution.RemovalEffect`; empty where one fit tells nothing of it
     """
 
     removed: list[int]
     predicted: dict[str, list[float]]
+    standard_error: dict[str, list[float]]
 
 
 class RemovalStudy:
@@ -72,12 +79,11 @@ class RemovalStudy:
 
     def estimate(self, newton_steps: int) -> RemovalEffect:
         """See ``InfluenceResults.estimate_removal``."""
-        return mean_effect(
-            [
-                estimate_removal(fitted, self.removed[members], evaluate, newton_steps, self.progress)[0]
-                for fitted, members, evaluate in self._fits()
-            ]
-        )
+        effects = [
+            estimate_removal(fitted, self.removed[members], evaluate, newton_steps, self.progress)[0]
+            for fitted, members, evaluate in self._fits()
+        ]
+        return self._mean(effects)
 
     def curve(self, ids: Sequence[str], counts: Sequence[int]) -> RemovalCurve:
         """The target without the first of ``ids``, for each of the ``counts``, rising."""
@@ -96,23 +102,51 @@ class RemovalStudy:
                 else:
                     figures.append(figures[0])
             parts.append(figures)
-        predicted = {
-            name: [sum(figure[name] for figure in figures) / len(parts) for figures in zip(*parts, strict=True)]
-            for name in parts[0][0]
-        }
-        return RemovalCurve([0, *counts], predicted)
+        points = [list(figures) for figures in zip(*parts, strict=True)]  # point by point, those of each fit
+        predicted = [mean_figures(figures) for figures in points]
+        errors = [errors_of_changes(points[0], figures) for figures in points]
+        return RemovalCurve([0, *counts], _columns(predicted), _columns(errors))
+
+    def _mean(self, effects: list[RemovalEffect]) -> RemovalEffect:
+        """The effect over the run's fits, with a warning where it contradicts what the pairs are suspected of."""
+        effect = mean_effect(effects, int(self.removed.sum()))
+        rise = effect.predicted["target_loss"] - effect.before["target_loss"]
+        suspected = self.removed & (self.run.misalignment >= SUSPECTED)
+        if rise > 0 and int(suspected.sum()) > effect.removed / 2:
+            effect.warnings.append(self._contradiction(rise, effect.standard_error.get("target_loss"), suspected))
+        return effect
+
+    def _contradiction(self, rise: float, error: float | None, suspected: torch.Tensor) -> str:
+        """Why a removal of suspected pairs may raise the target loss, in plain words."""
+        ids = [id for id, each in zip(self.pairs.ids, suspected.tolist(), strict=True) if each]
+        value = score_field(self.run.dataset, self.run.run_key, "value")
+        helpful = everything(self.run.dataset).select(ids).match({value: {"$gt": 0}}).count()
+        said = (
+            f"Removing these pairs is predicted to raise the target loss although {len(ids)} of them are suspected: "
+            f"{helpful} of these have a positive value. "
+        )
+        if error is not None and rise < SURE * error:
+            return said + "The rise is within two standard errors of 0: it may be noise."
+        if self.target_rows is None:
+            return said + (
+                "The target is the mean loss of the pairs that the run believes, and what it believes wrongly is part "
+                "of it: look at the pairs themselves, or give a target of pairs that are known to be right."
+            )
+        return said + (
+            "The target may hold wrong captions itself, or be too small or too unlike these pairs: look through it, "
+            "and trust the pairs themselves more than this figure."
+        )
 
     def _report(self, name: str, step: str, done: int, total: int) -> None:
         self.progress(name, done, total)
 
     def verify(self) -> RemovalEffect:
         """See ``InfluenceResults.verify_removal``."""
-        return mean_effect(
-            [
-                verify_removal(fitted, self.removed[members], evaluate, progress=self.progress)
-                for fitted, members, evaluate in self._fits()
-            ]
-        )
+        effects = [
+            verify_removal(fitted, self.removed[members], evaluate, progress=self.progress)
+            for fitted, members, evaluate in self._fits()
+        ]
+        return self._mean(effects)
 
     def write_checkpoint(self, path: str, newton_steps: int, overwrite: bool) -> str:
         """See ``InfluenceResults.edited_checkpoint``."""
@@ -122,8 +156,8 @@ class RemovalStudy:
         model.check_checkpoint(path, overwrite)
         if self.config.scope == "head":
             model.check_editable()
-        # Each fit of a cross-fitted run has only seen one fold: all pairs are fitted now, unless they were.
-        fitted = self._restore(self.attributed.pairs, 0).at_rest(self.progress)
+        # No fit of a cross-fitted run has seen every fold: all pairs are fitted now, unless they were.
+        fitted = self._restore(self.fits[0], self.attributed.pairs, self.settings).at_rest(self.progress)
         _, moved = estimate_removal(fitted, self.removed, lambda scope: {}, newton_steps, self.progress)
         if isinstance(moved, ParameterScope):
             module = moved.plain_module()
@@ -154,23 +188,27 @@ class RemovalStudy:
     def _fits(self) -> Iterator[tuple[FittedPairs, torch.Tensor, Evaluation]]:
         """For every fit of the run with pairs to remove: what was fitted, on which rows, and what it is judged by."""
         inputs = self.attributed.pairs
-        if self.target_rows is not None and self.attributed.target is not None:
-            evaluate = self._evaluation(self.attributed.target, self.target_rows)
-            yield self._restore(inputs, 0), torch.arange(len(self.pairs)), evaluate
-            return
-        fold = cross_fit_folds(len(self.pairs), self.settings.seed)
-        for number in range(len(self.run.fitted)):
-            members, others = ((fold == number).nonzero().squeeze(1), (fold != number).nonzero().squeeze(1))
-            if self.removed[members].any():
-                fitted = self._restore(Subset(inputs, members), number)
-                target = self.rows.of([self.pairs.ids[row] for row in others.tolist()])
-                yield fitted, members, self._evaluation(Subset(inputs, others), target)
+        for fit in self.fits:
+            if not self.removed[fit.members].any():
+                continue
+            if fit.target is None:
+                assert self.attributed.target is not None and self.target_rows is not None
+                evaluate = self._evaluation(self.attributed.target, self.target_rows)
+            else:
+                rows = self.rows.of([self.pairs.ids[row] for row in fit.target.tolist()])
+                evaluate = self._evaluation(Subset(inputs, fit.target), rows)
+            fitted = self._restore(fit, Subset(inputs, fit.members), fit_settings(self.run))
+            yield fitted, fit.members, evaluate
 
-    def _restore(self, inputs: Pairs, number: int) -> FittedPairs:
-        vector = self.run.fitted[number].to(self.attributed.scope.vector())
-        anchor = self.run.health["anchor"][number]
+    @cached_property
+    def fits(self) -> list[RunFit]:
+        """The run's fits."""
+        return fits_of(self.run)
+
+    def _restore(self, fit: RunFit, inputs: Pairs, settings: Settings) -> FittedPairs:
+        vector = fit.vector.to(self.attributed.scope.vector())
         attributed = replace(self.attributed, pairs=inputs)
-        return FittedPairs.restore(attributed, vector, self.config.loss, anchor, self.settings)
+        return FittedPairs.restore(attributed, vector, self.config.loss, fit.anchor, settings)
 
     def _evaluation(self, target: Pairs, rows: Rows) -> Evaluation:
         """The figures of a target: its loss, and its recall or, with labels, its zero-shot accuracy."""
@@ -193,6 +231,10 @@ class RemovalStudy:
             return figures | {"zero_shot_accuracy": recall(image, member, prompts, (1,))["recall_at_1"]}
 
         return evaluate
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def forecast_removal(run: Run, view: SampleCollection | None, points: int, progress: Progress) -> RemovalCurve:

@@ -21,7 +21,7 @@ from fiftyone_ecif.core import Progress
 from fiftyone_ecif.core.query_gradient import KINDS
 from fiftyone_ecif.dataset.arguments import COUNT
 from fiftyone_ecif.dataset.ask.query import Answer, Asked, Interpreter, Query
-from fiftyone_ecif.dataset.ask.trace_study import ORDERS, Found, TraceStudy
+from fiftyone_ecif.dataset.ask.trace_study import ORDERS, TRACED, Found, TraceStudy
 from fiftyone_ecif.dataset.checks import check_flat
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.run.config import kept_trace_folder, kept_traces
@@ -35,7 +35,7 @@ SHOWN = 3
 _TENSORS = ("feature", "rows", "right", "others")
 _RECORDED = (
     "query", "sample_ids", "kind", "ids", "value", "value_positive", "value_negative", "relative", "doubt", "target",
-    "notes", "measured", "_by_round",
+    "notes", "measured", "_by_round", "_by_head",
 )  # fmt: skip
 
 
@@ -45,13 +45,14 @@ class TraceEffect:
 
     The figures are the margin, the best right answer's similarity less the best wrong one's in nats, which is above 0
     where the query is answered right; for traces of kind "loss" they are the query's loss in nats. Several queries,
-    and the two heads of a cross-fitted run, are averaged.
+    and the two heads of a cross-fitted run that are traced, are averaged.
 
     Attributes:
         removed: number of pairs
         before: with all pairs
         predicted: without them, by the sum of their values
-        standard_error: of ``predicted``, from its spread over rounds of random batches; NaN with one round
+        standard_error: of ``predicted``, from its spread over rounds of random batches and over the two heads of a
+            cross-fitted run; NaN with one round and one head
         measured: after really refitting without them, drift subtracted; None if nobody verified it
     """
 
@@ -100,6 +101,7 @@ class Trace:
     notes: list[str] = field(default_factory=list)
     measured: dict[int, float] = field(default_factory=dict)
     _by_round: list[list[float]] = field(default_factory=list, repr=False)
+    _by_head: list[list[float]] = field(default_factory=list, repr=False)
     _questions: list[Question] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
@@ -130,10 +132,12 @@ class Trace:
     def predicted_effect(self, n: int) -> TraceEffect:
         """What becomes of the query if the n pairs that are most to blame are removed: at once, without refitting."""
         n = min(COUNT("n", n), len(self))
-        heads = len(self.run.fitted)
+        heads = min(TRACED, len(self.run.fitted))
         rounds = torch.tensor(self._by_round)[:, :n].sum(1) / heads
-        error = rounds.std().item() / math.sqrt(len(rounds)) if len(rounds) > 1 else math.nan
-        change = sum(self.value[:n]) / heads
+        by_head = torch.tensor(self._by_head)[:, :n].sum(1) if self._by_head else torch.zeros(0)
+        known = [part.std().item() / math.sqrt(len(part)) for part in (rounds, by_head) if len(part) > 1]
+        error = math.hypot(*known) if known else math.nan
+        change = rounds.mean().item()
         measured = None if n not in self.measured else self._shown(self.measured[n])
         return TraceEffect(n, self._shown(self.target), self._shown(self.target + change), error, measured)
 
@@ -327,6 +331,7 @@ def _trace(study: TraceStudy, key: str, kind: str, asking: _Asking, questions: l
         found.target,
         asking.notes,
         _by_round=found.by_round.tolist(),
+        _by_head=found.by_head.tolist(),
         _questions=questions,
     )
 
@@ -351,7 +356,9 @@ def load_trace(run: Run, key: str) -> Trace:
     """
     path = _existing(run, key)
     with safe_open(path, framework="pt") as file:
-        record = {"sample_ids": []} | json.loads(file.metadata()["trace"])  # traces kept before these were
+        record = {"sample_ids": [], "_by_head": []} | json.loads(
+            file.metadata()["trace"]
+        )  # traces kept before these were
         expected = {f"{number}.{name}" for number in range(len(record.get("asks", ()))) for name in _TENSORS}
         if record.keys() != {*_RECORDED, "asks"} or set(file.keys()) != expected:
             raise ValueError(

@@ -16,17 +16,20 @@ from fiftyone_ecif.attribution import Attributed, FittedPairs
 from fiftyone_ecif.attribution.objectives import FITTED, mean_loss
 from fiftyone_ecif.attribution.question import Question
 from fiftyone_ecif.attribution.refit import verify_removal
-from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.attribution.trace_tables import TraceTables, doubt, in_company
 from fiftyone_ecif.core import Head, Objective, Progress, embeddings_under
 from fiftyone_ecif.core.pairs import Subset
 from fiftyone_ecif.core.query_gradient import OuterProducts
 from fiftyone_ecif.dataset.run.config import trace_folder
+from fiftyone_ecif.dataset.run.fits import fit_settings, fits_of
 from fiftyone_ecif.dataset.run.run import Run
 
 SMALLEST_STEP = 1e-3
 """Floor of a pair's self-influence, over the median: below it, rounding would decide the relative influence."""
 
+
+TRACED = 2
+"""Heads of a cross-fitted run that are traced: between them they were fitted on every pair, and each costs a pass."""
 
 ORDERS = ("blame", "relative", "value")
 """What the pairs of a trace can be ordered by: relative influence × doubt, in company; relative influence; or value."""
@@ -36,6 +39,7 @@ class Fit(NamedTuple):
     """A head of the run and the pairs that it is at rest on."""
 
     number: int
+    anchor: float  # of J
     members: Tensor  # int64 (n,)
     head: Head
     objective: Objective  # damped
@@ -50,15 +54,16 @@ class Found(NamedTuple):
     negative: Tensor
     relative: Tensor
     doubt: Tensor
-    by_round: Tensor  # (rounds, k)
+    by_round: Tensor  # (rounds, k), summed over the heads that a pair is part of
+    by_head: Tensor  # (heads, k), 0 for pairs that are no part of a head
     target: float
 
 
 class TraceStudy:
     """One run, ready for any number of queries.
 
-    A run with a target has one head. A cross-fitted one has two: each pair is judged under the head that was fitted on
-    its fold, and a query's target is the mean of both.
+    A run with a target has one head. Of a cross-fitted one the first two are traced, so that a trace stays cheap: each
+    pair was fitted by one of them or by both, and is judged under those. A query's target is the mean of both heads.
 
     Args:
         run: the run
@@ -82,16 +87,13 @@ class TraceStudy:
 
     @cached_property
     def fits(self) -> list[Fit]:
-        """The run's heads."""
-        heads = [self.run.given_head.replace(vector) for vector in self.run.fitted]
-        everything = torch.arange(len(self.pairs))
-        folds = cross_fit_folds(len(self.pairs), self.settings.seed) if len(heads) > 1 else torch.zeros(len(self.row))
+        """The heads that are traced."""
         fits = []
-        for number, head in enumerate(heads):
-            members = everything[folds == number]
-            objective = mean_loss(Subset(self.pairs, members), self.config.loss, self.settings, FITTED)
-            anchor = self.run.health["anchor"][number] + self.settings.damping
-            fits.append(Fit(number, members, head, replace(objective, anchor=anchor, origin=head.vector())))
+        for fit in fits_of(self.run)[:TRACED]:
+            head = self.run.given_head.replace(fit.vector)
+            objective = mean_loss(Subset(self.pairs, fit.members), self.config.loss, self.settings, FITTED)
+            damped = replace(objective, anchor=fit.anchor + self.settings.damping, origin=head.vector())
+            fits.append(Fit(fit.number, fit.anchor, fit.members, head, damped))
         return fits
 
     def prepare_answers(self, progress: Progress) -> None:
@@ -152,7 +154,7 @@ class TraceStudy:
             progress: called with each step's name
         """
         self.prepare(progress)
-        values = torch.full((len(groups), len(self.pairs)), torch.nan)
+        values = torch.zeros(len(groups), len(self.pairs))
         targets = torch.zeros(len(groups))
         traced = []
         for fit in self.fits:
@@ -162,8 +164,9 @@ class TraceStudy:
                 targets[number] += sum(losses) / len(losses) / len(self.fits)
                 gradients.append(OuterProducts.join(parts).mean())
             found = self._tables(fit, progress).values(OuterProducts.join(gradients), progress)
-            values[:, fit.members] = found.value
+            values[:, fit.members] += found.value
             traced.append(found)
+        values /= self.times_fitted
         ranked = values.clone() if order == "value" else values * self.relative_scale
         if order == "blame":
             ranked = ranked * self.doubt
@@ -181,16 +184,23 @@ class TraceStudy:
         rows = ranked.nan_to_num(torch.inf).topk(min(k, blamed), largest=False).indices
         rounds = self.settings.rounds
         value, positive, negative = (torch.zeros(len(rows)) for _ in range(3))
-        by_round = torch.zeros(rounds, len(rows))
-        for fit, found in zip(self.fits, traced):
+        by_round, by_head = torch.zeros(rounds, len(rows)), torch.zeros(len(self.fits), len(rows))
+        for fit, found, on_head in zip(self.fits, traced, by_head, strict=True):
             place = torch.full((len(self.pairs),), -1)
             place[fit.members] = torch.arange(len(fit.members))
             mine = place[rows] >= 0
             effects = found.effects(number, place[rows[mine]])
             for part, values in zip((value, positive, negative, by_round), effects):
-                part[..., mine] = values
+                part[..., mine] += values
+            on_head[mine] = effects.value
+        value, positive, negative = (part / self.times_fitted[rows] for part in (value, positive, negative))
         relative = value * self.relative_scale[rows]
-        return Found(rows, value, positive, negative, relative, self.doubt[rows], by_round, target)
+        return Found(rows, value, positive, negative, relative, self.doubt[rows], by_round, by_head, target)
+
+    @cached_property
+    def times_fitted(self) -> Tensor:
+        """How many of the traced heads each pair is part of, (N,); at least 1."""
+        return torch.bincount(torch.cat([fit.members for fit in self.fits]), minlength=len(self.pairs)).float()
 
     def _images(self, rows: Tensor) -> Tensor:
         """Image embeddings of some pairs under all heads side by side, so that likeness is the mean over heads."""
@@ -211,7 +221,7 @@ class TraceStudy:
         """What a value is multiplied with for rel_n = ⟨s, g_n⟩ / √(g_nᵀ H⁻¹ g_n): √(N / self_n), (N,)  (ECIF.md §6)."""
         own = self.run.self_influence
         count = torch.zeros(len(own))
-        for fit in self.fits:
+        for fit in reversed(self.fits):  # that of a pair of both is the first one's
             count[fit.members] = float(fit.objective.divisor)
         return (count / own.clamp_min(SMALLEST_STEP * own.nanmedian())).sqrt()
 
@@ -230,8 +240,8 @@ class TraceStudy:
                 total += evaluate(fit.head)["target"]
                 continue
             attributed = Attributed.of_head(self.run.given_head, Subset(self.pairs, fit.members), None)
-            anchor = self.run.health["anchor"][fit.number]
-            fitted = FittedPairs.restore(attributed, fit.head.vector(), self.config.loss, anchor, self.settings)
+            settings = fit_settings(self.run)
+            fitted = FittedPairs.restore(attributed, fit.head.vector(), self.config.loss, fit.anchor, settings)
             effect = verify_removal(fitted, gone, evaluate, progress=progress)
             assert effect.measured is not None
             total += effect.measured["target"]

@@ -8,7 +8,6 @@ from functools import partial
 from fiftyone.core.collections import SampleCollection
 from torch import Tensor
 
-from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.core import Progress, embeddings_under
 from fiftyone_ecif.dataset.ask.text_tower import text_embeddings
 from fiftyone_ecif.dataset.fields import WRONG_WORDS
@@ -17,6 +16,7 @@ from fiftyone_ecif.dataset.rows import Rows
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.run.writing import declare
 from fiftyone_ecif.dataset.samples import everything, ungrouped
+from fiftyone_ecif.detect.cross_fit import cross_fit_folds
 from fiftyone_ecif.detect.wrong_words import Captions, spans_of, without
 
 MOST_WORDS = 64

@@ -20,6 +20,9 @@ FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 64.0, 9.7, 3.2
 """What a run with as many rounds takes, measured in epochs: one forward and backward pass over the pairs each."""
 SELF_INFLUENCE_EPOCHS = {"per pair": 190.0, "probes": 26.0}
 """What self-influence takes in epochs, measured: exactly, or by probes (32 score passes of one round)."""
+CROSS_FITTED = 1.9
+"""How much longer fits, solves and scores take without a target, measured: seven fits of one round each, six of which
+start where the last one ended and take two Newton steps, and seven solves and score passes of all rounds."""
 SAMPLED_EPOCH_PAIRS = 100_000
 """The anchor and the Kronecker factors take as long as one epoch over this many pairs, whatever the run's size."""
 EPOCH_EFFICIENCY = 0.55
@@ -80,11 +83,11 @@ def embedding_cost(
     )
 
 
-def epochs(pairs: int, rounds: int = 4) -> float:
+def epochs(pairs: int, rounds: int = 4, target: bool = True) -> float:
     """What a run takes after the towers, without the misalignment score, in epochs over the pairs."""
     self_influence = SELF_INFLUENCE_EPOCHS["per pair" if pairs <= PER_PAIR_SELF_INFLUENCE else "probes"]
     of_rounds = (FIT_EPOCHS + SOLVE_EPOCHS + SCORE_EPOCHS) * rounds / MEASURED_ROUNDS
-    return of_rounds + self_influence + SAMPLED_EPOCH_PAIRS / pairs
+    return of_rounds * (1.0 if target else CROSS_FITTED) + self_influence + SAMPLED_EPOCH_PAIRS / pairs
 
 
 def epoch_flop(dims: tuple[int, int, int], batch: int) -> float:
@@ -100,7 +103,9 @@ def epoch_flop(dims: tuple[int, int, int], batch: int) -> float:
     return 2 * (2 * dim * (image_dim + text_dim) + 3 * batch * dim)
 
 
-def scoring_seconds(pairs: int, dims: tuple[int, int, int], batch: int, rounds: int = 4, device: str = "cpu") -> float:
+def scoring_seconds(
+    pairs: int, dims: tuple[int, int, int], batch: int, rounds: int = 4, device: str = "cpu", target: bool = True
+) -> float:
     """What a run takes after the towers on a device that does nothing else.
 
     The estimate is right within a factor of two where the fit comes to rest in eight Newton steps, as in the runs that
@@ -112,12 +117,13 @@ def scoring_seconds(pairs: int, dims: tuple[int, int, int], batch: int, rounds: 
         batch: B
         rounds: of batches
         device: "cpu", "cuda:0", ...
+        target: whether the run has one
 
     Returns:
         seconds (docs/scale.md)
     """
     epoch = pairs * epoch_flop(dims, min(batch, pairs)) / (EPOCH_EFFICIENCY * product_speed(device))
-    return epoch * epochs(pairs, rounds)
+    return epoch * epochs(pairs, rounds, target)
 
 
 @functools.cache

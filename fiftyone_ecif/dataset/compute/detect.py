@@ -1,4 +1,4 @@
-"""The fourth step of a run: how likely each pair is misaligned, and better texts for the suspects."""
+"""The third step of a run: how likely each pair is misaligned, and better texts for the suspects."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Judged:
         candidates: labels by sample id; None where there are no texts
         vagueness: (N,), 0 to 1, how little each text tells its image from the others; None for labels, each of which
             is meant to fit many images
+        believed: bool (N,), the pairs that may be part of a target of others
     """
 
     found: Misalignment
@@ -36,6 +37,7 @@ class Judged:
     suggestions: dict[str, Any]
     candidates: dict[str, Any] | None
     vagueness: np.ndarray | None
+    believed: torch.Tensor
 
 
 def detect(embedded: Embedded, request: RunRequest, device: str, report: Progress) -> Judged:
@@ -52,9 +54,10 @@ def detect(embedded: Embedded, request: RunRequest, device: str, report: Progres
         pairs, views, embedded.head, embedded.source.loss, request.settings(), device, report, trusted
     )
     vagueness = None if rows.labelled else vague_texts(views or pairs, fitted, request.seed, device)
+    believed = embedded.attributed.split(request.seed).believed(torch.from_numpy(found.probability))
     if texts is None:
-        return Judged(found, fitted, {}, None, vagueness)
+        return Judged(found, fitted, {}, None, vagueness, believed)
     suspected, seed = np.flatnonzero(found.probability >= SUSPECTED), request.seed
     suggested = suggest_texts(views or pairs, fitted.heads, fitted.fold, found.probability, texts, suspected, seed)
     labels = suggestion_labels(suggested, rows.ids), candidate_labels(suggested, rows.ids)
-    return Judged(found, fitted, *labels, vagueness)
+    return Judged(found, fitted, *labels, vagueness, believed)

@@ -1,4 +1,4 @@
-"""From a data set to scores on its samples, in five steps: read, embed, attribute, detect, record."""
+"""From a data set to scores on its samples, in five steps: read, embed, detect, attribute, record."""
 
 from __future__ import annotations
 
@@ -96,10 +96,13 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
             with engine_workers(request.engine, request.num_workers, request.device) as workers:
                 with timings.of("embed"):
                     embedded = embed(taken, request, device, report, workers)
-                outcome = compute(embedded.attributed, embedded.source.loss, settings, device, report, workers)
+                with timings.of("misalignment"):
+                    judged = detect(embedded, request, device, report)
+                outcome = compute(
+                    embedded.attributed, embedded.source.loss, settings, device, report, workers,
+                    believed=judged.believed,
+                )  # fmt: skip
             timings.seconds.update(outcome.timings)
-            with timings.of("misalignment"):
-                judged = detect(embedded, request, device, report)
         computed = Computed(taken, embedded, outcome, judged)
         notes = [*said, *computed.notes(samples, request)]
         for each in notes:

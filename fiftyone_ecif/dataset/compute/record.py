@@ -133,6 +133,8 @@ def tensors_of(computed: Computed) -> dict[str, torch.Tensor]:
     if not isinstance(scope, Head):
         kept["origin"] = scope.vector()
     kept |= {f"given.{name}": value for name, value in vars(embedded.head).items() if value is not None}
+    if embedded.target_pairs is None:
+        kept["believed"] = judged.believed
     return kept | dict(
         fitted=torch.stack([fitted.vector() for fitted in outcome.scopes]),
         halves=torch.stack([head.vector() for head in cross_fit.heads]),

@@ -102,7 +102,8 @@ class RunRequest:
         metadata=about(
             Anything(),
             "Dataset or view of trusted pairs whose mean contrastive loss is the target; None cross-fits the pairs: "
-            "each fold is scored against the loss of the other fold",
+            "each is scored by fits that it is part of, against the loss of the pairs that these have not seen and "
+            "whose misalignment is below 0.2",
             stored=False,
             label="Trusted pairs (target)",
             hint="Pairs known to be right. Influence is measured on their loss, and they get no scores themselves",

@@ -8,11 +8,11 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.attribution.score import cross_fit_folds
 from fiftyone_ecif.dataset.fields import CANDIDATES
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.run.writing import declare
 from fiftyone_ecif.dataset.samples import everything, ungrouped
+from fiftyone_ecif.detect.cross_fit import cross_fit_folds
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
 

@@ -23,7 +23,7 @@ from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run
 from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
-from fiftyone_ecif.dataset.samples import everything, those
+from fiftyone_ecif.dataset.samples import everything, in_order, those
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.content import earlier_key, row_keys
 from fiftyone_ecif.models import ContrastiveModel
@@ -119,8 +119,13 @@ class Run:
 
     @property
     def fitted(self) -> torch.Tensor:
-        """θ̂ of the run's scope, (F, P): one fit, or one per fold of the pairs when cross-fitted."""
+        """θ̂ of the run's scope, (F, P): one fit, or one per fold of the pairs when cross-fitted; see ``fits_of``."""
         return self._tensors["fitted"]
+
+    @property
+    def believed(self) -> torch.Tensor | None:
+        """Which pairs may be a target of others, bool (N,); None for all, as with a target or in earlier runs."""
+        return self._tensors.get("believed")
 
     @property
     def origin(self) -> torch.Tensor:
@@ -201,7 +206,7 @@ class Run:
         whole = getattr(stored, "whole", None)
         if whole is None or len(self.ids) > MOST_SELECTED:  # a run from before this was kept
             return self.dataset.load_run_view(self.run_key)
-        return self.dataset if whole else _in_order(everything(self.dataset), [*self.ids, *self.skipped])
+        return self.dataset if whole else in_order(everything(self.dataset), [*self.ids, *self.skipped])
 
     @cached_property
     def _snapshot(self) -> Snapshot | None:
@@ -345,7 +350,7 @@ class Run:
             ValueError: if their data set is gone
         """
         dataset = self.target_dataset
-        return None if dataset is None else _in_order(everything(dataset), self._target_ids)
+        return None if dataset is None else in_order(everything(dataset), self._target_ids)
 
     @property
     def _target_ids(self) -> list[str]:
@@ -372,13 +377,6 @@ class Run:
             return None
         snapshot = Snapshot.read(self._tensors, TARGET_PREFIX)
         return self._features(rows, snapshot, self.config.model_fingerprint, len(self._target_ids))
-
-
-def _in_order(samples: SampleCollection, ids: list[str]) -> fo.DatasetView:
-    """The samples of these ids, in their order, which is left to the database where it is its own: sorting is slow."""
-    plain = samples.select(ids)
-    present = set(found := plain.values("id"))
-    return plain if found == [id for id in ids if id in present] else samples.select(ids, ordered=True)
 
 
 def _other_embeddings(pairs: ArrayPairs, snapshot: Snapshot | None) -> int:

@@ -117,7 +117,7 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
-    choices = {CROSS_FITTED: "None: cross-fit, each fold being the target of the other"}
+    choices = {CROSS_FITTED: "None: cross-fit, the target being the pairs that are believed to be right"}
     choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
     choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in everything(ctx.dataset).distinct("tags")}
     field = inputs.enum(
@@ -242,7 +242,8 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
         return
     batch = given(ctx, "batch_size", ASKED["batch_size"].kind, DEFAULT_BATCH_SIZE)
     rounds = given(ctx, "rounds", ASKED["rounds"].kind, DEFAULT_ROUNDS)
-    seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device)
+    targeted = ctx.params.get("target", CROSS_FITTED) != CROSS_FITTED
+    seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device, targeted)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
     label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"

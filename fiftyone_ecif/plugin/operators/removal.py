@@ -15,7 +15,7 @@ from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.plugin.background import Progress, show_output
-from fiftyone_ecif.plugin.descriptions import figure_name
+from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, figure_name, with_error
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
@@ -136,11 +136,18 @@ class ForecastRemoval(RemovalOperator):
         table.add_column("removed", label="Pairs removed")
         for name in result.predicted:
             table.add_column(name, label=figure_name(name))
+        errors = result.standard_error
         rows = [
-            {"removed": f"{count:,}"} | {name: f"{values[row]:.5g}" for name, values in result.predicted.items()}
+            {"removed": f"{count:,}"}
+            | {
+                name: with_error(f"{values[row]:.5g}", errors[name][row] if errors else None)
+                for name, values in result.predicted.items()
+            }
             for row, count in enumerate(result.removed)
         ]
         outputs.list("figures", types.Object(), view=table)
+        if errors:
+            notice(outputs, "errors", types.Notice, ERRORS_EXPLAINED)
         yield show_output(ctx, outputs, {"figures": rows})
 
 
@@ -240,12 +247,19 @@ def _show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
         columns["measured"] = "Measured"
     for key, label in columns.items():
         table.add_column(key, label=label)
+    errors = effect.standard_error
     rows = [
-        {"figure": figure_name(name), "before": f"{before:.5g}", "predicted": f"{effect.predicted[name]:.5g}"}
+        {
+            "figure": figure_name(name),
+            "before": f"{before:.5g}",
+            "predicted": with_error(f"{effect.predicted[name]:.5g}", errors.get(name)),
+        }
         | ({} if effect.measured is None else {"measured": f"{effect.measured[name]:.5g}"})
         for name, before in effect.before.items()
     ]
     outputs.list("figures", types.Object(), view=table)
+    if errors:
+        notice(outputs, "errors", types.Notice, ERRORS_EXPLAINED)
     for number, warning in enumerate(effect.warnings):
         notice(outputs, f"warning_{number}", types.Warning, warning)
     return show_output(ctx, outputs, {"figures": rows})

@@ -14,6 +14,7 @@ from fiftyone_ecif.dataset.arguments import COUNT, Choice, Text
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.background import Progress, show_output
+from fiftyone_ecif.plugin.descriptions import with_error
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
@@ -234,7 +235,8 @@ class VerifyTrace(RunJob):
         opened, outputs = _opened_trace(ctx), types.Object()
         words = (
             f"Without {result.removed:,} pairs, the {opened.kind} goes from {result.before:.4g} to "
-            f"{result.measured:.4g} nats; the prediction was {result.predicted:.4g} nats."
+            f"{result.measured:.4g} nats; the prediction was "
+            f"{with_error(f'{result.predicted:.4g}', result.standard_error)} nats."
         )
         notice(outputs, "effect", types.Success, opened.query, words)
         yield show_output(ctx, outputs)
@@ -264,12 +266,13 @@ def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:
     """Show the pairs as a table, and what removing them would do to the query."""
     outputs = types.Object()
     effect = found.predicted_effect(len(found))
+    predicted = with_error(f"{effect.predicted:.4g}", effect.standard_error)
     notice(
         outputs,
         "effect",
         types.Success,
         f"{found.query}: {len(found):,} pairs are to blame",
-        f"Without them, the {found.kind} is predicted to go from {effect.before:.4g} to {effect.predicted:.4g} nats.",
+        f"Without them, the {found.kind} is predicted to go from {effect.before:.4g} to {predicted} nats.",
     )
     for number, note in enumerate(found.notes):
         notice(outputs, f"note_{number}", types.Warning, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import fiftyone.operators as foo
@@ -32,7 +33,7 @@ def open_panel(ctx: foo.ExecutionContext, tab: str, run_key: str) -> Any:
 
 def keep_forecast(ctx: foo.ExecutionContext, run_key: str, view: SampleCollection, forecast: Any) -> None:
     """Remember a removal's forecast for the panel."""
-    kept = {"of": _identity(ctx, run_key, view), "removed": forecast.removed, "predicted": forecast.predicted}
+    kept = {"of": _identity(ctx, run_key, view)} | asdict(forecast)
     ctx.store(STORE).set(f"forecast:{run_key}", kept)
 
 
@@ -46,10 +47,13 @@ def _is_forecast(kept: Any) -> bool:
     """Whether something in the store is a forecast: others can write there too."""
     if not isinstance(kept, dict) or not {"of", "removed", "predicted"} <= kept.keys():
         return False
-    removed, predicted = kept["removed"], kept["predicted"]
+    removed, predicted, errors = kept["removed"], kept["predicted"], kept.get("standard_error", {})
     if not isinstance(predicted, dict) or "target_loss" not in predicted or len(predicted) < 2:
         return False
-    return all(_are_numbers(column) and len(column) == len(removed) for column in (removed, *predicted.values()))
+    if not isinstance(errors, dict) or not errors.keys() <= predicted.keys():
+        return False
+    columns = removed, *predicted.values(), *errors.values()
+    return all(_are_numbers(column) and len(column) == len(removed) for column in columns)
 
 
 def _are_numbers(column: Any) -> bool:

@@ -25,8 +25,7 @@ class HealthTab(Tab):
     def content(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
         """Count the pairs by how many standard errors their value is away from 0."""
         state = ctx.panel.state
-        rounds = ctx.dataset.get_run_info(state.run_key).config.rounds
-        found = summary.sureness(base, state.run_key, rounds)
+        found = summary.sureness(base, state.run_key)
         state.sureness = None if found is None else {"sure": found.sure, "scored": found.scored}
         if found is not None:
             traces, state.spread_layout = sureness_figure(found)
@@ -37,8 +36,9 @@ class HealthTab(Tab):
         if state.sureness:
             sure, scored = state.sureness["sure"], state.sureness["scored"]
             root.md(
-                f"**Spread over the rounds:** the value of {sure:,} of {scored:,} pairs {where(ctx)} "
-                f"({sure / scored:.0%}) is at least two standard errors away from 0, so its sign can be trusted.",
+                f"**What a repeat would say:** the value of {sure:,} of {scored:,} pairs {where(ctx)} "
+                f"({sure / scored:.0%}) is at least two standard errors away from 0, so that a run with another seed "
+                "gives it the same sign.",
                 name="spread_words",
             )
             root.plot("spread", layout=state.spread_layout, config=PLOT, height=HEIGHT)

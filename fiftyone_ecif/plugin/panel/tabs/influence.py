@@ -14,7 +14,7 @@ from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import MOST, Number, SampleId, WholeNumber
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import ungrouped
-from fiftyone_ecif.plugin.descriptions import figure_name
+from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, figure_name, with_error
 from fiftyone_ecif.plugin.forms import escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.choices import kept_forecast
 from fiftyone_ecif.plugin.panel.figures import (
@@ -67,11 +67,14 @@ class InfluenceTab(Tab):
         forecast = kept_forecast(ctx, state.run_key, base)
         traces, state.removal_layout = removal_figure(counts, changes, state.remove, forecast)
         ctx.panel.set_data("removal", traces)
+        disagreement = summary.disagreement(base, state.run_key)
         state.influence = {
             "drawn": len(columns["id"]),
             "harmful": harmful,
             "change": float(np.interp(state.remove, counts, changes)),
             "predicted": _forecast_at(forecast, state.remove),
+            "suspected": disagreement.suspected,
+            "helpful_suspects": disagreement.helpful,
         }
 
     # Layout
@@ -86,13 +89,15 @@ class InfluenceTab(Tab):
             nothing_scored(root, ctx)
             return
         target = ctx.dataset.get_run_info(state.run_key).config.target
-        loss = f"the loss on {target}" if target else "the loss on the other fold of the pairs"
+        loss = f"the loss on {target}" if target else "the loss on the believed pairs that a fit has not seen"
         root.md(
             f"What removing a pair would do to {escaped(loss)}: a pair with a positive value helps, one with a "
             f"negative value harms. {facts['drawn']:,} pairs are drawn; draw a lasso around some to see them.",
             name="judged",
         )
         root.plot("roles", layout=state.roles_layout, config=PLOT, height=HEIGHT, on_selected=self.select_points)
+        if facts.get("helpful_suspects"):
+            root.md(_disagreement(facts), name="disagreement")
         if not facts["harmful"]:
             notice(root, "harmless", types.Notice, f"No pair {where(ctx)} is harmful.")
             return
@@ -160,14 +165,29 @@ class InfluenceTab(Tab):
         self.panel.prompt(ctx, "verify_removal", run_key=ctx.panel.state.run_key)
 
 
-def _forecast_at(forecast: dict[str, Any] | None, removed: int) -> dict[str, list[float]] | None:
-    """Each figure before, and predicted at a number of removed pairs; None if there is no prediction."""
+def _forecast_at(forecast: dict[str, Any] | None, removed: int) -> dict[str, list[float | None]] | None:
+    """Each figure before, predicted at a number of removed pairs, and its standard error, None where it is unknown.
+
+    None if there is no prediction.
+    """
     if forecast is None or removed > forecast["removed"][-1]:
         return None
-    return {
-        name: [values[0], float(np.interp(removed, forecast["removed"], values))]
-        for name, values in forecast["predicted"].items()
-    }
+
+    def at(values: list[float] | None) -> float | None:
+        return None if values is None else float(np.interp(removed, forecast["removed"], values))
+
+    errors = forecast.get("standard_error", {})
+    return {name: [each[0], at(each), at(errors.get(name))] for name, each in forecast["predicted"].items()}
+
+
+def _disagreement(facts: dict[str, Any]) -> str:
+    """What it means that some suspects have a positive value."""
+    return (
+        f"**{facts['helpful_suspects']:,} of the {facts['suspected']:,} suspected pairs have a positive value:** their "
+        "captions are likely wrong, and yet removing them is predicted to raise the target loss. The two scores ask "
+        "different things, and both err: a wrong caption can help as a negative of others, and a target that holds "
+        "wrong captions itself, or few pairs, is a noisy judge. Look at these pairs, and go by misalignment."
+    )
 
 
 def _what_if(state: Any) -> str:
@@ -180,11 +200,19 @@ def _what_if(state: Any) -> str:
             f"To first order, the target loss would change by **{facts['change']:.3g} nats**. "
             "*Predict* computes loss and accuracy in closed form."
         )
-    before, after = predicted.pop("target_loss")
-    words += f"The target loss is predicted to go from {before:.4g} to **{after:.4g} nats**"
-    for name, (before, after) in predicted.items():
-        words += f", {figure_name(name).lower()} from {before:.1%} to **{after:.1%}**"
-    return words + "."
+    before, after, error = predicted.pop("target_loss")
+    words += f"The target loss is predicted to go from {before:.4g} to **{with_error(f'{after:.4g}', error)} nats**"
+    for name, (start, end, wide) in predicted.items():
+        words += f", {figure_name(name).lower()} from {start:.1%} to **{with_error(f'{end:.1%}', wide, '.1%')}**"
+    words += "."
+    if error is not None:
+        words += f" {ERRORS_EXPLAINED}"
+    if after > before:
+        words += (
+            " The loss rises although each pair alone is predicted to lower it: so many pairs together are more than "
+            "the sum of their values, or the target is noisy. Remove fewer, or *verify by refitting*."
+        )
+    return words
 
 
 # Figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from textwrap import shorten
 from typing import Any
 
@@ -16,6 +15,7 @@ from fiftyone_ecif.dataset.arguments import COUNT, Text
 from fiftyone_ecif.dataset.repair import fixes
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import everything
+from fiftyone_ecif.plugin.descriptions import with_error
 from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.figures import BLUE, FONT, GREY, ORANGE, TALL, Figure, as_figure, plain
 from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
@@ -208,10 +208,10 @@ def _asking(dataset: fo.Dataset, sample_ids: list[str], text_field: str | None) 
 
 def _effect(blame: dict[str, Any]) -> str:
     """What removing the pairs that are most to blame does to the query, predicted and measured."""
-    error = "" if math.isnan(blame["standard_error"]) else f" ± {blame['standard_error']:.2g}"
+    predicted = with_error(f"**{blame['predicted']:.3g}**", blame["standard_error"])
     words = (
         f"Without the {blame['removed']:,} pairs that are most to blame, the {blame['kind']} is predicted to go from "
-        f"{blame['before']:.3g} to **{blame['predicted']:.3g}**{error} nats"
+        f"{blame['before']:.3g} to {predicted} nats"
     )
     if blame["measured"] is not None:
         words += f"; after refitting, it is **{blame['measured']:.3g}**"
