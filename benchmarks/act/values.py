@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.detection.cell import Cell
-from benchmarks.detection.figures import ecif
+from benchmarks.detection.figures import judged
 from fiftyone_ecif.attribution import Attributed, PairScores, Settings, compute
 from fiftyone_ecif.core import Pairs
 
@@ -48,7 +48,7 @@ def scored(cell: Cell, seed: int, target: Pairs | None = None) -> PairScores:
     settings, attributed = Settings(seed=seed), replace(Attributed.of_head(cell.head, cell.pairs, target), probes=1)
     believed = None
     if target is None:
-        probability = torch.from_numpy(ecif(cell, settings).found.probability)
+        probability = torch.from_numpy(judged(cell, settings)[0].probability)
         believed = attributed.split(seed).believed(probability)
     return compute(attributed, cell.loss, settings, believed=believed).scores
 

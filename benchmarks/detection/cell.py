@@ -74,6 +74,10 @@ class Cell:
         image, text = embeddings_under(self.pairs, self.head)
         return image.numpy(), text.numpy()
 
+    def texts(self) -> list[str]:
+        """What a run's text field would hold: the captions or, for class-labelled pairs, the names of the classes."""
+        return [self.classes.names[number] for number in self.classes.given] if self.classes else self.captions
+
     def save(self, path: Path) -> None:
         """Write the cell as a safetensors file, complete or not at all."""
         arrays: dict[str, Tensor | np.ndarray | None] = {

@@ -18,7 +18,7 @@ from benchmarks.methods.data_filters import filtering_network, normsim
 from benchmarks.methods.self_influence import positive_only, tracin, trak
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Pairs
-from fiftyone_ecif.detect import Misalignment
+from fiftyone_ecif.detect import CrossFit, Misalignment
 from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, find_misaligned, suggest_texts
 
@@ -38,21 +38,24 @@ class Judgement:
     suggestions: SuggestedTexts
 
 
-def ecif(cell: Cell, settings: Settings) -> Judgement:
-    """The package's own way from features to misalignment and suggestions, as ``compute_influence`` goes it."""
+def judged(cell: Cell, settings: Settings) -> tuple[Misalignment, CrossFit]:
+    """The misalignment of a cell's pairs, as a run finds it, and the cross-fit that it is based on."""
     pairs: Pairs = cell.pairs
     views: Pairs | None = cell.views
-    texts = cell.captions
     if cell.classes:  # as a run does whose text field holds labels
-        texts = [cell.classes.names[number] for number in cell.classes.given]
+        texts = cell.texts()
         pairs, views = LabelledPairs(pairs, texts), None if views is None else LabelledPairs(views, texts)
-    found, fitted = find_misaligned(
-        pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted)
-    )
+    return find_misaligned(pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted))
+
+
+def ecif(cell: Cell, settings: Settings) -> Judgement:
+    """The package's own way from features to misalignment and suggestions, as ``compute_influence`` goes it."""
+    found, fitted = judged(cell, settings)
+    texts, pairs = cell.texts(), cell.views or cell.pairs
     suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    judged = views or pairs, fitted.heads, fitted.fold, found.probability
-    suggested = suggest_texts(*judged, texts, suspected, settings.seed)
-    return Judgement(found, suggested)
+    scored: Pairs = LabelledPairs(pairs, texts) if cell.classes else pairs
+    asked = scored, fitted.heads, fitted.fold, found.probability, texts, suspected, settings.seed
+    return Judgement(found, suggest_texts(*asked))
 
 
 Score = Callable[[Cell, Settings], np.ndarray]

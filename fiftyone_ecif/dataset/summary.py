@@ -35,8 +35,8 @@ class Suspicion:
         expected_wrong: how many of all are expected to be wrong: the sum of the probabilities
         count: pairs at or above the threshold
         expected_precision: the share of these that is expected to be wrong; None where there are none
-        suggested: the least threshold above which SUGGESTED_PRECISION of the pairs are expected to be wrong, to the
-            next 1/200 above; None where there is none
+        suggested: the least threshold from which on SUGGESTED_PRECISION of the pairs are expected to be wrong, as
+            ``InfluenceResults.suggested_threshold`` finds it; None where there is none
     """
 
     counts: list[int]
@@ -48,7 +48,7 @@ class Suspicion:
 
 
 def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Suspicion:
-    """How likely the captions are wrong, and what a threshold gives: one pass over the field's index.
+    """How likely the captions are wrong, and what a threshold gives: one pass, and the values of a bin or two.
 
     Args:
         samples: Dataset or view
@@ -70,16 +70,29 @@ def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Susp
         place = int(part["_id"]["above"]), int(part["_id"]["bin"])
         counts[place], sums[place] = part["count"], part["sum"]
     above, wrong_above = int(counts[1].sum()), float(sums[1].sum())
-    from_here, wrong_from_here = (part.sum(0)[::-1].cumsum()[::-1] for part in (counts, sums))
-    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= SUGGESTED_PRECISION * from_here))
     return Suspicion(
         counts.sum(0).reshape(BINS, -1).sum(1).tolist(),
         int(counts.sum()),
         float(sums.sum()),
         above,
         wrong_above / above if above else None,
-        float(enough[0] / FINE_BINS) if len(enough) else None,
+        _suggested(samples, name, counts.sum(0), sums.sum(0)),
     )
+
+
+def _suggested(samples: SampleCollection, name: str, counts: np.ndarray, sums: np.ndarray) -> float | None:
+    """The suggested threshold, which lies in the lowest bin that reaches the precision, or in the next lower one."""
+    from_here, wrong_from_here = (part[::-1].cumsum()[::-1] for part in (counts, sums))
+    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= SUGGESTED_PRECISION * from_here))
+    if not len(enough):
+        return None
+    above = enough[0] + 1  # the first bin that is not looked into
+    more, wrong_more = (float(part[above]) if above < FINE_BINS else 0.0 for part in (from_here, wrong_from_here))
+    member = {"$expr": {"$in": [_bin(f"${name}", FINE_BINS), [int(enough[0]) - 1, int(enough[0])]]}}
+    values, held = np.unique(ungrouped(samples).mongo([{"$match": member}]).values(name), return_counts=True)
+    falling = values[::-1]
+    expected = (wrong_more + (falling * held[::-1]).cumsum()) / (more + held[::-1].cumsum())
+    return float(falling[np.flatnonzero(expected >= SUGGESTED_PRECISION)[-1]])
 
 
 def _bin(share: str | dict, bins: int) -> dict:
