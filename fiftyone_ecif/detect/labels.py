@@ -7,6 +7,7 @@ each, and some pairs are trusted. Where annotators give hard labels both forms a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,17 @@ from torch import Tensor
 from fiftyone_ecif.detect.captions import LEAST_MEMORISED, Misalignment
 from fiftyone_ecif.detect.classifier_surprise import out_of_fold
 from fiftyone_ecif.detect.evidence import EVIDENCE, NEIGHBOURS
+from fiftyone_ecif.detect.label_noise import anchored, label_noise_interval
 from fiftyone_ecif.detect.nearest_rows import nearest
 from fiftyone_ecif.detect.neighbour_surprise import BACKGROUND
-
-STARTING_RATE = 0.2
-"""Share of wrong labels that the estimate of the noise starts from."""
+from fiftyone_ecif.detect.transition import (
+    LEAST_BELIEF,
+    STARTING_RATE,
+    expectation_maximisation,
+    posterior,
+    symmetric_rate,
+    symmetric_transition,
+)
 
 STARTING_WEIGHT, MOST_WEIGHT = 0.5, 4.0
 """Weight of an annotator that the estimate starts from, and the largest weight that it can find."""
@@ -30,6 +37,9 @@ PASSES = 3
 
 ROUNDS, STEPS = 5, 5
 """Rounds of an estimate, and steps per round for the transition matrix and for the weights."""
+
+SYMMETRIC_STEPS = 50
+"""Steps of the estimate of weights and rate together, which converges long before."""
 
 FOLDS, FOLD_BACKGROUND = 5, 0.005
 """Folds of the test for class-conditional noise, and the share of a class that goes to all other labels alike when the
@@ -41,9 +51,6 @@ pairs first."""
 
 CHUNK = 4096
 """Pairs whose neighbours vote together."""
-
-LEAST_BELIEF = 1e-6
-"""Added to the probability of each label, so that no label is impossible."""
 
 
 def label_misalignment(
@@ -94,8 +101,9 @@ def label_misalignment(
     if wrong.std() < 1e-9:
         return Misalignment(np.full(len(label), 0.5), 0.5, (0.0, 1.0), evidence)
     wrong = torch.where(trusted, 0.0, wrong)
-    rate = float(wrong.mean())
-    return Misalignment(wrong.numpy(), rate, (rate, rate), evidence)
+    rate, beliefs = float(wrong.mean()), pool(logarithms, weights)[sample]
+    low, high = label_noise_interval(transition, beliefs, label[sample], trusted[sample], seed)
+    return Misalignment(wrong.numpy(), rate, (min(low, rate), max(high, rate)), evidence)
 
 
 def _sample(label: Tensor, trusted: Tensor, classes: int, seed: int) -> Tensor:
@@ -136,29 +144,35 @@ def _logarithm(beliefs: Tensor) -> Tensor:
 def _weigh(
     logarithms: dict[str, Tensor], label: Tensor, memorised: float, trusted: Tensor, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Weights and transition matrix; the more was memorised, the closer they are to those without the head.
+    """Weights and transition matrix of the likelier kind of noise; each kind has weights of its own.
 
-    Symmetric noise has the rate under which the labels are most likely. But the other annotators, too, take some of
-    what was memorised for true, which makes that rate too small. The more was memorised, the closer the rate is to the
-    larger one of the class-conditional transition matrix.
+    Under weights that go with a full matrix, which takes systematic mistakes of the annotators for noise, these
+    mistakes would make symmetric noise too frequent. The more was memorised, the closer the weights are to those
+    without the head. But the other annotators, too, take some of what was memorised for true, which makes the likeliest
+    rate too small: the more was memorised, the closer the rate is to the larger one of the class-conditional matrix.
     """
-    weights, transition = estimate(logarithms, label, trusted)
-    beliefs = pool(logarithms, weights)
+    conditional, transition = estimate(logarithms, label, trusted, memorised)
+    symmetric = estimate_symmetric(logarithms, label, trusted)[0]
     if memorised > 0.0:
         others = {name: part for name, part in logarithms.items() if name != "head"}
-        without = {"head": 0.0} | estimate(others, label, trusted)[0]
-        weights = {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
-        beliefs = pool(logarithms, weights)
+        without = {"head": 0.0} | estimate(others, label, trusted, memorised)[0]
+        conditional, symmetric = (
+            {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
+            for weights in (conditional, symmetric)
+        )
+        beliefs = pool(logarithms, conditional)
         transition = expectation_maximisation(transition, beliefs, label, trusted, ROUNDS * STEPS)
-    if not is_class_conditional(beliefs, label, trusted, seed):
-        likeliest = symmetric_rate(beliefs, label, trusted, ROUNDS * STEPS)
-        class_conditional = 1.0 - float(transition.diag().mean())
-        rate = (1.0 - memorised) * likeliest + memorised * class_conditional
-        transition = symmetric_transition(rate, len(transition))
-    return weights, transition
+        transition = anchored(transition, beliefs, label, trusted, memorised)
+    beliefs = pool(logarithms, symmetric)
+    if is_class_conditional(pool(logarithms, conditional), beliefs, label, trusted, memorised, seed):
+        return conditional, transition
+    likeliest = symmetric_rate(beliefs, label, trusted, SYMMETRIC_STEPS)
+    class_conditional = 1.0 - float(transition.diag().mean())
+    rate = (1.0 - memorised) * likeliest + memorised * class_conditional
+    return symmetric, symmetric_transition(rate, len(transition))
 
 
-def pool(logarithms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+def pool(logarithms: dict[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """p_n(c) ∝ Π_k p_nk(c)^{w_k}: the beliefs of all annotators in one (a logarithmic opinion pool).
 
     Args:
@@ -171,15 +185,19 @@ def pool(logarithms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     return sum((weights[name] * part for name, part in logarithms.items()), torch.zeros(())).softmax(1)
 
 
-def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> tuple[dict[str, float], Tensor]:
+def estimate(
+    logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor, memorised: float = 0.0
+) -> tuple[dict[str, float], Tensor]:
     """Weights of the annotators and the noise transition matrix under which the given labels are most likely.
 
     They maximise Σ_n log Σ_c p_n(c) T(c, y_n), in turn; for trusted pairs log p_n(y_n) takes the place of the summand.
+    In each turn the matrix is bounded by what the surest beliefs show (:func:`~.label_noise.anchored`).
 
     Args:
         logarithms: (N, C) by annotator, log p_nk(c)
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
+        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
 
     Returns:
         w by annotator, and T, float64 (C, C), rows sum to 1
@@ -187,128 +205,97 @@ def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> t
     classes = next(iter(logarithms.values())).shape[1]
     same = torch.eye(classes, dtype=torch.float64)
     transition = symmetric_transition(STARTING_RATE, classes)
-    # w = MOST_WEIGHT · sigmoid(free) stays within its bounds.
-    free = torch.logit(torch.full((len(logarithms),), STARTING_WEIGHT / MOST_WEIGHT)).requires_grad_()
-
-    def pooled() -> Tensor:
-        return pool(logarithms, dict(zip(logarithms, MOST_WEIGHT * free.sigmoid())))
-
+    free = _starting_weights(logarithms)
     for _ in range(ROUNDS):
-        transition = expectation_maximisation(transition, pooled().detach(), label, trusted, STEPS)
+        beliefs = pool(logarithms, _weights(logarithms, free.detach()))
+        transition = expectation_maximisation(transition, beliefs, label, trusted, STEPS)
+        transition = anchored(transition, beliefs, label, trusted, memorised)
         rates = torch.where(trusted[:, None], same[label], transition[:, label].T).float()
-        search: Any = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")  # it has no types
 
-        def negative_likelihood(rates: Tensor = rates, search: Any = search) -> Tensor:
-            search.zero_grad()
-            loss = -((pooled() * rates).sum(1) + LEAST_BELIEF).log().mean()
-            torch.autograd.backward(loss)
-            return loss
+        def likelihood(rates: Tensor = rates) -> Tensor:
+            return (pool(logarithms, _weights(logarithms, free)) * rates).sum(1)
 
-        search.step(negative_likelihood)
-    return dict(zip(logarithms, (MOST_WEIGHT * free.detach().sigmoid()).tolist())), transition
+        _maximise(likelihood, [free], STEPS)
+    return _numbers(_weights(logarithms, free)), transition
 
 
-def is_class_conditional(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -> bool:
+def estimate_symmetric(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> tuple[dict[str, float], float]:
+    """Weights of the annotators and the rate of symmetric noise under which the given labels are most likely.
+
+    Args:
+        logarithms: (N, C) by annotator, log p_nk(c)
+        label: int64 (N,), y_n
+        trusted: bool (N,), pairs known to be right
+
+    Returns:
+        w by annotator, and ρ
+    """
+    classes = next(iter(logarithms.values())).shape[1]
+    free, odds = _starting_weights(logarithms), torch.logit(torch.tensor(STARTING_RATE)).requires_grad_()
+
+    def likelihood() -> Tensor:
+        right = pool(logarithms, _weights(logarithms, free)).gather(1, label[:, None]).squeeze(1)
+        rate = odds.sigmoid()
+        noisy = (1.0 - rate) * right + rate * (1.0 - right) / max(classes - 1, 1)
+        return torch.where(trusted, right, noisy)
+
+    _maximise(likelihood, [free, odds], SYMMETRIC_STEPS)
+    return _numbers(_weights(logarithms, free)), float(odds.detach().sigmoid())
+
+
+def _starting_weights(logarithms: dict[str, Tensor]) -> Tensor:
+    """The free parameters of the weights."""
+    return torch.logit(torch.full((len(logarithms),), STARTING_WEIGHT / MOST_WEIGHT)).requires_grad_()
+
+
+def _weights(logarithms: dict[str, Tensor], free: Tensor) -> dict[str, Tensor]:
+    """w = MOST_WEIGHT · sigmoid(free), which stays within its bounds."""
+    return dict(zip(logarithms, MOST_WEIGHT * free.sigmoid()))
+
+
+def _numbers(weights: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(weight.detach()) for name, weight in weights.items()}
+
+
+def _maximise(likelihood: Callable[[], Tensor], free: list[Tensor], steps: int) -> None:
+    """Change ``free`` so that the mean log likelihood of the labels is as large as some steps can make it."""
+    search: Any = torch.optim.LBFGS(free, max_iter=steps, line_search_fn="strong_wolfe")  # it has no types
+
+    def negative() -> Tensor:
+        search.zero_grad()
+        loss = -(likelihood() + LEAST_BELIEF).log().mean()
+        torch.autograd.backward(loss)
+        return loss
+
+    search.step(negative)
+
+
+def is_class_conditional(
+    conditional: Tensor, symmetric: Tensor, label: Tensor, trusted: Tensor, memorised: float = 0.0, seed: int = 0
+) -> bool:
     """Whether held-out labels are likelier under the transition matrix of the other folds than under symmetric noise.
 
     The matrix has C² parameters and symmetric noise has one. A pattern in a hundred wrong labels may be chance, and a
     matrix that took it for real would excuse wrong labels of other kinds.
 
     Args:
-        beliefs: (N, C), p_n
+        conditional: (N, C), p_n under the weights that go with a transition matrix
+        symmetric: (N, C), p_n under the weights that go with symmetric noise
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right; their labels are not held out
+        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
         seed: of the folds
     """
     fold = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed)) % FOLDS
-    start, gain = symmetric_transition(STARTING_RATE, beliefs.shape[1]), 0.0
+    start, gain = symmetric_transition(STARTING_RATE, conditional.shape[1]), 0.0
     for part in range(FOLDS):
         seen, held_out = fold != part, (fold == part) & ~trusted
-        known = beliefs[seen], label[seen], trusted[seen]
-        conditional = expectation_maximisation(start, *known, STEPS, FOLD_BACKGROUND)
-        symmetric = symmetric_transition(symmetric_rate(*known, STEPS), len(start))
-        believed = beliefs[held_out].double() + LEAST_BELIEF
+        known = label[seen], trusted[seen]
+        matrix = expectation_maximisation(start, conditional[seen], *known, STEPS, FOLD_BACKGROUND)
+        matrix = anchored(matrix, conditional[seen], *known, memorised)
+        rate = symmetric_rate(symmetric[seen], *known, ROUNDS * STEPS)
         # Σ_n log Σ_c p_n(c) T(c, y_n) for each of the two matrices
-        likely, likely_symmetric = (
-            (believed * rates[:, label[held_out]].T).sum(1) for rates in (conditional, symmetric)
-        )
-        gain += float((likely.log() - likely_symmetric.log()).sum())
+        for sign, beliefs, rates in ((1, conditional, matrix), (-1, symmetric, symmetric_transition(rate, len(start)))):
+            likely = ((beliefs[held_out].double() + LEAST_BELIEF) * rates[:, label[held_out]].T).sum(1)
+            gain += sign * float(likely.log().sum())
     return gain > 0.0
-
-
-def symmetric_transition(rate: float, classes: int) -> Tensor:
-    """The transition matrix of symmetric noise: T(c, y) = ρ / (C − 1) for y ≠ c, and 1 − ρ for y = c.
-
-    Args:
-        rate: ρ, the share of wrong labels
-        classes: C
-
-    Returns:
-        float64 (C, C)
-    """
-    same = torch.eye(classes, dtype=torch.float64)
-    return (1.0 - rate) * same + rate * (1.0 - same) / max(classes - 1, 1)
-
-
-def symmetric_rate(beliefs: Tensor, label: Tensor, trusted: Tensor, steps: int) -> float:
-    """The rate ρ of symmetric noise under which the labels are most likely, by expectation maximisation.
-
-    Args:
-        beliefs: (N, C), p_n
-        label: int64 (N,), y_n
-        trusted: bool (N,), pairs known to be right
-        steps: how many
-    """
-    rate = STARTING_RATE
-    for _ in range(steps):
-        transition = symmetric_transition(rate, beliefs.shape[1])
-        right = posterior(beliefs, transition, label).gather(1, label[:, None]).squeeze(1)
-        rate = float(torch.where(trusted, 0.0, 1.0 - right).mean())
-    return rate
-
-
-def expectation_maximisation(
-    transition: Tensor,
-    beliefs: Tensor,
-    label: Tensor,
-    trusted: Tensor,
-    steps: int,
-    background: float = BACKGROUND,
-) -> Tensor:
-    """The noise transition matrix after some steps of expectation maximisation (Dawid & Skene, 1979).
-
-    q_n is the :func:`posterior`, and certain of y_n for trusted pairs; then T(c, y) ∝ Σ_{n: y_n = y} q_n(c). A small
-    share of each class goes to all other labels alike, so that symmetric noise stays symmetric.
-
-    Args:
-        transition: float64 (C, C), T to start from
-        beliefs: (N, C), p_n
-        label: int64 (N,), y_n
-        trusted: bool (N,), pairs known to be right
-        steps: how many
-        background: share of each class that goes to all other labels alike
-
-    Returns:
-        float64 (C, C), rows sum to 1
-    """
-    same, others = symmetric_transition(0.0, len(transition)), symmetric_transition(1.0, len(transition))
-    for _ in range(steps):
-        true = torch.where(trusted[:, None], same[label], posterior(beliefs, transition, label))
-        counts = torch.zeros_like(transition).index_add_(1, label, true.T)
-        counts += background * counts.sum(1, keepdim=True) * others + LEAST_BELIEF
-        transition = counts / counts.sum(1, keepdim=True)
-    return transition
-
-
-def posterior(beliefs: Tensor, transition: Tensor, label: Tensor) -> Tensor:
-    """q_n(c) = p_n(c) T(c, y_n) / Σ_c' p_n(c') T(c', y_n): the distribution of the true label, given the label y_n.
-
-    Args:
-        beliefs: (N, C), p_n
-        transition: float64 (C, C), T
-        label: int64 (N,), y_n
-
-    Returns:
-        float64 (N, C), rows sum to 1
-    """
-    return torch.nn.functional.normalize((beliefs.double() + LEAST_BELIEF) * transition[:, label].T, p=1.0)
