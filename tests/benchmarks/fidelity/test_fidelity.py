@@ -187,6 +187,10 @@ def test_a_table_of_regimes_says_what_is_varied(monkeypatch, capsys, tmp_path):
     assert "rounds 2: It kept moving." in capsys.readouterr().out
     assert [json.loads(line)["rounds"] for line in lines.read_text().splitlines()] == [1, 4]
 
+    monkeypatch.setattr(sensitivity, "measure", lambda *_, **__: {"lds_exact": 0.9})
+    again = sensitivity.measure_tables(sensitivity.Sensitivity(("rounds",), json_lines=lines))
+    assert [figures["lds_exact"] for _, figures in again] == [0.1, 0.9, 0.4]  # what has been measured is kept
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
