@@ -211,6 +211,7 @@ class Pictures:
     def slices(self, page: Page) -> None:
         panel = self.panel(page, "Slices", "mean misalignment")
         panel.button("Show").click()
+        expect(page.get_by_test_id("entry-counts")).not_to_have_text(f"{TRAIN} samples")
         self.save(page, "panel-slices")
 
     def influence(self, page: Page) -> None:
