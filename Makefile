@@ -13,6 +13,8 @@ MODULE_sensitivity := benchmarks.fidelity.sensitivity
 MODULE_detection := benchmarks.detection.grid
 MODULE_repair := benchmarks.detection.repair
 MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_noise.csv
+MODULE_empty-captions := benchmarks.detection.natural_noise scores docs/natural_noise.csv
+MODULE_wrong-words := benchmarks.detection.wrong_words
 MODULE_slices := benchmarks.detection.slices
 MODULE_tracing := benchmarks.tracing
 MODULE_throughput := benchmarks.speed.throughput
@@ -21,7 +23,7 @@ MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise slices tracing throughput memory growth peers app cost-model
+BENCHMARKS := fidelity sensitivity repair natural-noise empty-captions wrong-words slices tracing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)

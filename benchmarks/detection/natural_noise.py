@@ -10,20 +10,21 @@ columns ``first`` and ``second``:
 - unclear: the person cannot tell.
 
 ``python -m benchmarks.detection.natural_noise summary FILE [--picture PNG] [--json FILE]`` sums them up by method, says
-how far the two agree, and shows the first suspects. What came out: docs/detection.md.
+how far the two agree, and shows the first suspects. ``… scores FILE`` scores the pairs again and says how well each
+score finds what both call empty, or wrong. What came out: docs/detection.md.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score
 from tyro.conf import Positional
 
 from benchmarks.data.pairs import PairTable
@@ -31,10 +32,11 @@ from benchmarks.methods.baselines import clip_score
 from benchmarks.models.base_models import benchmark_pairs, regime_model
 from benchmarks.report.results import write_result
 from benchmarks.report.sheet import contact_sheet
-from benchmarks.report.table import Cell, Table
+from benchmarks.report.statistics import with_error
+from benchmarks.report.table import Cell, Table, figure_cell
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core.pairs import embeddings_under
-from fiftyone_ecif.detect.pipeline import find_misaligned
+from fiftyone_ecif.detect.pipeline import find_misaligned, vague_texts
 from fiftyone_ecif.features import cache_folder
 
 MODULE = "benchmarks.detection.natural_noise"
@@ -46,6 +48,8 @@ SUSPECTS = 100  # of each method
 DRAWN = 100  # pairs drawn at random, to know how many captions are wrong anyway
 SEED = 0
 PER_ROW, PER_SHEET = 6, 30
+SUSPECTING = ("misalignment", "clip_score")
+SOUGHT = ("empty", "wrong")
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,38 @@ class Summary:
     json: Path | None = None
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Measure how well each score finds the captions that both persons call empty, or wrong.
+
+    Args:
+        file: the list with its columns "first" and "second" filled in
+        json: the result is written to this file
+    """
+
+    file: Positional[Path]
+    json: Path | None = None
+
+
 def main() -> None:
-    """Write the sheets, or sum up what two persons saw."""
-    asked: Sheets | Summary = tyro.cli(Sheets | Summary, prog=f"python -m {MODULE}")
+    """Write the sheets, sum up what two persons saw, or hold the scores against it."""
+    asked: Sheets | Summary | Scores = tyro.cli(Sheets | Summary | Scores, prog=f"python -m {MODULE}")
     if isinstance(asked, Sheets):
         table = benchmark_pairs(DATA, SEED)
         write_sheets(table, ranked_suspects(table), asked.folder)
-        return
+    elif isinstance(asked, Summary):
+        sum_up(asked)
+    else:
+        rows, scores = read_verdicts(asked.file), scores_by_name(benchmark_pairs(DATA, SEED))
+        figures = precision(rows, scores)
+        table_of_scores = precision_table(figures, list(scores))
+        print(table_of_scores.console())
+        settings = {"file": asked.file, "data": DATA, "seed": SEED}
+        write_result(asked.json, MODULE, settings, figures, {"precision": table_of_scores})
+
+
+def sum_up(asked: Summary) -> None:
+    """Print what two persons saw, write it, and show the first suspects."""
     rows = read_verdicts(asked.file)
     summary, figures = verdict_table(rows), agreement(rows)
     print(summary.console())
@@ -98,20 +127,40 @@ def ranked_suspects(table: PairTable) -> dict[str, list[int]]:
             that was trained on its base pairs
 
     Returns:
-        rows of ``table`` by method: "misalignment" (as ``compute_influence`` goes about it, cross-fitted) and
-        "clip_score"; and "random" for pairs drawn at random, which say how many captions are wrong anyway
+        rows of ``table`` by method: "misalignment" and "clip_score"; and "random" for pairs drawn at random, which say
+        how many captions are wrong anyway
+    """
+    scores, train = scores_of(table), np.flatnonzero(table.split == "train")
+    suspects = {method: train[np.argsort(-scores[method])[:SUSPECTS]].tolist() for method in SUSPECTING}
+    return suspects | {"random": np.random.default_rng(SEED).choice(train, DRAWN, replace=False).tolist()}
+
+
+def scores_of(table: PairTable) -> dict[str, np.ndarray]:
+    """Scores (N,) of a table's training pairs as ``compute_influence`` goes about it, cross-fitted, and the CLIP score.
+
+    Args:
+        table: as for :func:`ranked_suspects`
+
+    Returns:
+        "misalignment", "vagueness" and "clip_score", each higher = more suspicious
     """
     model = regime_model(DATA, table, "pretrained", SEED)
-    train = np.flatnonzero(table.split == "train")
-    pairs, views = (model.features(table.select(train), views) for views in (False, True))
-    head = model.head
-    image, text = (part.numpy() for part in embeddings_under(pairs, head))
-    scores = {
-        "misalignment": find_misaligned(pairs, views, head, model.loss, Settings(seed=SEED))[0].probability,
+    train = table.select(table.split == "train")
+    pairs, views = (model.features(train, views) for views in (False, True))
+    found, fitted = find_misaligned(pairs, views, model.head, model.loss, Settings(seed=SEED))
+    image, text = (part.numpy() for part in embeddings_under(pairs, model.head))
+    return {
+        "vagueness": vague_texts(views, fitted, SEED),
+        "misalignment": np.asarray(found.probability),
         "clip_score": clip_score(image, text),
     }
-    suspects = {method: train[np.argsort(-np.asarray(score))[:SUSPECTS]].tolist() for method, score in scores.items()}
-    return suspects | {"random": np.random.default_rng(SEED).choice(train, DRAWN, replace=False).tolist()}
+
+
+def scores_by_name(table: PairTable) -> dict[str, dict[str, float]]:
+    """The scores of :func:`scores_of` by the name of the image."""
+    train = table.select(table.split == "train")
+    names = [Path(path).name for path in train.filepaths]
+    return {method: dict(zip(names, score.tolist())) for method, score in scores_of(table).items()}
 
 
 def write_sheets(table: PairTable, suspects: dict[str, list[int]], folder: Path) -> None:
@@ -157,6 +206,50 @@ def agreement(rows: Sequence[dict[str, str]]) -> dict[str, float]:
     first, second = zip(*distinct.values(), strict=True)
     agreed = sum(one == other for one, other in distinct.values()) / len(distinct)
     return {"pairs": len(distinct), "agreement": agreed, "kappa": float(cohen_kappa_score(first, second))}
+
+
+def precision(rows: Sequence[dict[str, str]], scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Average precision of each score against what both readings say, of all distinct pairs and of the random ones.
+
+    Args:
+        rows: of :func:`read_verdicts`
+        scores: by method, then by the name of the image
+
+    Returns:
+        ``<pairs>.<verdict>.<method>`` with standard errors by the bootstrap over pairs, and ``….pairs`` and ``….such``
+    """
+    figures: dict[str, float] = {}
+    for pairs in ("all", "random"):
+        chosen = {row["name"]: row for row in rows if pairs == "all" or row["method"] == pairs}
+        for verdict in SOUGHT:
+            such = np.array([all(row[reading] == verdict for reading in READINGS) for row in chosen.values()])
+            figures |= {f"{pairs}.{verdict}.pairs": len(such), f"{pairs}.{verdict}.such": int(such.sum())}
+            for method, score in scores.items():
+                values = np.array([score[name] for name in chosen])
+                figures |= with_error(f"{pairs}.{verdict}.{method}", average_precision, such, values)
+    return figures
+
+
+def average_precision(such: np.ndarray, score: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Average precision along the last axis; 0 where nothing is such."""
+    assert axis == -1
+    of_row = [
+        average_precision_score(*row) if row[0].any() else 0.0 for row in zip(np.atleast_2d(such), np.atleast_2d(score))
+    ]
+    return np.array(of_row).reshape(such.shape[:-1])
+
+
+def precision_table(figures: Mapping[str, float], methods: Sequence[str]) -> Table:
+    """A row for each verdict and set of pairs."""
+    kept: list[list[Cell]] = []
+    for pairs in ("all", "random"):
+        for verdict in SOUGHT:
+            name = f"{pairs}.{verdict}"
+            count, such = figures[f"{name}.pairs"], figures[f"{name}.such"]
+            kept.append(
+                [verdict, pairs, count, such, *(figure_cell(figures, f"{name}.{method}") for method in methods)]
+            )
+    return Table.of({"verdict": None, "among": None, "pairs": 0, "such": 0, **dict.fromkeys(methods, 2)}, kept)
 
 
 def verdict_table(rows: Sequence[dict[str, str]]) -> Table:

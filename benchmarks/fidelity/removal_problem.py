@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from benchmarks.data import digits, fashion_mnist, noise, openclipart
 from benchmarks.data.pairs import PairTable
+from benchmarks.models import lite0_minilm
+from benchmarks.models.model import BenchmarkModel, LoadedModel
 from benchmarks.models.training import Recipe, trained_checkpoint
 from fiftyone_ecif.attribution import recall
 from fiftyone_ecif.attribution.objectives import RELATIVE_ANCHOR
@@ -33,8 +35,8 @@ from fiftyone_ecif.core import (
     low_rank_inverse,
     partitions,
 )
-from fiftyone_ecif.features import PairRow, RawPairs, cache_folder, embed_pairs
-from fiftyone_ecif.models import ContrastiveModel, load_model, lora_scope, parameter_scope
+from fiftyone_ecif.features import PairRow, RawPairs
+from fiftyone_ecif.models import ContrastiveModel, lora_scope, parameter_scope
 
 DataName = Literal["fashion-mnist", "digits", "openclipart"]
 DATA: dict[DataName, Callable[..., PairTable]] = {
@@ -67,7 +69,7 @@ class Regime:
 
     Args:
         data: data set
-        model: open_clip's name of the architecture, trained here
+        model: open_clip's name of an architecture, trained here; or lite0-minilm, whose projections are trained here
         base_pairs: clean pairs that the model is trained on and that nothing is attributed to; 0 to train it on the
             attributed pairs themselves
         pairs: attributed training pairs N
@@ -205,10 +207,12 @@ def head_problem(regime: Regime, progress: bool = True) -> Problem:
     """
     train, heldout, model = trained_model(regime, progress)
     pairs, target = (features_of(model, table) for table in (train, heldout))
-    tokens, own, retrieved = candidate_texts(model, heldout)
-    with torch.no_grad():
-        candidates = Candidates(model.text_features(tokens).double(), own, retrieved)
-    return fitted_problem(regime, pairs, target, model.head().to(dtype=torch.float64), candidates)
+    texts, own, retrieved = candidate_texts(heldout)
+    head = model.head.to(dtype=torch.float64)
+    if regime.logit_scale is not None:
+        head = replace(head, logit_scale=torch.tensor(math.log(regime.logit_scale), dtype=torch.float64))
+    candidates = Candidates(model.text_features(texts).double(), own, retrieved)
+    return fitted_problem(regime, pairs, target, head, candidates)
 
 
 def lora_problem(regime: Regime, progress: bool = True) -> Problem:
@@ -230,15 +234,20 @@ PROBLEMS: dict[ScopeName, Callable[..., Problem]] = {"head": head_problem, "lora
 
 
 def _towers_problem(regime: Regime, choose: Callable[[ContrastiveModel, Pairs], Scope], progress: bool) -> Problem:
-    train, heldout, model = trained_model(regime, progress)
-    model.model.double()
+    train, heldout, loaded = trained_model(regime, progress)
+    if not isinstance(loaded, LoadedModel):
+        raise ValueError(f"The towers of {regime.model} are frozen: only its head can be attributed.")
+    model, module = loaded.model, cast(Any, loaded.model.model)
+    if regime.logit_scale is not None:
+        module.logit_scale.data.fill_(math.log(regime.logit_scale))
+    module.double()
     pairs, target = (inputs_of(model, table) for table in (train, heldout))
-    return fitted_problem(
-        regime, pairs, target, choose(model, pairs), candidate_texts(model, heldout), preconditioned=False
-    )
+    texts, own, retrieved = candidate_texts(heldout)
+    candidates = Candidates(model.tokenize(texts), own, retrieved)
+    return fitted_problem(regime, pairs, target, choose(model, pairs), candidates, preconditioned=False)
 
 
-def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, PairTable, ContrastiveModel]:
+def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, PairTable, BenchmarkModel]:
     """Attributed pairs with noise, clean held-out pairs, and a model trained on the former or on others (cached)."""
     heldout = round(HELDOUT_SHARE * regime.pairs)
     table = DATA[regime.data](
@@ -250,38 +259,34 @@ def trained_model(regime: Regime, progress: bool = True) -> tuple[PairTable, Pai
     captions, _ = noise.plant(train, "uniform", regime.noise, regime.seed)
     train = train.with_captions(captions)
     base = base if regime.base_pairs else train
+    if regime.model == lite0_minilm.NAME:
+        head = lite0_minilm.trained_head(base, seed=regime.seed, progress=progress)
+        return train, heldout_table, lite0_minilm.FrozenTowers(head)
     epochs = -(-TRAINING_SAMPLES // len(base))
     checkpoint = trained_checkpoint(regime.model, base, Recipe(epochs=epochs), regime.seed, progress=progress)
-    model = load_model(regime.model, str(checkpoint))
-    if regime.logit_scale is not None:
-        module: Any = model.model
-        module.logit_scale.data.fill_(math.log(regime.logit_scale))
-    return train, heldout_table, model
+    return train, heldout_table, LoadedModel(regime.model, checkpoint)
 
 
-def candidate_texts(model: ContrastiveModel, heldout: PairTable) -> Candidates:
-    """Tokens of one prompt per class; of the distinct held-out captions where there are no classes."""
+def candidate_texts(heldout: PairTable) -> tuple[list[str], Tensor, int]:
+    """One prompt per class, or the distinct held-out captions where there are no classes; see :class:`Candidates`."""
     if heldout.class_names:
         prompts = [heldout.templates[0].format(name) for name in heldout.class_names]
-        return Candidates(model.tokenize(prompts), torch.from_numpy(heldout.labels), 1)
+        return prompts, torch.from_numpy(heldout.labels), 1
     captions, own = np.unique(heldout.captions, return_inverse=True)
-    return Candidates(model.tokenize(captions.tolist()), torch.from_numpy(own), RETRIEVED)
+    return captions.tolist(), torch.from_numpy(own), RETRIEVED
 
 
-def features_of(model: ContrastiveModel, table: PairTable) -> TensorPairs:
+def features_of(model: BenchmarkModel, table: PairTable) -> TensorPairs:
     """The tower features of all pairs, in float64: single removals change the loss by less than float32 resolves."""
-    stored = embed_pairs(model, _rows(table), cache_folder("features"), num_workers=0, skip_failures=False)
-    return TensorPairs(*(part.double() for part in stored.gather(torch.arange(len(stored)))))
+    found = model.features(table)
+    return TensorPairs(found.image.double(), found.text.double())
 
 
 def inputs_of(model: ContrastiveModel, table: PairTable) -> TensorPairs:
     """Preprocessed images, float64, and tokens of all pairs."""
-    images, tokens = RawPairs(model, _rows(table)).gather(torch.arange(len(table)))
+    rows = [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths, table.captions))]
+    images, tokens = RawPairs(model, rows).gather(torch.arange(len(table)))
     return TensorPairs(images.double(), tokens)
-
-
-def _rows(table: PairTable) -> list[PairRow]:
-    return [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths, table.captions))]
 
 
 def fitted_problem(

@@ -11,6 +11,8 @@ from torch import Tensor
 from benchmarks.data.noise import CONFUSABLE_DIGITS, CONFUSABLE_FASHION
 from benchmarks.data.pairs import PairTable
 from benchmarks.fidelity.removal_problem import DATA, TRAINING_SAMPLES, DataName
+from benchmarks.models.lite0_minilm import FrozenTowers, trained_head
+from benchmarks.models.model import BenchmarkModel, LoadedModel
 from benchmarks.models.training import Recipe, trained_checkpoint
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.attribution.question import Question, nearest
@@ -28,10 +30,12 @@ from fiftyone_ecif.core import (
     partitions,
 )
 from fiftyone_ecif.detect import cross_fit
-from fiftyone_ecif.features import PairRow, cache_folder, embed_pairs
-from fiftyone_ecif.models import load_model
 
 MODEL = "ecif-tiny"
+FREE_CAPTIONS: DataName = "openclipart"
+"""The data whose classes are categories, and whose model is ``lite0-minilm``."""
+BASE_PAIRS = 1_400
+"""Further pairs that the projections of ``lite0-minilm`` are trained on."""
 HELDOUT = 1_000
 BATCH_SIZE, ROUNDS = 256, 4
 REST = 1e-4
@@ -39,11 +43,17 @@ REST = 1e-4
 SIZES = {"cluster": 40, "copies": 20, "poison": 10}
 """Pairs in a cluster of swapped captions, copies of one wrong pair, and pairs with one poisoned caption."""
 COUPLES = {
-    "cluster": (*CONFUSABLE_FASHION, *CONFUSABLE_DIGITS[:5]),
-    "copies": (("pair of trousers", "dress"), ("two", "seven")),
-    "poison": (("sandal", "bag"), ("three", "five")),
+    "cluster": (
+        *CONFUSABLE_FASHION,
+        *CONFUSABLE_DIGITS[:5],
+        ("animals", "people"),
+        ("food", "recreation"),
+        ("computer", "signs_and_symbols"),
+    ),
+    "copies": (("pair of trousers", "dress"), ("two", "seven"), ("transportation", "tools")),
+    "poison": (("sandal", "bag"), ("three", "five"), ("geography", "shapes")),
 }
-"""Classes of which the one's images get the other's name, and the other way round."""
+"""Classes of which the one's images get the other's name, or captions of the other, and the other way round."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +141,12 @@ def planted_problem(data: DataName, pairs: int, anchor: float, seed: int, progre
     Returns:
         a :class:`TraceProblem`
     """
-    table = DATA[data](train=pairs, heldout=min(HELDOUT, pairs // 2), seed=seed, progress=progress)
-    train, heldout = (table.select(table.split == part) for part in ("train", "heldout"))
-    recipe = Recipe(epochs=-(-TRAINING_SAMPLES // pairs))
-    checkpoint = trained_checkpoint(MODEL, train, recipe, seed, progress=progress)
-    model = load_model(MODEL, str(checkpoint))
+    train, heldout, model = clean_pairs_and_model(data, pairs, seed, progress)
     clean, _ = _features(model, train)
     planted, causes, kinds, said = plant(train, clean, seed)
     image, text = _features(model, planted)
     heldout_image, _ = _features(model, heldout)
-    head = model.head()
+    head = model.head
     partition = partitions(len(train), BATCH_SIZE, ROUNDS, seed)
     plain = Objective(TensorPairs(image, text), partition, LOSSES["clip"])
     start = torch.randn(1, head.size, generator=torch.Generator().manual_seed(seed))
@@ -156,6 +162,35 @@ def planted_problem(data: DataName, pairs: int, anchor: float, seed: int, progre
         doubt(fitted.surprise), causes, kinds, heldout_image,
         torch.from_numpy(heldout.labels), torch.from_numpy(first), torch.from_numpy(said)[first],
     )  # fmt: skip
+
+
+def clean_pairs_and_model(
+    data: DataName, pairs: int, seed: int, progress: bool
+) -> tuple[PairTable, PairTable, BenchmarkModel]:
+    """Training and held-out pairs with classes, and a model that was trained on clean pairs.
+
+    Free captions have the categories of their pairs as classes, and pairs without one are left out. Their model has not
+    seen them; the others' was trained on the training pairs.
+    """
+    free, heldout = data == FREE_CAPTIONS, min(HELDOUT, pairs // 2)
+    base = BASE_PAIRS if free else 0
+    table = DATA[data](train=base + pairs, heldout=heldout, seed=seed, progress=progress)
+    first, table = table.select(np.arange(base)), table.select(np.arange(base, len(table)))
+    if free:
+        table = classed_by_category(table)
+    train, heldout_table = (table.select(table.split == part) for part in ("train", "heldout"))
+    if free:
+        return train, heldout_table, FrozenTowers(trained_head(first, seed=seed, progress=progress))
+    recipe = Recipe(epochs=-(-TRAINING_SAMPLES // pairs))
+    checkpoint = trained_checkpoint(MODEL, train, recipe, seed, progress=progress)
+    return train, heldout_table, LoadedModel(MODEL, checkpoint)
+
+
+def classed_by_category(table: PairTable) -> PairTable:
+    """The pairs that have a category, which is their class."""
+    table = table.select(np.array([bool(each) for each in table.categories]))
+    names, labels = np.unique(table.categories, return_inverse=True)
+    return replace(table, class_names=names.tolist(), labels=labels)
 
 
 def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor, list[str], np.ndarray]:
@@ -199,12 +234,9 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
         rows = members[np.argsort(-(unit[members] @ unit[centre]).numpy())[: SIZES[kind]]]
         free[rows] = False
         for row in rows:
-            template = train.templates[0 if kind == "copies" else rng.integers(len(train.templates))]
-            if kind == "poison":
-                template = f"exhibit number {label}, said to be a {{}}"
-            captions[row], said[row] = template.format(train.class_names[wrong]), wrong
+            captions[row], said[row] = wrong_caption(train, kind, label, wrong, rng), wrong
             if kind == "copies":
-                filepaths[row] = filepaths[centre]
+                captions[row], filepaths[row] = captions[rows[0]], filepaths[centre]
         causes.append(np.isin(np.arange(len(train)), rows))
         kinds.append(kind)
     if not causes:
@@ -213,7 +245,24 @@ def plant(train: PairTable, image: Tensor, seed: int) -> tuple[PairTable, Tensor
     return table, torch.from_numpy(np.stack(causes)), kinds, said
 
 
-def _features(model, table: PairTable) -> tuple[Tensor, Tensor]:
-    rows = [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths, table.captions))]
-    stored = embed_pairs(model, rows, cache_folder("features"), num_workers=0, skip_failures=False)
-    return stored.gather(torch.arange(len(stored)))
+def wrong_caption(train: PairTable, kind: str, label: int, wrong: int, rng: np.random.Generator) -> str:
+    """A caption that calls something of class ``label`` by a class that it is not.
+
+    Args:
+        train: clean pairs: a caption of the wrong class is drawn from these where there are no templates
+        kind: of the planted group
+        label: the right class
+        wrong: the wrong class
+        rng: the source of randomness
+    """
+    poison = f"exhibit number {label}, said to be a {{}}"
+    if train.templates:
+        template = train.templates[0 if kind == "copies" else rng.integers(len(train.templates))]
+        return (poison if kind == "poison" else template).format(train.class_names[wrong])
+    drawn = train.captions[rng.choice(np.flatnonzero(train.labels == wrong))]
+    return poison.format(drawn) if kind == "poison" else drawn
+
+
+def _features(model: BenchmarkModel, table: PairTable) -> tuple[Tensor, Tensor]:
+    found = model.features(table)
+    return found.image, found.text

@@ -16,7 +16,7 @@ CHROMIUM_OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 LOGGED_ERROR = re.compile(r'Traceback \(most recent call last\)|"severity": "(ERROR|CRITICAL)"|\[(ERROR|CRITICAL)\]')
-SECONDS_TO_CONNECT = 180
+SECONDS_TO_CONNECT = 300
 SECONDS_TO_ANSWER = 20
 
 PATIENCE = 180_000
@@ -29,11 +29,15 @@ def served_app(log: Path):
     import fiftyone as fo
     from fiftyone.core.service import ServerService
 
-    command = ServerService.command.fget
+    command, wait = ServerService.command.fget, ServerService._wait_for_child_port
     # FiftyOne takes a closed stream for the server's end, so the log is a copy of both.
     copied = ["bash", "-c", 'exec "$@" > >(tee -a "$0") 2> >(tee -a "$0" >&2)', str(log)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ServerService, "command", property(lambda service: copied + command(service)))
+        # FiftyOne gives the server a minute to start, which busy cores may not suffice for.
+        patch.setattr(
+            ServerService, "_wait_for_child_port", lambda service, port=None: wait(service, port, SECONDS_TO_CONNECT)
+        )
         patch.setenv("FIFTYONE_LOGGING_FORMAT", "json")  # with each message's severity
         session = fo.launch_app(remote=True, address="127.0.0.1", port=free_port(), auto=False)
     deadline = time.monotonic() + SECONDS_TO_CONNECT

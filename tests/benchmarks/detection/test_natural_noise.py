@@ -54,3 +54,25 @@ def test_the_summary_gives_each_verdicts_share_by_method_and_how_far_the_reading
     path.write_text("number,method,first,second\n1,clip_score,right,maybe\n")
     with pytest.raises(SystemExit, match="not 'maybe'"):
         natural_noise.read_verdicts(path)
+
+
+def test_scores_are_held_against_what_both_readings_say(tmp_path):
+    path = tmp_path / "list.csv"
+    verdicts = [
+        "0,a,m,empty,empty", "1,b,m,wrong,wrong", "2,c,random,right,right", "3,d,random,empty,empty",
+        "4,e,random,empty,right", "1,b,random,wrong,wrong",
+    ]  # fmt: skip
+    path.write_text("\n".join(["number,name,method,first,second", *verdicts]))
+    rows = natural_noise.read_verdicts(path)
+    scores = {"score": {"a": 5.0, "b": 4.0, "c": 3.0, "d": 2.0, "e": 1.0}}
+    figures = natural_noise.precision(rows, scores)
+    assert figures["all.empty.pairs"], figures["all.empty.such"] == (5, 2)
+    assert figures["all.empty.score"] == pytest.approx((1 + 2 / 4) / 2)
+    assert figures["all.wrong.score"] == pytest.approx(1 / 2)
+    assert figures["random.wrong.score"] == pytest.approx(1)
+    assert figures["random.empty.score"] == pytest.approx(1 / 3)
+    assert 0 < figures["all.empty.score_se"] < 0.5
+    table = natural_noise.precision_table(figures, ["score"])
+    assert [row[:4] for row in table.rows] == [
+        ["empty", "all", 5, 2], ["wrong", "all", 5, 1], ["empty", "random", 4, 1], ["wrong", "random", 4, 1]
+    ]  # fmt: skip

@@ -15,10 +15,10 @@ from benchmarks.fidelity.groups import choose_groups
 from benchmarks.fidelity.measure import agreement, measure
 from benchmarks.fidelity.removal_problem import Candidates, NotAtRest, Regime, fitted_problem
 from benchmarks.methods import attribution
+from benchmarks.models.model import LoadedModel
 from benchmarks.report.statistics import rank_correlation, with_error
 from benchmarks.report.table import Table
 from fiftyone_ecif.core import Head, TensorPairs, influence
-from fiftyone_ecif.models import load_model
 
 PROMISED = {
     *(f"lds_{name}" for name in ("exact", "first_order", "positive_only", "kfac", "tracin", "trak", "random")),
@@ -187,6 +187,10 @@ def test_a_table_of_regimes_says_what_is_varied(monkeypatch, capsys, tmp_path):
     assert "rounds 2: It kept moving." in capsys.readouterr().out
     assert [json.loads(line)["rounds"] for line in lines.read_text().splitlines()] == [1, 4]
 
+    monkeypatch.setattr(sensitivity, "measure", lambda *_, **__: {"lds_exact": 0.9})
+    again = sensitivity.measure_tables(sensitivity.Sensitivity(("rounds",), json_lines=lines))
+    assert [figures["lds_exact"] for _, figures in again] == [0.1, 0.9, 0.4]  # what has been measured is kept
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -198,7 +202,7 @@ def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeyp
 
     def untrained(regime, progress):
         torch.manual_seed(0)
-        return train, heldout, load_model(regime.model)
+        return train, heldout, LoadedModel(regime.model)
 
     monkeypatch.setattr(removal_problem, "trained_model", untrained)
     monkeypatch.setattr(removal_problem, "MAX_RANK", 8)
@@ -214,3 +218,21 @@ def test_adapters_inside_the_towers_are_measured_the_same_way(pair_rows, monkeyp
     assert figures["removal_target_loss_error"] < figures["removal_target_loss_change"]
     assert figures["rank_correlation_float32"] > 0.9
     assert problem.candidates.retrieved == 5 and len(problem.candidates.texts) == len(set(heldout.captions))
+
+
+def test_pretrained_towers_get_projections_from_the_base_pairs_and_have_only_a_head(monkeypatch):
+    trained_on = []
+
+    def trained_head(table, seed, progress):
+        trained_on.append(table)
+        return Head.identity(4, 4, 10.0)
+
+    monkeypatch.setattr(removal_problem.lite0_minilm, "trained_head", trained_head)
+    regime = Regime(data="digits", model="lite0-minilm", base_pairs=30, pairs=20)
+    train, heldout, model = removal_problem.trained_model(regime, progress=False)
+    (base,) = trained_on
+    assert (len(base), len(train), len(heldout)) == (30, 20, 10)
+    assert not set(base.filepaths) & {*train.filepaths, *heldout.filepaths}
+    assert isinstance(model, removal_problem.lite0_minilm.FrozenTowers)
+    with pytest.raises(ValueError, match="lite0-minilm are frozen"):
+        removal_problem.PROBLEMS["lora"](regime, progress=False)

@@ -8,7 +8,7 @@ from benchmarks.data.pairs import PairTable
 from benchmarks.tracing import measure as trace
 from benchmarks.tracing import timing
 from benchmarks.tracing.queries import failing_queries
-from benchmarks.tracing.trace_problem import SIZES, TraceProblem, plant
+from benchmarks.tracing.trace_problem import SIZES, TraceProblem, classed_by_category, plant
 from fiftyone_ecif.attribution.trace_tables import Effects
 from fiftyone_ecif.core import LOSSES, Head, Objective, TensorPairs, partitions
 
@@ -56,6 +56,23 @@ def test_half_of_each_class_stays_clean_and_groups_that_do_not_fit_are_left_out(
         assert causes.any(0).numpy()[few.labels == label].mean() <= 0.5
     with pytest.raises(ValueError, match="--pairs"):
         plant(table.select(np.arange(len(table)) < 60), torch.randn(60, 9), seed=0)
+
+
+def test_free_captions_are_classed_by_category_and_wrong_ones_are_captions_of_another():
+    table = clean_table()
+    captions = [f"{NAMES[label]} number {row}" for row, label in enumerate(table.labels)]
+    categories = ["" if row < 8 else NAMES[label] for row, label in enumerate(table.labels)]
+    free = PairTable(table.filepaths, captions, np.full(PAIRS, -1), [], table.split, (), "made up", categories)
+    classed = classed_by_category(free)
+    assert len(classed) == PAIRS - 8 and classed.class_names == sorted(NAMES)
+    planted, causes, kinds, said = plant(classed, torch.randn(len(classed), 9), seed=0)
+    assert set(kinds) == set(SIZES)
+    for group, kind in zip(causes.numpy(), kinds):
+        rows = np.flatnonzero(group)
+        texts = [planted.captions[row] for row in rows]
+        assert all(classed.class_names[said[row]] in text for row, text in zip(rows, texts))
+        assert all(("exhibit number" in text) == (kind == "poison") for text in texts)
+        assert len(set(texts)) == 1 if kind == "copies" else len(set(texts)) > 1
 
 
 def test_signs_agree_where_the_prediction_is_above_its_error():
