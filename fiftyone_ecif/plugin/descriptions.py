@@ -26,7 +26,8 @@ EXPLAINED = {
     "damping": "A constant added to the curvature before systems are solved with it",
     "rounds": "How many times the pairs were partitioned into random batches",
     "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
-    "fits": "How many times the scope was fitted: once with a target, or once for each fold that a fit leaves out",
+    "fits": "How many times the scope was fitted: once with a target, or once for each fold of each split into folds",
+    "folds": "Into how many folds the pairs are split, of which each fit leaves one out",
     "fit_rounds": "On how many of the rounds of batches each fit is at rest",
     "ranking_stability": "The share of the most harmful pairs that both halves of the fits agree on (with a target, of "
     "the rounds); a repeat agrees on more",
