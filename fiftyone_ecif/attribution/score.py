@@ -133,6 +133,7 @@ class _Run:
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
         self.reports: list[FoldReport] = []
+        self.astir: list[Fit] = []
 
     def against(self, attributed: Attributed, target: Pairs) -> InfluenceOutcome:
         """Scores by one fit on all pairs, against the loss of a target."""
@@ -146,19 +147,19 @@ class _Run:
             scored.value.mean(0), scored.positive.mean(0), scored.negative.mean(0), standard_error(by_round), own
         )
         more = "rounds of batches", "Use more rounds."
-        return self.outcome(scores, [fitted.scope], solution[None], self.settings.rounds, by_round, *more)
+        return self.outcome(scores, [fitted.scope], solution[None], None, self.settings.rounds, by_round, *more)
 
     def cross_fit(self, attributed: Attributed, believed: Tensor | None) -> InfluenceOutcome:
         """Scores by the fits that a pair is part of, each against the believed pairs that it has not seen."""
         count, settings = len(attributed.pairs), self.settings
         folds = attributed.split(settings.seed)
         once, start = replace(settings, rounds=CROSS_FIT_ROUNDS), attributed.scope
-        parts = _Values(*torch.full((3, folds.count, count), torch.nan))
+        parts = _Values(*torch.full((3, folds.fits, count), torch.nan))
         own = torch.full((count,), torch.nan)
         scopes, solutions = [], []
-        for number in range(folds.count):
+        for number in range(folds.fits):
             members, against = folds.members(number), folds.target(number, believed)
-            step = f"Fit {number + 1} of {folds.count}"
+            step = f"Fit {number + 1} of {folds.fits}"
             fitted = self.fit(attributed, members, once, CROSS_FIT_TOLERANCE, step, start)
             once, start = replace(once, anchor=fitted.objective.anchor), fitted.scope
             solution = self.solve(fitted, Subset(attributed.pairs, against))
@@ -173,13 +174,14 @@ class _Run:
         value, positive, negative = (part.nanmean(0) for part in parts)
         scores = PairScores(value, positive, negative, standard_error(parts.value), own)
         more = "fits", "Give a target, or score more pairs."
-        return self.outcome(scores, scopes, torch.stack(solutions), CROSS_FIT_ROUNDS, parts.value, *more)
+        return self.outcome(scores, scopes, torch.stack(solutions), folds.count, CROSS_FIT_ROUNDS, parts.value, *more)
 
     def outcome(
         self,
         scores: PairScores,
         scopes: list[Scope],
         solutions: Tensor,
+        folds: int | None,
         fit_rounds: int,
         parts: Tensor,
         halved: str,
@@ -192,9 +194,16 @@ class _Run:
                 f"Only {stability:.0%} of the 5% most harmful pairs are the same in both halves of the {halved}: "
                 f"their order is not stable, and a repeat with another seed names others. {advice}"
             )
+        if self.astir:
+            worst = max(self.astir, key=lambda fit: fit.relative_gradient)
+            self.warnings.append(
+                f"{len(self.astir)} of {len(scopes)} fits: the parameters did not come to rest (gradient "
+                f"{worst.relative_gradient:.1e} of its start after {worst.steps} steps); scores assume that they did. "
+                "Set a firmer anchor."
+            )
         on_host = [scope.to("cpu") for scope in scopes]
         return InfluenceOutcome(
-            scores, on_host, solutions.cpu(), self.reports, fit_rounds, stability, self.timings, self.warnings
+            scores, on_host, solutions.cpu(), self.reports, folds, fit_rounds, stability, self.timings, self.warnings
         )
 
     def fit(
@@ -219,10 +228,7 @@ class _Run:
             steps = attributed.fit_steps
             fit = fit_to_rest(objective, start, torch.clone, tolerance, steps, scale, self.progress, step)
         if not fit.at_rest:
-            self.warnings.append(
-                f"{step}: the parameters did not come to rest (gradient {fit.relative_gradient:.1e} of its start after "
-                f"{fit.steps} steps); scores assume that they did. Set a firmer anchor."
-            )
+            self.astir.append(fit)
         return _Fitted(attributed, members, objective, fit)
 
     def solve(self, fitted: _Fitted, target: Pairs) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.attribution.folds import FEW_FOLDS, FOLDS, Folds, fold_count
+from fiftyone_ecif.attribution.folds import FEW_FOLDS, FOLDS, SPLITS, Folds, fold_count
 from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
@@ -75,6 +75,7 @@ class Attributed:
         probes: random directions that self-influence is estimated from, with relative standard error √(2 / probes);
             0 to compute it pair by pair
         folds: of a cross-fit, at most
+        splits: into folds
     """
 
     scope: Scope
@@ -83,17 +84,18 @@ class Attributed:
     fit_steps: int = 3
     probes: int = 32
     folds: int = FEW_FOLDS
+    splits: int = 1
 
     @classmethod
     def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
         probes = 0 if len(pairs) <= PER_PAIR_SELF_INFLUENCE else cls.probes
-        return cls(head, pairs, target, HEAD_FIT_STEPS, probes, FOLDS)
+        return cls(head, pairs, target, HEAD_FIT_STEPS, probes, FOLDS, SPLITS)
 
     def split(self, seed: int) -> Folds:
         """The folds of a cross-fit, drawn by a run's seed."""
         count = len(self.pairs)
-        return Folds.of(count, fold_count(count, self.folds), seed)
+        return Folds.of(count, fold_count(count, self.folds), seed, self.splits)
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,10 @@ class InfluenceOutcome:
 
     Attributes:
         scores: of every pair
-        scopes: θ̂ that the scores were taken at: one, or one per fold of a cross-fitted run
+        scopes: θ̂ that the scores were taken at: one, or those of a cross-fitted run
         solutions: (scopes, P), s = H⁻¹ ∇C at each of ``scopes``
         reports: one per scope
+        folds: of a split into folds; None with a target
         fit_rounds: rounds of batches that ``scopes`` are at rest on, the first ones of the run
         ranking_stability: see :func:`~fiftyone_ecif.attribution.spread.ranking_stability`
         timings: seconds per step
@@ -166,6 +169,7 @@ class InfluenceOutcome:
     scopes: list[Scope]
     solutions: Tensor
     reports: list[FoldReport]
+    folds: int | None = None
     fit_rounds: int = 1
     ranking_stability: float | None = None
     timings: dict[str, float] = field(default_factory=dict)

@@ -44,7 +44,7 @@ def ranking_stability(parts: Tensor) -> float | None:
     Returns:
         0 to 1; None where no pair is in both halves
     """
-    halves = [part.nanmean(0) for part in (parts[::2], parts[1::2]) if len(part)]
+    halves = [part.nanmean(0) for part in parts.tensor_split(2) if len(part)]
     if len(halves) < 2:
         return None
     both = ~(halves[0].isnan() | halves[1].isnan())

@@ -192,4 +192,4 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 def cross_fit_folds(pairs: int, seed: int) -> Tensor:
     """The fold that each pair is in when misalignment is judged, int64 (N,)."""
-    return Folds.of(pairs, FOLDS, seed).fold
+    return Folds.of(pairs, FOLDS, seed).fold[0]

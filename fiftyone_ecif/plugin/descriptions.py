@@ -28,7 +28,8 @@ EXPLAINED = {
     "cg_relative_residual": "How far the solver stopped from the solution, relative to the right-hand side",
     "noise_rate": "The estimated share of misaligned pairs",
     "noise_interval": "The central 90 % interval of that share",
-    "fits": "How many times the scope was fitted: once with a target, or once for each fold that a fit leaves out",
+    "fits": "How many times the scope was fitted: once with a target, or once for each fold of each split into folds",
+    "folds": "Into how many folds the pairs are split, of which each fit leaves one out",
     "fit_rounds": "On how many of the rounds of batches each fit is at rest",
     "ranking_stability": "The share of the most harmful pairs that both halves of the fits agree on (with a target, of "
     "the rounds); a repeat agrees on more",

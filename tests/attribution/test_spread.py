@@ -42,7 +42,7 @@ def test_stability_is_the_agreement_of_two_halves_that_share_nothing():
     same = torch.linspace(-1, 1, 40).repeat(4, 1)
     assert ranking_stability(same) == 1.0
     other = same.clone()
-    other[1::2] = other[1::2].flip(1)
+    other[2:] = other[2:].flip(1)
     assert ranking_stability(other) == 0.0
     assert ranking_stability(same[:1]) is None
     apart = torch.tensor([[1.0, NAN], [NAN, 1.0]])
@@ -72,8 +72,9 @@ def test_a_repeat_with_another_seed_stays_within_the_errors(pairs, target, batch
         compute(Attributed.of_head(head, scored, trusted), "clip", replace(settings, seed=seed)).scores
         for seed in (0, 1, 2)
     ]
+    beyond = []
     for one, other in ((0, 1), (1, 2), (0, 2)):
         gap = (found[one].value - found[other].value).abs()
-        beyond = gap > 2 * torch.hypot(found[one].value_std, found[other].value_std)
-        assert beyond.float().mean() <= 0.1
+        beyond.append(gap > 2 * torch.hypot(found[one].value_std, found[other].value_std))
+    assert torch.stack(beyond).float().mean() <= 0.1
     assert found[0].value_std.median() < found[0].value.std()  # and they still tell values apart

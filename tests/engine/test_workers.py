@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fiftyone_ecif.attribution import Attributed, compute
-from fiftyone_ecif.attribution.folds import Folds
 from fiftyone_ecif.attribution.objectives import FITTED, TARGET, mean_loss
 from fiftyone_ecif.core import HERE
 from fiftyone_ecif.core.pairs import Subset
@@ -49,7 +48,7 @@ def test_the_solvers_residual_is_that_of_the_curvature_it_says(monkeypatch):
     monkeypatch.setattr("fiftyone_ecif.core.objective.CURVATURE_PAIRS", 30)
     settings = replace(SETTINGS, damping=0.5)
     outcome = compute(attributed(), "clip", settings)
-    folds, pairs = Folds.of(60, len(outcome.scopes), 0), attributed().pairs
+    folds, pairs = attributed().split(0), attributed().pairs
     for number, (scope, solved, report) in enumerate(
         zip(outcome.scopes, outcome.solutions, outcome.reports, strict=True)
     ):

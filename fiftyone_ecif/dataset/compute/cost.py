@@ -20,9 +20,9 @@ FIT_EPOCHS, SOLVE_EPOCHS, SCORE_EPOCHS = 64.0, 9.7, 3.2
 """What a run with as many rounds takes, measured in epochs: one forward and backward pass over the pairs each."""
 SELF_INFLUENCE_EPOCHS = {"per pair": 190.0, "probes": 26.0}
 """What self-influence takes in epochs, measured: exactly, or by probes (32 score passes of one round)."""
-CROSS_FITTED = 1.9
-"""How much longer fits, solves and scores take without a target, measured: seven fits of one round each, six of which
-start where the last one ended and take two Newton steps, and seven solves and score passes of all rounds."""
+CROSS_FITTED = 2.6
+"""How much longer fits, solves and scores take without a target, measured: ten fits of one round each, most of which
+take few Newton steps from where the last one ended, and ten solves and score passes of all rounds."""
 SAMPLED_EPOCH_PAIRS = 100_000
 """The anchor and the Kronecker factors take as long as one epoch over this many pairs, whatever the run's size."""
 EPOCH_EFFICIENCY = 0.55

@@ -56,6 +56,7 @@ def health_of(
         fit_relative_gradient=max(report.fit_relative_gradient for report in reports),
         anchor=[report.anchor for report in reports],
         fits=len(reports),
+        folds=outcome.folds,
         fit_rounds=outcome.fit_rounds,
         ranking_stability=outcome.ranking_stability,
         self_influence_factor=float(np.median(factors)) if factors else None,

@@ -36,7 +36,8 @@ def fits_of(run: Run) -> list[RunFit]:
     vectors, anchors, count = run.fitted, run.health["anchor"], len(run.ids)
     if len(vectors) == 1:
         return [RunFit(0, vectors[0], anchors[0], torch.arange(count), None)]
-    folds = Folds.of(count, len(vectors), run.settings.seed)
+    of_split = run.health.get("folds", len(vectors))  # earlier runs split the pairs once
+    folds = Folds.of(count, of_split, run.settings.seed, len(vectors) // of_split)
     return [
         RunFit(number, vector, anchor, folds.members(number), folds.target(number, run.believed))
         for number, (vector, anchor) in enumerate(zip(vectors, anchors, strict=True))

@@ -24,7 +24,7 @@ def as_made_before(results):
         fitted.append(fit_to_rest(objective, head, torch.clone).scope.vector())
         anchors.append(objective.anchor)
     tensors = {name: value for name, value in results._tensors.items() if name != "believed"}
-    old = {name: value for name, value in results.health.items() if name not in ("fits", "fit_rounds")}
+    old = {name: value for name, value in results.health.items() if name not in ("fits", "folds", "fit_rounds")}
     kept = {name: getattr(results._stored, name) for name in ("skipped", "labelled", "target_dataset")}
     results.__dict__["_tensors"] = tensors | dict(fitted=torch.stack(fitted))
     results.__dict__["_stored"] = SimpleNamespace(**kept, health=old | dict(anchor=anchors))
@@ -37,9 +37,9 @@ def test_a_run_without_a_target_has_believed_pairs_for_each_fit(embedded_dataset
         embedded_dataset, **stored | dict(progress=lambda step, done, total: steps.append(step))
     )
     order = list(dict.fromkeys(steps))
-    assert order.index("Cross-fit") < order.index("Fit 1 of 7") < order.index("Fit 7 of 7")
+    assert order.index("Cross-fit") < order.index("Fit 1 of 10") < order.index("Fit 10 of 10")
     believed, fits = results.misalignment < 0.2, fits_of(results)
-    assert len(fits) == results.health["fits"] == 7 and int((~believed).sum()) > 0
+    assert len(fits) == results.health["fits"] == 2 * results.health["folds"] == 10 and int((~believed).sum()) > 0
     for fit in fits:
         left_out = np.setdiff1d(np.arange(60), fit.members)
         assert set(fit.target.tolist()) <= set(left_out.tolist())
@@ -129,11 +129,11 @@ def test_a_trace_under_the_heads_of_an_earlier_run_judges_each_pair_by_its_own(e
 
 def test_removing_suspects_that_help_says_why(embedded_dataset, stored):
     results = ecif.compute_influence(embedded_dataset, **stored)
-    best = results.valuable(limit=6)
+    best = results.valuable(limit=2)
     quiet = results.estimate_removal(best, progress=False)
     assert quiet.predicted["target_loss"] > quiet.before["target_loss"]
     assert not any("suspected" in note for note in quiet.warnings)
     rows = [results.ids.index(id) for id in best.values("id")]
     results._tensors["misalignment"][rows] = 0.9  # as though they were
     loud = results.estimate_removal(best, progress=False)
-    assert any("although 6 of them are suspected: 6 of these have a positive value" in note for note in loud.warnings)
+    assert any("although 2 of them are suspected: 2 of these have a positive value" in note for note in loud.warnings)
