@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,7 @@ def clip_outcomes(table: PairTable, pairs: int, subsets: int, seeds: int, seed: 
         seed: of the halves and of the training
     """
     halves = random_halves(pairs, subsets, seed)
-    rows = [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths[pairs:], table.captions[pairs:]))]
-    inputs = RawPairs(load_model(NAME), rows).gather(torch.arange(len(rows)))
+    inputs = target_inputs(table, pairs)
 
     def losses(numbers: Sequence[int], run: int) -> Tensor:
         (number,) = numbers
@@ -59,6 +58,12 @@ def clip_folder(table: PairTable) -> Path:
     """Where the cache keeps what was measured on these pairs."""
     known = json.dumps([NAME, asdict(RECIPE), table.filepaths, table.captions])
     return cache_folder("retraining") / f"clip-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+
+
+def target_inputs(table: PairTable, pairs: int) -> tuple[Tensor, Tensor]:
+    """Preprocessed images and tokens of the pairs after the first ``pairs`` ones."""
+    rows = [PairRow(str(row), *pair) for row, pair in enumerate(zip(table.filepaths[pairs:], table.captions[pairs:]))]
+    return RawPairs(load_model(NAME), rows).gather(torch.arange(len(rows)))
 
 
 @torch.no_grad()
@@ -105,7 +110,7 @@ class TrainedClips(Trained):
         return self._snapshot(self.members[number].numpy(), epoch, training_seed(self.seed, number, HALVES))
 
     def _snapshot(self, rows: np.ndarray, epoch: int, seed: int) -> Snapshot:
-        recipe = Recipe(epochs=epoch, shift=RECIPE.shift, flip=RECIPE.flip, batch_size=RECIPE.batch_size)
+        recipe = replace(RECIPE, epochs=epoch)
         checkpoint = trained_checkpoint(NAME, self.table.select(rows), recipe, seed, progress=False)
         model = LoadedModel(NAME, checkpoint)
         found = model.features(self.table)
