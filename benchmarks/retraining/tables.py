@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from benchmarks.report.table import Table, figure_cell
 
 TITLES = {
-    "ecif": "ECIF, as a run computes it",
+    "ecif": "ECIF as a run computes it",
     "first_order": "ECIF first order",
     "positive_only": "positive role only",
     "ekfac": "ECIF by EK-FAC alone",
     "tracin": "TracIn over checkpoints",
-    "tracin_both_roles": "TracIn over checkpoints, both roles",
-    "trak": "TRAK, one model",
-    "trak_averaged": "TRAK, four models",
+    "tracin_both_roles": "TracIn over checkpoints with both roles",
+    "trak": "TRAK with one model",
+    "trak_averaged": "TRAK with four models",
     "random": "random scores",
-    "ecif_anchor_by_evidence": "ECIF, anchor by evidence",
-    "ecif_averaged": "ECIF, mean of four heads",
+    "ecif_anchor_by_evidence": "ECIF with an anchor by evidence",
+    "ecif_averaged": "ECIF averaged over four heads",
     "ecif_early": "ECIF at an early-stopped head",
-    "ecif_early_averaged": "the same, mean of four heads",
+    "ecif_early_averaged": "ECIF at four early-stopped heads",
     "ecif_halves": "ECIF at four early-stopped heads of halves",
     "segments": "SOURCE-like segments",
     "metagradient": "metagradient of an early-stopped training",
-    "metagradient_averaged": "the same, mean of four trainings",
+    "metagradient_averaged": "metagradients of four early-stopped trainings",
 }
 
 

@@ -103,7 +103,7 @@ def test_the_command_writes_what_it_promises_and_resumes(tiny, monkeypatch, tmp_
             f"lds_query.{name}_se",
         } <= figures.keys()
     assert {"ceiling", "ceiling_se", "ceiling_query"} <= figures.keys()
-    assert "ECIF, as a run computes it" in capsys.readouterr().out
+    assert "ECIF as a run computes it" in capsys.readouterr().out
     monkeypatch.setattr("benchmarks.retraining.outcomes.train_heads", None)  # nothing is trained again
     command.main()
     assert json.loads(path.read_text())["figures"] == figures
