@@ -9,6 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 # benchmarks/README.md says what each measures. `make bench-NAME ARGS="…" JSON=FILE` passes options on and keeps the result.
 MODULE_fidelity := benchmarks.fidelity
+MODULE_retraining := benchmarks.retraining
 MODULE_sensitivity := benchmarks.fidelity.sensitivity
 MODULE_detection := benchmarks.detection.grid
 MODULE_repair := benchmarks.detection.repair
@@ -23,7 +24,7 @@ MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise empty-captions wrong-words slices tracing throughput memory growth peers app cost-model
+BENCHMARKS := fidelity retraining sensitivity repair natural-noise empty-captions wrong-words slices tracing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)

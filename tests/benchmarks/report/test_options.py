@@ -13,6 +13,7 @@ from benchmarks.detection.repair import Repair
 from benchmarks.fidelity.command import read_options
 from benchmarks.fidelity.sensitivity import SCOPES, TABLES, Sensitivity, TableName
 from benchmarks.report.command import ask
+from benchmarks.retraining.command import Retraining
 from benchmarks.speed.app import AppSpeed
 from benchmarks.speed.cost_model import CostModel
 from benchmarks.speed.memory import MemoryOfScores
@@ -28,6 +29,7 @@ COMMANDS = [
     (DetectionGrid, "--rates 0.1 0.4 --seeds 0 1", {"rates": (0.1, 0.4), "seeds": (0, 1)}),
     (Repair, "--regime finetuned --rate 0.4 --noise confusable --seeds 6", {"rate": 0.4, "seeds": 6}),
     (Repair, "--data openclipart --methods ecif clip_score batch_loss", {"data": "openclipart"}),
+    (Retraining, "--data emoji --trained clip --subsets 50 --seeds 3 --queries 20 --json F", {"trained": "clip"}),
     (Sensitivity, "rank anchor --json-lines F", {"tables": ("rank", "anchor")}),
     (Tracing, "--queries 0 --timing-pairs 100000 --timing-rounds 1", {"timing_pairs": 100_000}),
     (Throughput, "--scope lora --pairs 256 --batch 64 --engine ray", {"scope": "lora", "engine": "ray"}),

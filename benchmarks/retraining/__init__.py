@@ -1,0 +1,1 @@
+"""Predicted outcomes of training against heads and models that were trained from scratch on other pairs."""
