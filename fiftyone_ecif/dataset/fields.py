@@ -129,6 +129,16 @@ WRONG_WORDS = ScoreField(
 )
 """What ``results.name_wrong_words`` writes."""
 
+AUDIT = ScoreField(
+    "audit",
+    fo.EmbeddedDocumentField,
+    "Drawn for a review that says how many pairs are wrong: a random number that orders the review, the group of pairs "
+    "that was drawn from, and how many of them this pair stands for.",
+    embedded=fo.DynamicEmbeddedDocument,
+    lacking="no pairs were drawn: call ecif.audit_sample",
+)
+"""What ``audit_sample`` writes."""
+
 EVIDENCE_FIELDS = {
     kind: ScoreField(
         f"evidence_{kind}", fo.FloatField, f"{what}, in standard deviations over the run's pairs. High: suspicious."
@@ -171,11 +181,11 @@ SLICE_FIELD = ScoreField(
 
 RUN_FIELDS = [
     *SCORE_FIELDS,
-    *(CANDIDATES, VAGUENESS, WRONG_WORDS, SLICE_FIELD),
+    *(CANDIDATES, VAGUENESS, WRONG_WORDS, AUDIT, SLICE_FIELD),
     *EVIDENCE_FIELDS.values(),
     *FAILURE_FIELDS,
 ]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
-FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, CANDIDATES, VAGUENESS)}
+FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, CANDIDATES, VAGUENESS, AUDIT)}
 """Those that views and pages ask for, by suffix."""
