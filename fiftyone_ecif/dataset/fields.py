@@ -135,7 +135,6 @@ AUDIT = ScoreField(
     "Drawn for a review that says how many pairs are wrong: a random number that orders the review, the group of pairs "
     "that was drawn from, and how many of them this pair stands for.",
     embedded=fo.DynamicEmbeddedDocument,
-    lacking="no pairs were drawn: call ecif.audit_sample",
 )
 """What ``audit_sample`` writes."""
 
@@ -187,5 +186,5 @@ RUN_FIELDS = [
 ]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 
-FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, CANDIDATES, VAGUENESS, AUDIT)}
+FIELDS = {field.suffix: field for field in (*SCORE_FIELDS, CANDIDATES, VAGUENESS)}
 """Those that views and pages ask for, by suffix."""

@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone_ecif.dataset.arguments import COUNT, Flag, Samples, checked
 from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import AUDIT
-from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION
+from fiftyone_ecif.dataset.repair.review import SUGGESTED_PRECISION, audited
 from fiftyone_ecif.dataset.run.run import Run
 from fiftyone_ecif.dataset.run.store import replace_results
 from fiftyone_ecif.dataset.run.writing import declare
@@ -73,12 +73,6 @@ def audit_sample(samples: SampleCollection, run_key: str, size: int = 40, strati
     return audited(run.dataset, run_key)
 
 
-def audited(samples: SampleCollection, run_key: str) -> fo.DatasetView:
-    """The drawn pairs among some samples, in the order of the draw; raises a ValueError if none were ever drawn."""
-    name = score_field(samples, run_key, "audit")
-    return ungrouped(samples).exists(f"{name}.number").sort_by(f"{name}.number")
-
-
 def audit(run: Run) -> NoiseRate:
     """See ``InfluenceResults.audit``."""
     _, stratum, weight, answered, wrong = _verdicts(run)
@@ -95,7 +89,7 @@ def recalibrate(run: Run) -> NoiseRate:
 
 
 def _verdicts(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the drawn pairs: rows, strata, weights, whether there is a verdict, and whether it says that they are wrong."""
+    """Of the drawn pairs: rows, strata, weights, whether there is a verdict, and whether it is “wrong”."""
     view, tags = audited(everything(run.dataset), run.run_key), tags_of(run.dataset)
     name, text_field = AUDIT.name(run.run_key), run.config.text_field
     row_of = {id: row for row, id in enumerate(run.ids)}

@@ -17,8 +17,9 @@ def judge(view):
 
 
 def test_a_draw_is_kept_and_extended_and_its_pairs_stand_for_all(scored_dataset):
-    small, large = (ecif.audit_sample(scored_dataset, "first", size) for size in (10, 25))
-    first, second = small.values("id"), large.values("id")
+    first = ecif.audit_sample(scored_dataset, "first", 10).values("id")
+    large = ecif.audit_sample(scored_dataset, "first", 25)
+    second = large.values("id")
     assert len(second) == 25 and set(second) == set(scored_dataset.exists("first_audit").values("id"))
     assert sum(large.values("first_audit.weight")) == pytest.approx(60)
     again = ecif.audit_sample(scored_dataset, "first", 10).values("id")
@@ -37,7 +38,7 @@ def test_an_audit_of_all_pairs_counts_the_wrong_ones(scored_dataset):
 
 def test_each_kind_of_verdict_counts_and_those_taken_back_do_not(scored_dataset):
     results = ecif.load_results(scored_dataset, "first")
-    with pytest.raises(ValueError, match="ecif.audit_sample"):
+    with pytest.raises(ValueError, match=r"ecif\.audit_sample"):
         results.audit()
     drawn = ecif.audit_sample(scored_dataset, "first", 20, stratified=False)
     with pytest.raises(ValueError, match="None of the drawn pairs has been judged"):
@@ -86,14 +87,17 @@ def test_a_deleted_or_renamed_run_takes_its_draw_with_it(scored_dataset):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"size": 0}, "size"),
-        ({"size": 2.5}, "size"),
-        ({"stratified": "no"}, "stratified"),
-        ({"run_key": "x"}, "no ECIF"),
-    ],
+    ("argument", "value", "words"),
+    [("size", 0, "size"), ("size", 2.5, "size"), ("stratified", "no", "stratified"), ("run_key", "x", "no ECIF")],
 )
-def test_what_cannot_be_drawn_is_refused(scored_dataset, arguments, words):
+def test_what_cannot_be_drawn_is_refused(scored_dataset, argument, value, words):
     with pytest.raises(ValueError, match=words):
-        ecif.audit_sample(scored_dataset, **({"run_key": "first"} | arguments))
+        ecif.audit_sample(scored_dataset, **({"run_key": "first"} | {argument: value}))
+
+
+def test_a_review_of_the_draw_shows_what_waits_for_a_verdict_in_random_order(scored_dataset):
+    with pytest.raises(ValueError, match=r"ecif\.audit_sample"):
+        ecif.to_review(scored_dataset, "first", "audit")
+    drawn = ecif.audit_sample(scored_dataset, "first", 12).values("id")
+    ecif.mark_as_fine(scored_dataset.select(drawn[3]))
+    assert ecif.to_review(scored_dataset, "first", "audit").values("id") == drawn[:3] + drawn[4:]
