@@ -9,6 +9,7 @@ from .dataset.ask.trace_record import TraceEffect as TraceEffect
 from .dataset.caption_lists import one_caption_per_sample as one_caption_per_sample
 from .dataset.compute.influence import compute_influence as compute_influence
 from .dataset.compute.influence import refresh_run as refresh_run
+from .dataset.repair.audit import audit_sample as audit_sample
 from .dataset.repair.export import cleaned as cleaned
 from .dataset.repair.export import export_cleaned as export_cleaned
 from .dataset.repair.fixes import FixReport as FixReport
@@ -30,6 +31,7 @@ from .dataset.run.config import rename_run as rename_run
 from .dataset.tags import Tags as Tags
 from .dataset.tags import set_tags as set_tags
 from .dataset.tags import tags_of as tags_of
+from .detect.calibration_from_answers import NoiseRate as NoiseRate
 from .models import ContrastiveModel as ContrastiveModel
 from .models import load_model as load_model
 from .models import wrap_model as wrap_model

@@ -20,6 +20,8 @@ PROMISED = {
         "to_review",
         "apply_suggestions",
         "choose_suggestion",
+        "audit_sample",
+        "NoiseRate",
         "undo_fixes",
         "fixed",
     ),

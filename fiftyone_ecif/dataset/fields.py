@@ -129,6 +129,15 @@ WRONG_WORDS = ScoreField(
 )
 """What ``results.name_wrong_words`` writes."""
 
+AUDIT = ScoreField(
+    "audit",
+    fo.EmbeddedDocumentField,
+    "Drawn for a review that says how many pairs are wrong: a random number that orders the review, the group of pairs "
+    "that was drawn from, and how many of them this pair stands for.",
+    embedded=fo.DynamicEmbeddedDocument,
+)
+"""What ``audit_sample`` writes."""
+
 EVIDENCE_FIELDS = {
     kind: ScoreField(
         f"evidence_{kind}", fo.FloatField, f"{what}, in standard deviations over the run's pairs. High: suspicious."
@@ -171,7 +180,7 @@ SLICE_FIELD = ScoreField(
 
 RUN_FIELDS = [
     *SCORE_FIELDS,
-    *(CANDIDATES, VAGUENESS, WRONG_WORDS, SLICE_FIELD),
+    *(CANDIDATES, VAGUENESS, WRONG_WORDS, AUDIT, SLICE_FIELD),
     *EVIDENCE_FIELDS.values(),
     *FAILURE_FIELDS,
 ]

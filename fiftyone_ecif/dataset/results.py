@@ -20,9 +20,11 @@ from fiftyone_ecif.dataset.ask.trace_study import TraceStudy
 from fiftyone_ecif.dataset.ask.wrong_words import name_wrong_words
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.ranked_pairs import RankedPairs
+from fiftyone_ecif.dataset.repair.audit import audit, recalibrate
 from fiftyone_ecif.dataset.repair.suggest import suggest_again
 from fiftyone_ecif.dataset.run.text_field import move_text_field
 from fiftyone_ecif.dataset.samples import everything, number_of
+from fiftyone_ecif.detect.calibration_from_answers import NoiseRate
 from fiftyone_ecif.models import ContrastiveModel
 
 NEWTON_STEPS = WholeNumber(1, 10)
@@ -79,6 +81,33 @@ class InfluenceResults(RankedPairs):
             ValueError: if the run knew no texts, or the data has changed since
         """
         return suggest_again(self, view)
+
+    def audit(self) -> NoiseRate:
+        """How many of the run's pairs are wrong, by the verdicts on the pairs that ``audit_sample`` drew.
+
+        Returns:
+            a :class:`~fiftyone_ecif.detect.calibration_from_answers.NoiseRate`: an unbiased estimate with its 90 %
+            interval, and how many verdicts there are
+
+        Raises:
+            ValueError: if no pairs were drawn, or none of them has a verdict
+        """
+        return audit(self)
+
+    def recalibrate(self) -> NoiseRate:
+        """Correct the run's misalignment by the verdicts on the pairs that ``audit_sample`` drew.
+
+        The order of the pairs stays. The field ``<run_key>_misalignment`` and ``health`` (the noise rate, the suggested
+        threshold, and under "audit" what was found) are written anew, from the probabilities as they were computed:
+        called again, it says the same.
+
+        Returns:
+            as :meth:`audit`
+
+        Raises:
+            ValueError: as :meth:`audit`
+        """
+        return recalibrate(self)
 
     @checked(samples=Samples())
     def name_wrong_words(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fiftyone_ecif.plugin.operators.audit import AuditSample, Recalibrate
 from fiftyone_ecif.plugin.operators.cancel import CancelJob
 from fiftyone_ecif.plugin.operators.compute import ComputeInfluence
 from fiftyone_ecif.plugin.operators.export import ExportCleaned
@@ -38,6 +39,8 @@ OPERATORS = (
     ApplySuggestions,
     MarkAsFine,
     UndoFixes,
+    AuditSample,
+    Recalibrate,
     ExportCleaned,
     ExportCheckpoint,
     ManageRuns,

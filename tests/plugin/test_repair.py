@@ -73,6 +73,21 @@ def test_suggestions_are_applied_and_undone(scored_dataset, suspects):
     assert suspects.values("caption") == before
 
 
+def test_pairs_are_drawn_for_an_audit_and_recalibrate(resolve_form, scored_dataset):
+    inputs = resolve_form(f"{NAME}/recalibrate", scored_dataset)
+    assert inputs["found"].invalid and "audit_sample" in inputs["found"].error_message
+    result = operator("audit_sample")(scored_dataset, "first", size=10, stratified=False)
+    assert result.result == {"pairs": 10}
+    drawn = shown_ids(scored_dataset, requests_of(result))
+    assert len(drawn) == 10 and set(scored_dataset.values("first_audit.stratum")) == {0, None}
+    ecif.reject(scored_dataset.select(drawn[0]))
+    ecif.mark_as_fine(scored_dataset.select(drawn[1:]))
+    inputs = resolve_form(f"{NAME}/recalibrate", scored_dataset)
+    assert "Of 10 judged pairs 1 are wrong" in inputs["found"].view.label.replace("\\", "")
+    result = operator("recalibrate")(scored_dataset, "first").result
+    assert (result["answered"], result["wrong"], result["rate"]) == (10, 1, pytest.approx(0.1))
+
+
 def test_the_form_previews_the_changes_as_plain_cells(resolve_form, scored_dataset, suspects):
     inputs = resolve_form(f"{NAME}/apply_suggestions", scored_dataset)
     assert [row["after"][:8] for row in inputs["changes"].default] == ["better 3", "better 2", "better 1"]

@@ -56,6 +56,26 @@ def test_any_of_the_candidates_on_a_card_can_be_accepted(scored_dataset):
     assert sample.caption_fixes[0].confidence == 0.3
 
 
+def test_an_audit_is_drawn_judged_and_recalibrates(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    assert "calibration" not in panel.shown
+    panel.event("audit")
+    assert panel.state["order"] == "audit" and panel.state["waiting"] == 20
+    assert "None of the drawn pairs has been judged" in panel.state["audited"]
+    drawn = scored_dataset.exists("first_audit").sort_by("first_audit.number").values("id")
+    assert [card["id"] for card in panel.state["cards"]] == drawn[:4]
+    assert "None of the drawn" in panel.event("recalibrate").requests["notify"]["message"]
+    for id, wrong in zip(drawn, scored_dataset.select(drawn, ordered=True).values("planted"), strict=True):
+        panel.event("reject" if wrong else "fine", id=id)
+    found = ecif.load_results(scored_dataset, "first").audit()
+    assert f"Of 20 judged pairs {found.wrong} are wrong" in panel.state["audited"]
+    before = scored_dataset.values("first_misalignment")
+    panel.event("recalibrate")
+    assert scored_dataset.values("first_misalignment") != before
+    assert panel.event("audit").state["waiting"] == 20  # of forty that are drawn now
+    assert Panel(scored_dataset).state["order"] == "audit"  # after a reload
+
+
 def test_captions_that_say_little_are_shown_reviewed_and_left_out(scored_dataset):
     panel = Panel(scored_dataset)
     name = "first_vagueness"

@@ -8,6 +8,7 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY, SHARE_OF_PAIRS, Choice, Samples, Text, checked
 from fiftyone_ecif.dataset.checks import score_field
+from fiftyone_ecif.dataset.fields import AUDIT
 from fiftyone_ecif.dataset.run.config import check_run
 from fiftyone_ecif.dataset.samples import number_of, ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
@@ -16,7 +17,11 @@ from fiftyone_ecif.dataset.texts import fixes_field, has_fixes
 SUSPECTED = 0.5
 """Misalignment from which a wrong text is likelier than a right one."""
 
-ORDERS = {"misalignment": "Most suspicious first", "vagueness": "Those that say the least first"}
+ORDERS = {
+    "misalignment": "Most suspicious first",
+    "vagueness": "Those that say the least first",
+    "audit": "Drawn at random for an audit",
+}
 """What pairs can be looked through by, in words for a form."""
 
 SUGGESTED_PRECISION = 0.9
@@ -175,19 +180,36 @@ def to_review(samples: SampleCollection, run_key: str, order: str = "misalignmen
     Args:
         samples: Dataset or view
         run_key: the run
-        order: "misalignment": the most suspicious first; "vagueness": those first whose captions say the least
+        order: "misalignment": the most suspicious first; "vagueness": those first whose captions say the least;
+            "audit": those alone that were drawn at random, in the order of the draw
 
     Returns:
-        a view sorted by that field, falling
+        a view in that order
 
     Raises:
-        ValueError: if there is no such run, or it has no such field
+        ValueError: if there is no such run, it has no such field, or nothing was drawn
     """
     check_run(samples._dataset, run_key)
-    name = score_field(samples, run_key, order)
+    if order == "audit":
+        ordered = audited(samples, run_key)
+    else:
+        name = score_field(samples, run_key, order)
+        ordered = ungrouped(samples).exists(name).sort_by(name, reverse=True)
     text_field = samples._dataset.get_run_info(run_key).config.text_field
     tags = tags_of(samples)
-    view = ungrouped(samples).exists(name).match_tags([tags.trusted, tags.rejected, tags.empty], bool=False)
+    view = ordered.match_tags([tags.trusted, tags.rejected, tags.empty], bool=False)
     if text_field is not None and has_fixes(samples, text_field):
         view = view.match(~(F(fixes_field(text_field)).length() > 0))
-    return view.sort_by(name, reverse=True)
+    return view
+
+
+def audited(samples: SampleCollection, run_key: str) -> fo.DatasetView:
+    """The pairs among some samples that ``audit_sample`` drew, in the order of the draw.
+
+    Raises:
+        ValueError: if nothing was drawn
+    """
+    name = AUDIT.name(run_key)
+    if not samples._dataset.has_sample_field(name):
+        raise ValueError(f"No pairs are drawn: call ecif.audit_sample(samples, {run_key!r}) first.")
+    return ungrouped(samples).exists(f"{name}.number").sort_by(f"{name}.number")

@@ -18,6 +18,7 @@ from fiftyone.core.odm.dataset import SampleFieldDocument
 from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.odm.utils import create_field
 from fiftyone.core.runs import RunResults
+from gridfs import GridFS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, RUN_FIELDS, ScoreField
 from fiftyone_ecif.dataset.run.config import EcifConfig, run_field_names, tensor_file
 from fiftyone_ecif.dataset.run.database import database, database_mark
 from fiftyone_ecif.dataset.run.journal import STAGES, Change, belongings, with_any
+from fiftyone_ecif.dataset.run.reload import read_anew
 from fiftyone_ecif.dataset.run.writing import change_runs, record_of, writing
 from fiftyone_ecif.detect import Misalignment
 
@@ -190,6 +192,25 @@ def _save_record(
     kind = {"content_type": "application/json", "_id": born["results"]}
     document.results.put(json_util.dumps(results).encode(), **kind)
     document.save(upsert=True)
+
+
+def replace_results(dataset: fo.Dataset, run_key: str, **changed: Any) -> None:
+    """Change what a run keeps about itself in the database; the former is there until the new is.
+
+    Args:
+        dataset: the dataset
+        run_key: the run's key
+        changed: the new values by name
+    """
+    with writing(dataset):
+        record = record_of(dataset, run_key)
+        files, former = GridFS(database()), record["results"]
+        kept = json_util.loads(files.get(former).read().decode()) | changed
+        new = files.put(json_util.dumps(kept).encode(), content_type="application/json")
+        database().runs.update_one({"_id": record["_id"]}, {"$set": {"results": new}})
+        files.delete(former)
+        dataset._run_cache.pop(run_key, None)
+        read_anew(dataset)
 
 
 def _stored(value: object) -> object:

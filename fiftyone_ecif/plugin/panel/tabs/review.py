@@ -12,15 +12,19 @@ import fiftyone.operators.types as types
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber
 from fiftyone_ecif.dataset.checks import score_field
-from fiftyone_ecif.dataset.fields import CANDIDATES, FIELDS, WRONG_WORDS
+from fiftyone_ecif.dataset.fields import AUDIT, CANDIDATES, FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given
+from fiftyone_ecif.plugin.operators.audit import in_words
 from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 
 CARDS = 4
 """Pairs on one page."""
+
+AUDITED = 20
+"""Pairs that are drawn at a time for an audit."""
 
 
 class Card(TypedDict):
@@ -52,12 +56,13 @@ class ReviewTab(Tab):
     def content(self, ctx: foo.ExecutionContext, base: fo.DatasetView) -> None:
         """Read one page of the pairs that wait for a review, in the chosen order."""
         state = ctx.panel.state
-        if not _is_vagueness_known(ctx):
+        if state.order not in _orders(ctx):
             state.order = "misalignment"
         waiting = review.to_review(base, state.run_key, state.order)
         total = len(waiting)
         state.page = min(state.page or 0, max(0, (total - 1) // CARDS))
         state.waiting, state.last_fixed = total, len(fixes.last_fixed(ctx.dataset))
+        state.audited = _audited(ctx) if state.order == "audit" else None
         state.cards = _cards(waiting.skip(state.page * CARDS).limit(CARDS), state.run_key)
 
     # Layout
@@ -67,12 +72,23 @@ class ReviewTab(Tab):
 
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
-        row(root, "names").btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
-        if _is_vagueness_known(ctx):
-            view = dropdown(review.ORDERS)
-            orders = row(root, "orders")
-            orders.enum(
-                "order", list(review.ORDERS), default=state.order, label="Order", view=view, on_change=self.choose_order
+        names = row(root, "names")
+        names.btn("words", label="Name wrong words", on_click=self.name_words, variant="outlined")
+        names.btn("audit", label=f"Audit {AUDITED} random pairs", on_click=self.audit, variant="outlined")
+        orders = _orders(ctx)
+        if len(orders) > 1:
+            row(root, "orders").enum(
+                "order",
+                list(orders),
+                default=state.order,
+                label="Order",
+                view=dropdown(orders),
+                on_change=self.choose_order,
+            )
+        if state.audited:
+            root.md(escaped(state.audited), name="audited")
+            row(root, "calibration").btn(
+                "recalibrate", label="Recalibrate", on_click=self.recalibrate, variant="outlined"
             )
         cards, waiting, page = state.cards or [], state.waiting or 0, state.page or 0
         first = page * CARDS + 1
@@ -131,6 +147,22 @@ class ReviewTab(Tab):
         score_field(ctx.dataset, ctx.panel.state.run_key, order)
         ctx.panel.state.set({"order": order, "page": 0})
         self.panel.show(ctx)
+
+    @event
+    def audit(self, ctx: foo.ExecutionContext) -> None:
+        """Draw pairs at random, some more than there are, and show them."""
+        run_key = ctx.panel.state.run_key
+        known = ctx.dataset.has_sample_field(AUDIT.name(run_key))
+        drawn = len(review.audited(ctx.dataset, run_key)) if known else 0
+        ecif.audit_sample(ctx.dataset, run_key, drawn + AUDITED)
+        ctx.panel.state.set({"order": "audit", "page": 0})
+        self.panel.changed(ctx, f"Drew {AUDITED} pairs at random: say of each whether its caption is fine")
+
+    @event
+    def recalibrate(self, ctx: foo.ExecutionContext) -> None:
+        """Correct the probabilities by the verdicts on the drawn pairs."""
+        ecif.load_results(ctx.dataset, ctx.panel.state.run_key).recalibrate()
+        self.panel.changed(ctx, "Recalibrated the probabilities")
 
     @event
     def next_page(self, ctx: foo.ExecutionContext) -> None:
@@ -210,10 +242,20 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
     ]  # fmt: skip
 
 
-def _is_vagueness_known(ctx: foo.ExecutionContext) -> bool:
-    """Whether the run says how vague captions are: not of labels, and not before it was known."""
-    known: bool = ctx.dataset.has_sample_field(FIELDS["vagueness"].name(ctx.panel.state.run_key))
-    return known
+def _orders(ctx: foo.ExecutionContext) -> dict[str, str]:
+    """The orders that there are: labels are not vague, nor was anything before it was known, and not all draw pairs."""
+    run_key = ctx.panel.state.run_key
+    field = {"vagueness": FIELDS["vagueness"], "audit": AUDIT}
+    there = {order: ctx.dataset.has_sample_field(each.name(run_key)) for order, each in field.items()}
+    return {order: words for order, words in review.ORDERS.items() if there.get(order, True)}
+
+
+def _audited(ctx: foo.ExecutionContext) -> str:
+    """What the verdicts on the drawn pairs say so far."""
+    try:
+        return in_words(ecif.load_results(ctx.dataset, ctx.panel.state.run_key).audit())
+    except ValueError as error:
+        return str(error)
 
 
 def _if_there(shown: fo.DatasetView, name: str, part: str = "") -> list[Any]:
