@@ -9,8 +9,8 @@ from torch import Tensor
 SUREST = 0.25
 """Share of the pairs of each believed class that count as anchors."""
 
-STANDARD_ERRORS = 1.0
-"""Standard errors by which the anchors' noise may exceed what is observed, before it bounds the transition matrix."""
+STANDARD_ERRORS = 1.64
+"""Standard errors that are granted to the anchors' noise before it bounds the transition matrix."""
 
 RESAMPLES, GRID = 200, 201
 """Resamples of the pairs, and amounts of noise that are compared, for an interval."""
@@ -45,13 +45,13 @@ def anchors(beliefs: Tensor, trusted: Tensor) -> tuple[Tensor, Tensor]:
 def anchored(transition: Tensor, beliefs: Tensor, label: Tensor, trusted: Tensor, memorised: float = 0.0) -> Tensor:
     """The transition matrix with no more noise than the anchors show: I + γ (T − I), 0 ≤ γ ≤ 1.
 
-    A matrix that is estimated from all pairs takes systematic mistakes of the annotators for noise: both make them
-    believe another class than is given. γ is the largest share of the noise with which the share of anchors that
-    have another label than their believed class k,
+    Noise that is estimated from all pairs includes systematic mistakes of the annotators: both make them believe
+    another class than is given. With γ, the share of anchors that have another label than their believed class k is
 
-        Σ_n [1 − p_n(k) + γ (p_n(k) − Σ_c p_n(c) T(c, k))] / M,
+        Σ_n [1 − p_n(k) + γ (p_n(k) − Σ_c p_n(c) T(c, k))] / M.
 
-    is no larger than observed, one standard error granted. Annotators that have memorised wrong labels are sure of
+    The second part may be as large as what the first leaves of the share that is observed, and 1.64 standard errors
+    more, as in a one-sided bound of 95 %. Annotators that have memorised wrong labels are sure of
     these: the more was memorised, the less T is bounded.
 
     Args:
@@ -72,9 +72,11 @@ def anchored(transition: Tensor, beliefs: Tensor, label: Tensor, trusted: Tensor
     belief = beliefs[chosen].double()
     sure = belief.gather(1, believed[:, None]).squeeze(1)
     kept = (belief * transition[:, believed].T).sum(1)  # Σ_c p_n(c) T(c, k)
-    unexplained = other + STANDARD_ERRORS * error - float((1.0 - sure).mean())
+    unexplained = max(other - float((1.0 - sure).mean()), 0.0) + STANDARD_ERRORS * error
     share = unexplained / max(float((sure - kept).mean()), 1e-12)
-    share = (1.0 - memorised) * min(max(share, 0.0), 1.0) + memorised
+    if share >= 1.0:
+        return transition
+    share = (1.0 - memorised) * share + memorised
     return torch.eye(len(transition), dtype=transition.dtype).lerp(transition, share)
 
 

@@ -7,7 +7,6 @@ each, and some pairs are trusted. Where annotators give hard labels both forms a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,8 @@ PASSES = 3
 ROUNDS, STEPS = 5, 5
 """Rounds of an estimate, and steps per round for the transition matrix and for the weights."""
 
-SYMMETRIC_STEPS = 50
-"""Steps of the estimate of weights and rate together, which converges long before."""
+BOUNDS = 2
+"""How often the noise is bounded by the surest beliefs, and the weights are estimated anew. More changes little."""
 
 FOLDS, FOLD_BACKGROUND = 5, 0.005
 """Folds of the test for class-conditional noise, and the share of a class that goes to all other labels alike when the
@@ -144,35 +143,39 @@ def _logarithm(beliefs: Tensor) -> Tensor:
 def _weigh(
     logarithms: dict[str, Tensor], label: Tensor, memorised: float, trusted: Tensor, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Weights and transition matrix of the likelier kind of noise; each kind has weights of its own.
+    """Weights and transition matrix; the more was memorised, the closer they are to those without the head.
 
-    Under weights that go with a full matrix, which takes systematic mistakes of the annotators for noise, these
-    mistakes would make symmetric noise too frequent. The more was memorised, the closer the weights are to those
-    without the head. But the other annotators, too, take some of what was memorised for true, which makes the likeliest
-    rate too small: the more was memorised, the closer the rate is to the larger one of the class-conditional matrix.
+    Symmetric noise has the rate under which the labels are most likely. But the other annotators, too, take some of
+    what was memorised for true, which makes that rate too small. The more was memorised, the closer the rate is to the
+    larger one of the class-conditional transition matrix.
+
+    Last, the noise is bounded by what the surest beliefs show (:func:`~.label_noise.anchored`). Where less is left of
+    it, the annotators have made mistakes that were taken for noise, and are believed less.
     """
-    conditional, transition = estimate(logarithms, label, trusted, memorised)
-    symmetric = estimate_symmetric(logarithms, label, trusted)[0]
+    weights, transition = estimate(logarithms, label, trusted)
+    beliefs = pool(logarithms, weights)
     if memorised > 0.0:
         others = {name: part for name, part in logarithms.items() if name != "head"}
-        without = {"head": 0.0} | estimate(others, label, trusted, memorised)[0]
-        conditional, symmetric = (
-            {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
-            for weights in (conditional, symmetric)
-        )
-        beliefs = pool(logarithms, conditional)
+        without = {"head": 0.0} | estimate(others, label, trusted)[0]
+        weights = {name: (1.0 - memorised) * weights[name] + memorised * without[name] for name in weights}
+        beliefs = pool(logarithms, weights)
         transition = expectation_maximisation(transition, beliefs, label, trusted, ROUNDS * STEPS)
-        transition = anchored(transition, beliefs, label, trusted, memorised)
-    beliefs = pool(logarithms, symmetric)
-    if is_class_conditional(pool(logarithms, conditional), beliefs, label, trusted, memorised, seed):
-        return conditional, transition
-    likeliest = symmetric_rate(beliefs, label, trusted, SYMMETRIC_STEPS)
-    class_conditional = 1.0 - float(transition.diag().mean())
-    rate = (1.0 - memorised) * likeliest + memorised * class_conditional
-    return symmetric, symmetric_transition(rate, len(transition))
+    if not is_class_conditional(beliefs, label, trusted, seed):
+        likeliest = symmetric_rate(beliefs, label, trusted, ROUNDS * STEPS)
+        class_conditional = 1.0 - float(transition.diag().mean())
+        rate = (1.0 - memorised) * likeliest + memorised * class_conditional
+        transition = symmetric_transition(rate, len(transition))
+    bounded, undoubted = transition, weights
+    for _ in range(BOUNDS):
+        bounded = anchored(transition, pool(logarithms, weights), label, trusted, memorised)
+        if torch.equal(bounded, transition):
+            break
+        doubted = likeliest_weights(logarithms, weights, bounded, label, trusted)
+        weights = {name: (1.0 - memorised) * doubted[name] + memorised * undoubted[name] for name in weights}
+    return weights, bounded
 
 
-def pool(logarithms: dict[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
+def pool(logarithms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
     """p_n(c) ∝ Π_k p_nk(c)^{w_k}: the beliefs of all annotators in one (a logarithmic opinion pool).
 
     Args:
@@ -185,117 +188,83 @@ def pool(logarithms: dict[str, Tensor], weights: Mapping[str, float | Tensor]) -
     return sum((weights[name] * part for name, part in logarithms.items()), torch.zeros(())).softmax(1)
 
 
-def estimate(
-    logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor, memorised: float = 0.0
-) -> tuple[dict[str, float], Tensor]:
+def estimate(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> tuple[dict[str, float], Tensor]:
     """Weights of the annotators and the noise transition matrix under which the given labels are most likely.
 
     They maximise Σ_n log Σ_c p_n(c) T(c, y_n), in turn; for trusted pairs log p_n(y_n) takes the place of the summand.
-    In each turn the matrix is bounded by what the surest beliefs show (:func:`~.label_noise.anchored`).
 
     Args:
         logarithms: (N, C) by annotator, log p_nk(c)
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
-        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
 
     Returns:
         w by annotator, and T, float64 (C, C), rows sum to 1
     """
-    classes = next(iter(logarithms.values())).shape[1]
-    same = torch.eye(classes, dtype=torch.float64)
-    transition = symmetric_transition(STARTING_RATE, classes)
-    free = _starting_weights(logarithms)
+    transition = symmetric_transition(STARTING_RATE, next(iter(logarithms.values())).shape[1])
+    weights = dict.fromkeys(logarithms, STARTING_WEIGHT)
     for _ in range(ROUNDS):
-        beliefs = pool(logarithms, _weights(logarithms, free.detach()))
-        transition = expectation_maximisation(transition, beliefs, label, trusted, STEPS)
-        transition = anchored(transition, beliefs, label, trusted, memorised)
-        rates = torch.where(trusted[:, None], same[label], transition[:, label].T).float()
-
-        def likelihood(rates: Tensor = rates) -> Tensor:
-            return (pool(logarithms, _weights(logarithms, free)) * rates).sum(1)
-
-        _maximise(likelihood, [free], STEPS)
-    return _numbers(_weights(logarithms, free)), transition
+        transition = expectation_maximisation(transition, pool(logarithms, weights), label, trusted, STEPS)
+        weights = likeliest_weights(logarithms, weights, transition, label, trusted)
+    return weights, transition
 
 
-def estimate_symmetric(logarithms: dict[str, Tensor], label: Tensor, trusted: Tensor) -> tuple[dict[str, float], float]:
-    """Weights of the annotators and the rate of symmetric noise under which the given labels are most likely.
+def likeliest_weights(
+    logarithms: dict[str, Tensor], weights: dict[str, float], transition: Tensor, label: Tensor, trusted: Tensor
+) -> dict[str, float]:
+    """Weights under which the labels are likelier, given the transition matrix: a few steps from some weights on.
 
     Args:
         logarithms: (N, C) by annotator, log p_nk(c)
+        weights: by annotator, to start from
+        transition: float64 (C, C), T
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right
 
     Returns:
-        w by annotator, and ρ
+        w by annotator, 0 to :data:`MOST_WEIGHT`
     """
-    classes = next(iter(logarithms.values())).shape[1]
-    free, odds = _starting_weights(logarithms), torch.logit(torch.tensor(STARTING_RATE)).requires_grad_()
+    same = torch.eye(len(transition), dtype=torch.float64)
+    rates = torch.where(trusted[:, None], same[label], transition[:, label].T).float()
+    # w = MOST_WEIGHT · sigmoid(free) stays within its bounds.
+    start = torch.tensor([weights[name] for name in logarithms]) / MOST_WEIGHT
+    free = torch.logit(start, eps=LEAST_BELIEF).requires_grad_()
+    search: Any = torch.optim.LBFGS([free], max_iter=STEPS, line_search_fn="strong_wolfe")  # it has no types
 
-    def likelihood() -> Tensor:
-        right = pool(logarithms, _weights(logarithms, free)).gather(1, label[:, None]).squeeze(1)
-        rate = odds.sigmoid()
-        noisy = (1.0 - rate) * right + rate * (1.0 - right) / max(classes - 1, 1)
-        return torch.where(trusted, right, noisy)
-
-    _maximise(likelihood, [free, odds], SYMMETRIC_STEPS)
-    return _numbers(_weights(logarithms, free)), float(odds.detach().sigmoid())
-
-
-def _starting_weights(logarithms: dict[str, Tensor]) -> Tensor:
-    """The free parameters of the weights."""
-    return torch.logit(torch.full((len(logarithms),), STARTING_WEIGHT / MOST_WEIGHT)).requires_grad_()
-
-
-def _weights(logarithms: dict[str, Tensor], free: Tensor) -> dict[str, Tensor]:
-    """w = MOST_WEIGHT · sigmoid(free), which stays within its bounds."""
-    return dict(zip(logarithms, MOST_WEIGHT * free.sigmoid()))
-
-
-def _numbers(weights: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(weight.detach()) for name, weight in weights.items()}
-
-
-def _maximise(likelihood: Callable[[], Tensor], free: list[Tensor], steps: int) -> None:
-    """Change ``free`` so that the mean log likelihood of the labels is as large as some steps can make it."""
-    search: Any = torch.optim.LBFGS(free, max_iter=steps, line_search_fn="strong_wolfe")  # it has no types
-
-    def negative() -> Tensor:
+    def negative_likelihood() -> Tensor:
         search.zero_grad()
-        loss = -(likelihood() + LEAST_BELIEF).log().mean()
+        pooled = pool(logarithms, dict(zip(logarithms, MOST_WEIGHT * free.sigmoid())))
+        loss = -((pooled * rates).sum(1) + LEAST_BELIEF).log().mean()
         torch.autograd.backward(loss)
         return loss
 
-    search.step(negative)
+    search.step(negative_likelihood)
+    return dict(zip(logarithms, (MOST_WEIGHT * free.detach().sigmoid()).tolist()))
 
 
-def is_class_conditional(
-    conditional: Tensor, symmetric: Tensor, label: Tensor, trusted: Tensor, memorised: float = 0.0, seed: int = 0
-) -> bool:
+def is_class_conditional(beliefs: Tensor, label: Tensor, trusted: Tensor, seed: int = 0) -> bool:
     """Whether held-out labels are likelier under the transition matrix of the other folds than under symmetric noise.
 
     The matrix has C² parameters and symmetric noise has one. A pattern in a hundred wrong labels may be chance, and a
     matrix that took it for real would excuse wrong labels of other kinds.
 
     Args:
-        conditional: (N, C), p_n under the weights that go with a transition matrix
-        symmetric: (N, C), p_n under the weights that go with symmetric noise
+        beliefs: (N, C), p_n
         label: int64 (N,), y_n
         trusted: bool (N,), pairs known to be right; their labels are not held out
-        memorised: 0 to 1, how much of the surprise of a pair is due to the model having seen that very image
         seed: of the folds
     """
     fold = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed)) % FOLDS
-    start, gain = symmetric_transition(STARTING_RATE, conditional.shape[1]), 0.0
+    start, gain = symmetric_transition(STARTING_RATE, beliefs.shape[1]), 0.0
     for part in range(FOLDS):
         seen, held_out = fold != part, (fold == part) & ~trusted
-        known = label[seen], trusted[seen]
-        matrix = expectation_maximisation(start, conditional[seen], *known, STEPS, FOLD_BACKGROUND)
-        matrix = anchored(matrix, conditional[seen], *known, memorised)
-        rate = symmetric_rate(symmetric[seen], *known, ROUNDS * STEPS)
+        known = beliefs[seen], label[seen], trusted[seen]
+        conditional = expectation_maximisation(start, *known, STEPS, FOLD_BACKGROUND)
+        symmetric = symmetric_transition(symmetric_rate(*known, STEPS), len(start))
+        believed = beliefs[held_out].double() + LEAST_BELIEF
         # Σ_n log Σ_c p_n(c) T(c, y_n) for each of the two matrices
-        for sign, beliefs, rates in ((1, conditional, matrix), (-1, symmetric, symmetric_transition(rate, len(start)))):
-            likely = ((beliefs[held_out].double() + LEAST_BELIEF) * rates[:, label[held_out]].T).sum(1)
-            gain += sign * float(likely.log().sum())
+        likely, likely_symmetric = (
+            (believed * rates[:, label[held_out]].T).sum(1) for rates in (conditional, symmetric)
+        )
+        gain += float((likely.log() - likely_symmetric.log()).sum())
     return gain > 0.0

@@ -2,12 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from fiftyone_ecif.detect.labels import (
-    estimate,
-    is_class_conditional,
-    label_misalignment,
-    neighbour_votes,
-)
+from fiftyone_ecif.detect.labels import estimate, is_class_conditional, label_misalignment, neighbour_votes
 from fiftyone_ecif.detect.transition import (
     LEAST_BELIEF,
     expectation_maximisation,
@@ -89,12 +84,12 @@ def test_class_conditional_noise_is_told_from_chance_by_held_out_labels(seed):
     for rate, pairs in ((0.05, 1500), (0.2, 300)):
         for shift in (1, None):
             _, beliefs, label, _, _ = labelled(pairs, shift=shift, rate=rate, noise=0.4, seed=seed)
-            assert is_class_conditional(beliefs, beliefs, label, nobody(pairs), seed=seed) == (shift == 1)
+            assert is_class_conditional(beliefs, label, nobody(pairs), seed) == (shift == 1)
 
 
 def test_trusted_pairs_say_nothing_about_the_kind_of_noise():
     _, beliefs, label, _, _ = labelled(shift=1, noise=0.4)
-    assert not is_class_conditional(beliefs, beliefs, label, ~nobody(1500))
+    assert not is_class_conditional(beliefs, label, ~nobody(1500))
 
 
 def test_the_rate_of_symmetric_noise_is_the_likeliest():
