@@ -50,7 +50,7 @@ LEVELS = {
         ("run",),
         ("ask", "repair"),
         ("summary", "ranked_pairs", "results"),
-        ("compute",),
+        ("compute", "shift"),
     ),
     "plugin": (
         ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ class EstimatorFit:
 
 def train_club(
     z: Vectors,
-    targets: list[Vectors],
+    targets: Sequence[Vectors],
     bounded: bool = True,
     seed: int = 0,
     epochs: int = EPOCHS,
@@ -108,12 +109,14 @@ def train_club(
     return club.requires_grad_(False), fit
 
 
-def _rows(z: Vectors, targets: list[Vectors], index: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(z: Vectors, targets: Sequence[Vectors], index: Tensor) -> tuple[Tensor, Tensor]:
     """z and y of some rows, once for each kind of y."""
     return z.gather(index).float().repeat(len(targets), 1), torch.cat([y.gather(index).float() for y in targets])
 
 
-def _epoch(club: Club, optimizer: torch.optim.Optimizer, z: Vectors, targets: list[Vectors], order: Tensor) -> float:
+def _epoch(
+    club: Club, optimizer: torch.optim.Optimizer, z: Vectors, targets: Sequence[Vectors], order: Tensor
+) -> float:
     """One pass over the rows; returns the mean loss per number."""
     losses = []
     for index in order.split(BATCH):
