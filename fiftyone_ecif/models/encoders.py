@@ -60,10 +60,10 @@ class PatchMean(ContrastiveModel):
         return means
 
     def head(self) -> Head:
-        """The identity in the place of the image projection."""
+        """The identity in the place of the image projection; texts are not for it to embed, and keep their features."""
         head = super().head()
         width = self.model.get_parameter("visual.class_embedding").shape[-1]
-        return Head(torch.eye(width), head.text_weight, head.logit_scale, head.logit_bias)
+        return Head(torch.eye(width), torch.eye(width, head.text_weight.shape[1]), head.logit_scale, head.logit_bias)
 
 
 class TokenMean:
