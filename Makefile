@@ -15,13 +15,15 @@ MODULE_repair := benchmarks.detection.repair
 MODULE_natural-noise := benchmarks.detection.natural_noise summary docs/natural_noise.csv
 MODULE_slices := benchmarks.detection.slices
 MODULE_tracing := benchmarks.tracing
+MODULE_shift := benchmarks.shift
+MODULE_shift-timing := benchmarks.shift.timing
 MODULE_throughput := benchmarks.speed.throughput
 MODULE_memory := benchmarks.speed.memory
 MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity sensitivity repair natural-noise slices tracing throughput memory growth peers app cost-model
+BENCHMARKS := fidelity sensitivity repair natural-noise slices tracing shift shift-timing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)
