@@ -128,7 +128,10 @@ class GivenEncoder:
                 "text_encoder must be the name of a text encoder, a function of a list of texts, or an object with "
                 f"such a method encode, not {type(encoder).__name__}."
             )
-        probe = self.encode(PROBES)
+        try:
+            probe = self.encode(PROBES)
+        except Exception as error:  # it is somebody's own, and may raise anything
+            raise ValueError(f"The text encoder cannot read a list of texts: {error}") from error
         if probe.ndim != 2 or len(probe) != len(PROBES):
             raise ValueError(
                 f"The text encoder gave {tuple(probe.shape)} numbers for {len(PROBES)} texts: it must give a vector "

@@ -9,11 +9,15 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
+from fiftyone_ecif.dataset.arguments import Text
 from fiftyone_ecif.dataset.checks import check_collection, check_field, check_text_field
 from fiftyone_ecif.dataset.shift.results import REFERENCE
 from fiftyone_ecif.dataset.texts import text_path
 from fiftyone_ecif.features.reading import UnreadablePair, check_caption
 from fiftyone_ecif.notes import note
+
+LONGEST_NAME = Text(200)
+"""What a scenario can be called."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,9 @@ def named_sets(
             "other_view must be a Dataset or view, or a dictionary of them by the names of their scenarios, not "
             f"{type(others).__name__}."
         )
-    if strange := [name for name in others if not isinstance(name, str) or not name.strip() or name == REFERENCE]:
-        raise ValueError(f"A scenario cannot be called {strange[0]!r}: it needs a name, and not {REFERENCE!r}.")
+    for name in others:
+        if not LONGEST_NAME("The name of a scenario", name).strip() or name == REFERENCE:
+            raise ValueError(f"A scenario cannot be called {name!r}: it needs a name, and not {REFERENCE!r}.")
     sets = {REFERENCE: reference, **others}
     for name, view in sets.items():
         check_collection(view, f"The set {name!r}")

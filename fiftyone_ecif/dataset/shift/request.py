@@ -22,7 +22,7 @@ from fiftyone_ecif.dataset.arguments import (
     WholeNumber,
 )
 from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
-from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, about, described
+from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, Model, about, described
 
 ROLES = ("image", "query", "response", "reference")
 """What can be compared: a model's inputs, its answer, and what is right."""
@@ -77,7 +77,7 @@ class ShiftRequest:
     model: Any = field(
         default=DEFAULT_MODEL[0],
         metadata=about(
-            Anything(),
+            Model(),
             "open_clip's name of a model, or a loaded one, for images, and for texts without an encoder of their own; "
             f'or "{PUBLISHED}" for the encoders that the method was published with',
             stored=False,

@@ -127,6 +127,7 @@ class ShiftResults:
         found = [_scenario(each) for each in self._stored.scenarios]
         return sorted(found, key=lambda each: each.risk, reverse=True)
 
+    @checked(name=Text())
     def scenario(self, name: str | None = None) -> ShiftScenario:
         """A scenario by its name; the riskiest for None.
 
@@ -223,7 +224,9 @@ class ShiftResults:
         return view if limit is None else view.limit(limit)
 
     def direction_samples(self, direction: ShiftDirection) -> fo.DatasetView:
-        """The samples that lie farthest along a direction and are still there, farthest first."""
+        """The samples that lie farthest along a direction of a scenario and are still there, farthest first."""
+        if not isinstance(direction, ShiftDirection):
+            raise ValueError(f"direction must be one of a scenario's directions, not {type(direction).__name__}.")
         return everything(self.dataset).select(direction.sample_ids, ordered=True)
 
     def _field(self, suffix: str) -> str:
@@ -250,6 +253,7 @@ class ShiftResults:
         club.load_state_dict(state)
         return club.requires_grad_(False)
 
+    @checked(path=Text())
     def save_estimator(self, path: str) -> str:
         """Write the estimator as ``.safetensors``, for ``compute_shift(estimator=path)``: EMI compares under one alone.
 

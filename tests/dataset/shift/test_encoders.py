@@ -141,6 +141,7 @@ def test_the_published_pair_is_these_two(monkeypatch, halves, make_model, tmp_pa
     [
         (5, "must be the name of a text encoder"),
         (lambda texts: torch.ones(2), "must give a vector for each"),
+        (int, "cannot read a list of texts"),
         ("/nowhere/at-all", "cannot be loaded"),
     ],
 )
