@@ -1,4 +1,4 @@
-"""The command: every scenario measured, the published results recomputed, and all of it as tables."""
+"""The command: every scenario measured, and all of it as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from benchmarks.report.command import ask
 from benchmarks.report.results import write_result
 from benchmarks.report.table import Cell, Table
-from benchmarks.shift import real
 from benchmarks.shift.corruptions import SEVERITIES
 from benchmarks.shift.measure import Row, correlations, detection_auroc, estimator, measured, monotone
 from benchmarks.shift.model import Model
@@ -47,23 +46,16 @@ def main() -> None:
     model = Model(every)
     scenarios = [scenario for task in every for scenario in made(model, task, asked.severities)]
     scenarios += [scenario for task in every for scenario in natural(model, task)]
-    sets = estimator_sets(model, every)
-    figures: dict[str, float] = {}
-    tables: dict[str, Table] = {}
-    for bounded, suffix in ((True, ""), (False, "_unbounded")):
-        club, fit = estimator(sets, bounded, asked.seed)
-        rows = [measured(scenario, club) for scenario in scenarios]
-        figures |= {f"{name}{suffix}": value for name, value in correlations(rows).items()}
-        figures |= {f"estimator_{name}{suffix}": value for name, value in asdict(fit).items()}
-        if bounded:
-            figures |= {"scenarios": len(rows), "monotone_fraction": float(np.mean(monotone(rows)))}
-            tables |= tables_of(rows)
+    club, fit = estimator(estimator_sets(model, every), asked.seed)
+    rows = measured(scenarios, club)
+    figures: dict[str, float] = {"scenarios": len(rows), "monotone_fraction": float(np.mean(monotone(rows)))}
+    figures |= correlations(rows) | {f"estimator_{name}": value for name, value in asdict(fit).items()}
+    tables = tables_of(rows)
     aurocs = detection(model, every, scenarios)
     strongest = [value for (_, _, severity), value in aurocs.items() if severity == max(asked.severities)]
     figures["detection_auroc_per_sample"] = float(np.mean(strongest))
     figures["detection_auroc_natural"] = float(np.mean([aurocs[key] for key in aurocs if not key[2]]))
     tables["detection"] = detection_table(aurocs, asked.severities)
-    figures |= published(tables)
     figures["seconds"] = time.perf_counter() - start
     for table in tables.values():
         print(table.console(), end="\n\n")
@@ -79,30 +71,6 @@ def detection(model: Model, every: Sequence[Task], scenarios: Sequence[Scenario]
         for each in scenarios
         if len(each.before.image) == len(each.after.image) and each.kind != LOOK
     }
-
-
-def published(tables: dict[str, Table]) -> dict[str, float]:
-    """The figures of the authors' data, where it is at hand; its tables are added to the others."""
-    folder = real.published_folder()
-    if folder is None:
-        print("EMI_PUBLISHED names no folder: the published results are not recomputed.")
-        return {}
-    found = real.recomputed(folder)
-    columns = {"shift": None, "model": None, "scenarios": None, "Pearson": 3, "as reported": 3, "Spearman": 3}
-    names = ("shift", "model", "scenarios", "pearson", "pearson_reported", "spearman")
-    tables["published"] = Table.of(columns, [[row[name] for name in names] for row in found])
-    steps = real.ladders(folder)
-    tables["real"] = Table.of(
-        {"model": None, "shift": None, "mildest": 4, "next": 4, "strongest": 4},
-        [[each.language_model, each.shift, *_three(each.values)] for each in steps],
-    )
-    grown = [step for each in steps for step in real.rising(each.values)]
-    return {"monotone_fraction_real": float(np.mean(grown)), "steps_real": len(grown)}
-
-
-def _three(values: Sequence[float]) -> list[float | None]:
-    """Two or three values as mildest, next and strongest."""
-    return [values[0], values[1] if len(values) == 3 else None, values[-1]]
 
 
 def tables_of(rows: Sequence[Row]) -> dict[str, Table]:

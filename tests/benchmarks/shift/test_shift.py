@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.shift import corruptions, measure, real
+from benchmarks.shift import corruptions, measure, published
 from benchmarks.shift.measure import Row
 from benchmarks.shift.model import Seen
 from benchmarks.shift.scenarios import Scenario
@@ -55,9 +55,9 @@ def made_up_seen(seed, count=60, shift=0.0, accuracy=1.0):
 
 def test_a_row_is_what_the_mathematics_finds():
     sets = [made_up_seen(1), made_up_seen(2, shift=3.0, accuracy=0.4)]
-    club, fit = measure.estimator(sets, bounded=True)
+    club, fit = measure.estimator(sets)
     assert fit.rows + fit.validation_rows == 120
-    found = measure.measured(Scenario("task", "blur", 3, *sets), club)
+    found = measure.measured([Scenario("task", "blur", 3, *sets)], club)[0]
     emi = []
     for each in sets:
         z = TensorVectors((each.image + each.query) / 2)
@@ -88,7 +88,7 @@ def test_steps_of_severity_are_counted_where_the_divergence_grows():
     assert list(found.values()) == pytest.approx([1.0] * 4)
 
 
-def test_published_results_and_real_answers_are_read(tmp_path, monkeypatch):
+def test_published_results_and_real_answers_are_read(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "responses").mkdir()
     emi = {"llava_bench_coco": 0.5, "a": 0.25, "b": 0.125, "c": 0.375}
@@ -96,17 +96,13 @@ def test_published_results_and_real_answers_are_read(tmp_path, monkeypatch):
     result = dict(shift_type="SYNTHETIC", model_name="m", EMI=emi, EMID=emid, PearsonR=1.0)
     result["EMID_UB"] = {name: 2 * value for name, value in emid.items()}
     (tmp_path / "results" / "pairs.json").write_text(json.dumps(result))
-    found = real.recomputed(tmp_path)[0]
+    found = published.recomputed(tmp_path)[0]
     assert (found["scenarios"], found["largest_emid_error"]) == (3, 0.0)
     assert found["pearson"] == pytest.approx(1.0) and found["spearman"] == pytest.approx(1.0)
     lines = [dict(question_id=number, prompt=f"p{number}", text=f"t{number}") for number in (10, 2)]
     (tmp_path / "responses" / "llava_bench_coco_frost_1_m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert real.texts_of(tmp_path, "_frost_1", "m", "answers") == ["t2", "t10"]
-    assert real.texts_of(tmp_path, "_frost_1", "m", "prompts") == ["p2", "p10"]
-    monkeypatch.delenv("EMI_PUBLISHED", raising=False)
-    assert real.published_folder() is None
-    monkeypatch.setenv("EMI_PUBLISHED", str(tmp_path))
-    assert real.published_folder() == tmp_path
+    assert published.texts_of(tmp_path, "_frost_1", "m", "answers") == ["t2", "t10"]
+    assert published.texts_of(tmp_path, "_frost_1", "m", "prompts") == ["p2", "p10"]
 
 
 def test_items_stay_together():

@@ -1,23 +1,28 @@
 """What the authors of EMI published, where it is at hand: their results, and LLaVA's answers under every shift.
 
-The data has no licence and is never shipped: ``EMI_PUBLISHED`` names the folder that it lies in.
+``python -m benchmarks.shift.published FOLDER``. The data has no licence and is never shipped.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
+from tyro.conf import Positional
 
+from benchmarks.models.sentence_encoder import PACKAGE
+from benchmarks.report.command import ask
+from benchmarks.report.results import write_result
+from benchmarks.report.table import Table
 from benchmarks.shift.model import text_embeddings
 from fiftyone_ecif.shift import Comparison, TensorVectors
 
+MODULE = "benchmarks.shift.published"
 PREFIX = "llava_bench_coco"
 LANGUAGE_MODELS = ("llava-v1.5-13b", "llava-v1.6-vicuna-13b")
 LADDERS = {
@@ -35,10 +40,48 @@ WORDS = 60
 """Words of an answer that are read."""
 
 
-def published_folder() -> Path | None:
-    """Where the authors' data lies; None where it is not at hand."""
-    named = os.environ.get("EMI_PUBLISHED")
-    return Path(named) if named and Path(named).is_dir() else None
+@dataclass(frozen=True)
+class Published:
+    """Recompute the authors' correlations, and see whether LLaVA's answers move away as shifts grow.
+
+    Args:
+        folder: with the authors' ``results`` and ``responses``
+        json: the result is written to this file
+    """
+
+    folder: Positional[Path]
+    json: Path | None = None
+
+
+def main() -> None:
+    """Compute and print."""
+    asked = ask(Published, MODULE)
+    found, steps = recomputed(asked.folder), ladders(asked.folder)
+    columns = {"shift": None, "model": None, "scenarios": None, "Pearson": 3, "as reported": 3, "Spearman": 3}
+    names = ("shift", "model", "scenarios", "pearson", "pearson_reported", "spearman")
+    tables = {
+        "correlations": Table.of(columns, [[row[name] for name in names] for row in found]),
+        "severities": Table.of(
+            {"model": None, "shift": None, "mildest": 3, "next": 3, "strongest": 3},
+            [[each.language_model, each.shift, *_three(each.values)] for each in steps],
+        ),
+    }
+    grown = [step for each in steps for step in rising(each.values)]
+    worst = max(abs(float(row["pearson"]) - float(row["pearson_reported"])) for row in found)
+    figures = {
+        "monotone_fraction_real": float(np.mean(grown)),
+        "steps_real": len(grown),
+        "largest_pearson_error": worst,
+    }
+    for table in tables.values():
+        print(table.console(), end="\n\n")
+    print(figures)
+    write_result(asked.json, MODULE, {"words": WORDS, "encoder": PACKAGE}, figures, tables)
+
+
+def _three(values: Sequence[float]) -> list[float | None]:
+    """Two or three values as mildest, next and strongest."""
+    return [values[0], values[1] if len(values) == 3 else None, values[-1]]
 
 
 def recomputed(folder: Path) -> list[dict[str, float | str]]:
@@ -78,6 +121,8 @@ def ladders(folder: Path) -> list[Ladder]:
     found = []
     for language_model in LANGUAGE_MODELS:
         for name, (what, steps) in LADDERS.items():
+            if what == "prompts" and language_model != LANGUAGE_MODELS[0]:
+                continue  # both were asked the same
             clean = text_embeddings(texts_of(folder, "", language_model, what))
             values = []
             for step in steps:
@@ -103,3 +148,7 @@ def texts_of(folder: Path, scenario: str, language_model: str, what: str) -> lis
         for line in sorted(lines, key=lambda line: int(line["question_id"]))
     ]
     return [text or "." for text in texts]
+
+
+if __name__ == "__main__":
+    main()
