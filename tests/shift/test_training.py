@@ -23,7 +23,10 @@ def test_a_trained_estimator_finds_how_much_is_shared():
 def test_training_ends_when_unseen_rows_gain_nothing_and_says_so():
     z, _ = gaussians(100, 8, 0.0)
     _, y = gaussians(100, 8, 0.0, seed=5)
-    _, fit = train_club(z, [y], bounded=False)
+    club, fit = train_club(z, [y], bounded=False)
+    unseen = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:20]
+    loss = float(club.surprise(z.gather(unseen), y.gather(unseen)).mean()) / 8
+    assert loss == pytest.approx(fit.validation_loss, abs=1e-5)  # the epoch that is told of is the one that is kept
     assert fit.epochs < module.EPOCHS - module.PATIENCE and fit.training_loss < fit.validation_loss
     assert not fit.informed
 
