@@ -18,13 +18,15 @@ MODULE_empty-captions := benchmarks.detection.natural_noise scores docs/natural_
 MODULE_wrong-words := benchmarks.detection.wrong_words
 MODULE_slices := benchmarks.detection.slices
 MODULE_tracing := benchmarks.tracing
+MODULE_shift := benchmarks.shift
+MODULE_shift-timing := benchmarks.shift.timing
 MODULE_throughput := benchmarks.speed.throughput
 MODULE_memory := benchmarks.speed.memory
 MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity retraining sensitivity repair natural-noise empty-captions wrong-words slices tracing throughput memory growth peers app cost-model
+BENCHMARKS := fidelity retraining sensitivity repair natural-noise empty-captions wrong-words slices tracing shift shift-timing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)

@@ -27,7 +27,13 @@ from .dataset.results import InfluenceResults as InfluenceResults
 from .dataset.results import load_results as load_results
 from .dataset.run.config import delete_run as delete_run
 from .dataset.run.config import list_runs as list_runs
+from .dataset.run.config import list_shifts as list_shifts
 from .dataset.run.config import rename_run as rename_run
+from .dataset.shift.compute import compute_shift as compute_shift
+from .dataset.shift.results import ShiftDirection as ShiftDirection
+from .dataset.shift.results import ShiftResults as ShiftResults
+from .dataset.shift.results import ShiftScenario as ShiftScenario
+from .dataset.shift.results import load_shift as load_shift
 from .dataset.tags import Tags as Tags
 from .dataset.tags import set_tags as set_tags
 from .dataset.tags import tags_of as tags_of

@@ -28,6 +28,7 @@ PROMISED = {
     *("cleaned", "export_cleaned", "InfluenceResults", "Query", "Trace", "TraceEffect", "ErrorSlice"),
     *("RemovalEffect", "RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
     *("one_caption_per_sample", "Tags", "set_tags", "tags_of"),
+    *("compute_shift", "load_shift", "list_shifts", "ShiftResults", "ShiftScenario", "ShiftDirection"),
 }
 
 

@@ -50,7 +50,7 @@ LEVELS = {
         ("run",),
         ("ask", "repair"),
         ("summary", "ranked_pairs", "results"),
-        ("compute",),
+        ("compute", "shift"),
     ),
     "plugin": (
         ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator"),
@@ -205,6 +205,7 @@ def test_no_imports_run_in_a_circle():
         ("features", {"fiftyone"}),
         ("attribution", {"fiftyone"}),
         ("detect", {"fiftyone"}),
+        ("shift", {"fiftyone"}),
     ],
 )
 def test_the_lower_rooms_know_no_strangers(room, strangers):

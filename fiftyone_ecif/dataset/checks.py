@@ -71,8 +71,8 @@ def is_classification_field(collection: SampleCollection, name: str) -> bool:
     return _is_classification(check_field(collection, name))
 
 
-def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = False) -> None:
-    """Raise a ValueError unless the key can name a new run, or replace an ECIF run if ``overwrite``."""
+def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = False, method: str = METHOD) -> None:
+    """Raise a ValueError unless the key can name a new run, or replace one of its method if ``overwrite``."""
     if not isinstance(run_key, str) or not run_key.isidentifier() or run_key.startswith("_"):
         raise ValueError(
             f"Run key {shown(run_key)} cannot be used: take letters, digits and underscores, starting with a letter."
@@ -81,7 +81,7 @@ def check_run_key(collection: SampleCollection, run_key: str, overwrite: bool = 
         raise ValueError(f"The run key has {len(run_key):,} characters; at most {LONGEST_RUN_KEY} can be used.")
     dataset = collection._dataset
     if run_key in dataset.list_runs():
-        if dataset.get_run_info(run_key).config.method != METHOD:
+        if dataset.get_run_info(run_key).config.method != method:
             raise ValueError(f"Run key {run_key!r} belongs to a run of another kind: choose another key.")
         if not overwrite:
             raise ValueError(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import fiftyone as fo
 
 METHOD = "ecif"
-"""What FiftyOne lists these runs under."""
+"""What FiftyOne lists runs of ``compute_influence`` under."""
+
+SHIFT_METHOD = "ecif-shift"
+"""What it lists runs of ``compute_shift`` under."""
 
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
@@ -178,11 +181,47 @@ SLICE_FIELD = ScoreField(
 )
 """What ``error_slices`` of a run's results writes."""
 
+SHIFT_FIELDS = {
+    field.suffix: field
+    for field in (
+        ScoreField(
+            "scenario",
+            fo.StringField,
+            'Which set the sample is of: "reference", or the name of the set that was compared with it.',
+            indexed=True,
+        ),
+        ScoreField(
+            "image_shift",
+            fo.FloatField,
+            "What the sample's image adds to the divergence between its set and the reference, in nats: the mean over "
+            "a set is the set's part of it. High: the image is typical of its own set and not of the other. "
+            "For reference samples the mean over the scenarios.",
+            indexed=True,
+        ),
+        ScoreField(
+            "query_shift",
+            fo.FloatField,
+            "The same of the sample's query.",
+            indexed=True,
+        ),
+        ScoreField(
+            "emi",
+            fo.FloatField,
+            "What the sample adds to the effective mutual information of its set, in the estimator's units: the mean "
+            "over a set is the set's. Low: the response has less to do with the query than the reference has. None for "
+            "samples that the estimator was trained on.",
+            indexed=True,
+        ),
+    )
+}
+"""What ``compute_shift`` writes, by suffix."""
+
 RUN_FIELDS = [
     *SCORE_FIELDS,
     *(CANDIDATES, VAGUENESS, WRONG_WORDS, AUDIT, SLICE_FIELD),
     *EVIDENCE_FIELDS.values(),
     *FAILURE_FIELDS,
+    *SHIFT_FIELDS.values(),
 ]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 

@@ -8,7 +8,8 @@ import numpy as np
 import fiftyone_ecif as ecif
 from tests.fuzz.inputs import state_of
 
-KEY = "first"
+KEY, SHIFT = "first", "shifted"
+VECTORS = dict(image="image_vector", query="text_vector")
 FIELDS = dict(image_embeddings="image_vector", text_embeddings="text_vector")
 QUICK = dict(text_field="caption", rounds=1, batch_size=6, progress=False, **FIELDS)
 
@@ -44,6 +45,7 @@ class Scene:
         whole: stays as it is
         dataset: a copy of it
         results: the run
+        shift: a run of the shift from the first half to the second
         trace: its trace, under the key "kept"
         failing_here: the id of a sample that the run's heads answer wrong
     """
@@ -54,12 +56,15 @@ class Scene:
         suspects = results.misaligned(limit=4).values("id")
         labels = {id: fo.Classification(label="a better caption", confidence=0.9) for id in suspects}
         self.whole.set_values(f"{KEY}_suggestion", labels, key_field="id")
+        sets = self.whole.limit(6), self.whole.skip(6)
+        ecif.compute_shift(*sets, run_key=SHIFT, embeddings=VECTORS, resamples=2, progress=False)
         self._failing = ecif.find_failures(self.whole, KEY, progress=False).first().filepath
         self._make()
 
     def _make(self) -> None:
         self.dataset = self.whole.clone()
         self.results = ecif.load_results(self.dataset, KEY)
+        self.shift = ecif.load_shift(self.dataset, SHIFT)
         self.failing_here = self.dataset[self._failing].id
         self.trace = self.results.trace(self.failing_here, k=3, key="kept", progress=False)
         self._state = state_of(self.dataset)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 import fiftyone_ecif as ecif
 from tests.fuzz.inputs import attempt, inputs
-from tests.fuzz.scene import KEY, QUICK, Scene
+from tests.fuzz.scene import KEY, QUICK, SHIFT, VECTORS, Scene
 from tests.fuzz.strategies import texts, values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 KIND = "arguments"
 
-OWNERS = {"results": ecif.InfluenceResults, "trace": ecif.Trace}
+OWNERS = {"results": ecif.InfluenceResults, "trace": ecif.Trace, "shift": ecif.ShiftResults}
 """The objects of a scene whose methods are tried, and what they are."""
 
 RETURNED = {
@@ -29,6 +29,9 @@ RETURNED = {
     "RemovalCurve",
     "FixReport",
     "ContrastiveModel",
+    "ShiftResults",
+    "ShiftScenario",
+    "ShiftDirection",
 }
 """Public names that callers are given and do not make."""
 
@@ -59,11 +62,18 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
     dataset, few = scene.dataset, scene.dataset.limit(3)
     if name == "compute_influence":
         return dict(samples=dataset, run_key="second", **QUICK)
+    if name == "compute_shift":
+        quick = dict(resamples=2, progress=False, embeddings=VECTORS)
+        return dict(reference_view=few, other_view=dataset.skip(3), run_key="second", **quick)
     known: dict[str, Any] = dict(
         samples=dataset, dataset=dataset, view=few, run_key=KEY, new_run_key="renamed", progress=False,
         folder=scene.new_folder(), path="edited.pt", text_field="caption", threshold=0.5,
         query=scene.failing_here, key="kept", n=2, name="ecif-tiny", captions="captions",
     )  # fmt: skip
+    if name == "load_shift":
+        known["run_key"] = SHIFT
+    if name.startswith("shift."):
+        known |= dict(name="other", of="image", limit=2, direction=scene.shift.scenario().image_directions[0])
     if name == "results.trace":
         known["key"] = None
     if name == "one_caption_per_sample":
@@ -110,4 +120,5 @@ def test_usable_arguments_are_accepted(scene):
         if not attempt("usable arguments", call, scene.dataset):
             refused.append(name)
     need_a_model = ["results.edited_checkpoint", "results.name_wrong_words", "results.use_model"]
-    assert refused == need_a_model  # which a run on stored embeddings does not have
+    need_responses = ["shift.save_estimator"]
+    assert refused == need_a_model + need_responses  # which runs on stored embeddings do not have

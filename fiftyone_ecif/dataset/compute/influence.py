@@ -14,7 +14,7 @@ from fiftyone_ecif.dataset.compute.detect import detect
 from fiftyone_ecif.dataset.compute.embed import embed, read
 from fiftyone_ecif.dataset.compute.record import Computed, record
 from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
-from fiftyone_ecif.dataset.compute.signature import takes_request
+from fiftyone_ecif.dataset.compute.signature import takes
 from fiftyone_ecif.dataset.device import device_here, if_here
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
@@ -24,7 +24,7 @@ from fiftyone_ecif.models import ContrastiveModel
 from fiftyone_ecif.notes import collecting_notes, warn
 
 
-@takes_request
+@takes(RunRequest, "samples")
 def compute_influence(samples: SampleCollection, request: RunRequest) -> InfluenceResults:  # noqa: D417 - put in below
     """Score every image-text pair by what removing it would do to a target loss, and by how likely it is misaligned.
 

@@ -23,18 +23,18 @@ from fiftyone_ecif.dataset.arguments import (
     shown,
 )
 from fiftyone_ecif.dataset.checks import check_run_key
-from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS
+from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS, SHIFT_METHOD
 from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
 from fiftyone_ecif.dataset.run.journal import Change, belongings, delete_unshared_files
 from fiftyone_ecif.dataset.run.writing import change_runs, claimed, record_of, up_to_date, writing
 
 
-def tensor_file(config: EcifConfig) -> Path:
+def tensor_file(config: RunConfig) -> Path:
     """Where a run's tensors lie on this machine; raises a ValueError where its record names another kind of place."""
     return tensor_path(getattr(config, "tensors", None))
 
 
-def trace_folder(config: EcifConfig) -> Path:
+def trace_folder(config: RunConfig) -> Path:
     """Where what a run's traces share, and the traces themselves, lie on this machine."""
     return trace_path(getattr(config, "tensors", None))
 
@@ -126,6 +126,19 @@ class Ecif(Run):
             delete_unshared_files(belongings(record_of(dataset, key)), dataset._doc.id)
 
 
+class ShiftConfig(RunConfig):
+    """What a run of ``compute_shift`` was asked for."""
+
+    @property
+    def method(self):
+        """The name that FiftyOne lists the run under."""
+        return SHIFT_METHOD
+
+
+class Shift(Ecif):
+    """The run's side that FiftyOne calls, as of any run of this package."""
+
+
 def run_field_names(dataset: fo.Dataset, run_key: str) -> list[str]:
     """Names of the fields that a run has on its dataset."""
     return [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
@@ -146,17 +159,49 @@ def list_runs(dataset: fo.Dataset) -> list[str]:
     Returns:
         list of run keys
     """
+    return _keys(dataset, METHOD)
+
+
+@checked(dataset=Samples())
+def list_shifts(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's shift runs, oldest first.
+
+    Args:
+        dataset: a Dataset or view
+
+    Returns:
+        list of run keys
+    """
+    return _keys(dataset, SHIFT_METHOD)
+
+
+def _keys(dataset: fo.Dataset, *methods: str) -> list[str]:
+    """Keys of the runs of some methods, oldest first."""
     up_to_date(dataset._dataset)
-    keys = dataset.list_runs(method=METHOD)
+    keys = [key for method in methods for key in dataset.list_runs(method=method)]
     return sorted(keys, key=lambda key: dataset.get_run_info(key).timestamp)
 
 
 def check_run(dataset: fo.Dataset, run_key: str) -> None:
-    """Raise a ValueError that names the runs there are, if there is no ECIF run of this key."""
-    keys = list_runs(dataset)
+    """Raise a ValueError that names the runs there are, if there is no run of ``compute_influence`` of this key."""
+    _check_there(dataset, run_key, "ECIF run", "compute_influence", METHOD)
+
+
+def check_shift(dataset: fo.Dataset, run_key: str) -> None:
+    """The same for runs of ``compute_shift``."""
+    _check_there(dataset, run_key, "shift run", "compute_shift", SHIFT_METHOD)
+
+
+def _check_any(dataset: fo.Dataset, run_key: str) -> None:
+    """The same for runs of either kind."""
+    _check_there(dataset, run_key, "ECIF run", "compute_influence", METHOD, SHIFT_METHOD)
+
+
+def _check_there(dataset: fo.Dataset, run_key: str, kind: str, maker: str, *methods: str) -> None:
+    keys = _keys(dataset, *methods)
     if run_key not in keys:
-        there = f"its runs are {', '.join(keys)}" if keys else "it has none; call compute_influence first"
-        raise ValueError(f"Dataset {dataset._dataset.name!r} has no ECIF run {shown(run_key)}: {there}.")
+        there = f"its runs are {', '.join(keys)}" if keys else f"it has none; call {maker} first"
+        raise ValueError(f"Dataset {dataset._dataset.name!r} has no {kind} {shown(run_key)}: {there}.")
 
 
 def check_record(dataset: fo.Dataset, run_key: str) -> None:
@@ -188,7 +233,7 @@ def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
     """
     dataset = dataset._dataset
     with claimed(dataset, new_run_key), writing(dataset) as lease:
-        check_run(dataset, run_key)
+        _check_any(dataset, run_key)
         check_run_key(dataset, new_run_key)
         record = record_of(dataset, run_key)
         change = Change(
@@ -214,7 +259,7 @@ def delete_run(dataset: fo.Dataset, run_key: str) -> None:
     """
     dataset = dataset._dataset
     with writing(dataset) as lease:
-        check_run(dataset, run_key)
+        _check_any(dataset, run_key)
         record = record_of(dataset, run_key)
         change = Change(
             dataset._doc.id,

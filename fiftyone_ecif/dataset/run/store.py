@@ -17,7 +17,7 @@ from fiftyone.core.collections import SampleCollection
 from fiftyone.core.odm.dataset import SampleFieldDocument
 from fiftyone.core.odm.runs import RunDocument
 from fiftyone.core.odm.utils import create_field
-from fiftyone.core.runs import RunResults
+from fiftyone.core.runs import RunConfig, RunResults
 from gridfs import GridFS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 from fiftyone_ecif.attribution import InfluenceOutcome
 from fiftyone_ecif.dataset.checks import check_run_key
 from fiftyone_ecif.dataset.fields import EVIDENCE_FIELDS, RUN_FIELDS, ScoreField, ownership
-from fiftyone_ecif.dataset.run.config import EcifConfig, run_field_names, tensor_file
+from fiftyone_ecif.dataset.run.config import run_field_names, tensor_file
 from fiftyone_ecif.dataset.run.database import database, database_mark
 from fiftyone_ecif.dataset.run.journal import STAGES, Change, belongings, with_any
 from fiftyone_ecif.dataset.run.reload import read_anew
@@ -80,7 +80,7 @@ def score_columns(
 def write_run(
     samples: SampleCollection,
     run_key: str,
-    config: EcifConfig,
+    config: RunConfig,
     columns: Columns,
     record: dict,
     tensors: dict[str, Tensor],
@@ -103,7 +103,7 @@ def write_run(
     """
     dataset = samples._dataset
     with writing(dataset) as lease:
-        check_run_key(dataset, run_key, overwrite)
+        check_run_key(dataset, run_key, overwrite, config.method)
         replaced = record_of(dataset, run_key) if run_key in dataset.list_runs() else None
         config.tensors = number = uuid.uuid4().hex
         stage = STAGES + number
@@ -173,7 +173,7 @@ def _stage_former(stage: str, dataset: fo.Dataset, former: list[str]) -> None:
 
 
 def _save_record(
-    samples: SampleCollection, run_key: str, config: EcifConfig, record: dict, born: dict[str, Any]
+    samples: SampleCollection, run_key: str, config: RunConfig, record: dict, born: dict[str, Any]
 ) -> None:
     """Save the run's record and its results as FiftyOne does, under the ids that were drawn for them."""
     stages = None
@@ -218,7 +218,7 @@ def _stored(value: object) -> object:
     return value.to_dict() if isinstance(value, fo.Label) else value
 
 
-def load_tensors(config: EcifConfig) -> dict[str, Tensor]:
+def load_tensors(config: RunConfig) -> dict[str, Tensor]:
     """A run's tensors, memory-mapped.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Shift risk measured: published results, real answers, made shifts and natural ones."""

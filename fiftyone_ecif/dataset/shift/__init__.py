@@ -1,0 +1,1 @@
+"""From views of a data set to the shift between them."""
