@@ -12,7 +12,11 @@ FOLDS, SPLITS = 5, 2
 split gives every pair of a target other rivals and another fit, which takes away more noise than more folds."""
 
 FEW_FOLDS = 3
-"""Folds of deeper scopes, whose fits pass through the towers; of two, each pair would have one value and no error."""
+"""Folds of few pairs, and of deeper scopes, whose fits pass through the towers; of two, each pair would have one value
+and no error."""
+
+FEW_PAIRS = 256
+"""Pairs below which more fits do not pay: who is in the target then matters more than they can average out."""
 
 LEAST_FOLD = 4
 """Pairs of a fold, unless two folds are smaller."""
@@ -96,6 +100,11 @@ class Folds:
                 least = misalignment[rows].argsort(stable=True)[: max(SMALLEST_BATCH, -(-len(rows) // 2))]
                 result[rows[least]] = True
         return result
+
+
+def few_folds(pairs: int) -> tuple[int, int]:
+    """Folds and splits of fewer than :data:`FEW_PAIRS` pairs; of two folds, a second split gives each pair an error."""
+    return FEW_FOLDS, 1 if fold_count(pairs, FEW_FOLDS) == FEW_FOLDS else 2
 
 
 def fold_count(pairs: int, most: int) -> int:
