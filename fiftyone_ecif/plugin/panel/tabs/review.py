@@ -11,7 +11,6 @@ import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber
-from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import AUDIT, CANDIDATES, FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
@@ -144,7 +143,7 @@ class ReviewTab(Tab):
     def choose_order(self, ctx: foo.ExecutionContext) -> None:
         """Choose which pairs come first."""
         order = given(ctx, "value", Choice(review.ORDERS), "misalignment")
-        score_field(ctx.dataset, ctx.panel.state.run_key, order)
+        review.to_review(ctx.dataset, ctx.panel.state.run_key, order)  # refuses an order that there is not
         ctx.panel.state.set({"order": order, "page": 0})
         self.panel.show(ctx)
 
