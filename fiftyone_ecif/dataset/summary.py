@@ -15,6 +15,7 @@ from fiftyone_ecif.dataset.run.config import list_runs, stored_results
 from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import has_tag
+from fiftyone_ecif.detect.threshold import ROUNDING
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -83,16 +84,19 @@ def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Susp
 def _suggested(samples: SampleCollection, name: str, counts: np.ndarray, sums: np.ndarray) -> float | None:
     """The suggested threshold, which lies in the lowest bin that reaches the precision, or in the next lower one."""
     from_here, wrong_from_here = (part[::-1].cumsum()[::-1] for part in (counts, sums))
-    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= SUGGESTED_PRECISION * from_here))
+    least = SUGGESTED_PRECISION - ROUNDING
+    enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= least * from_here))
     if not len(enough):
         return None
     above = enough[0] + 1  # the first bin that is not looked into
     more, wrong_more = (float(part[above]) if above < FINE_BINS else 0.0 for part in (from_here, wrong_from_here))
-    member = {"$expr": {"$in": [_bin(f"${name}", FINE_BINS), [int(enough[0]) - 1, int(enough[0])]]}}
+    bins = {"$in": [_bin(f"${name}", FINE_BINS), [int(enough[0]) - 1, int(enough[0])]]}
+    member = {name: {"$gte": 0}, "$expr": bins}
     values, held = np.unique(ungrouped(samples).mongo([{"$match": member}]).values(name), return_counts=True)
     falling = values[::-1]
     expected = (wrong_more + (falling * held[::-1]).cumsum()) / (more + held[::-1].cumsum())
-    return float(falling[np.flatnonzero(expected >= SUGGESTED_PRECISION)[-1]])
+    reached = np.flatnonzero(expected >= least - ROUNDING)  # the bin's sum was taken in another order
+    return float(falling[reached[-1]])
 
 
 def _bin(share: str | dict, bins: int) -> dict:

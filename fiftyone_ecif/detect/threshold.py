@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+ROUNDING = 1e-9
+"""By how much a mean may miss a precision that it reaches but for the order in which its sum was taken."""
+
 
 def threshold_for(probability: np.ndarray, precision: float) -> float | None:
     """The smallest threshold at which the pairs at or above it are expected to be wrong often enough.
@@ -22,5 +25,5 @@ def threshold_for(probability: np.ndarray, precision: float) -> float | None:
         raise ValueError(f"precision must be a share above 0 and up to 1, not {precision}.")
     values, counts = (part[::-1] for part in np.unique(probability, return_counts=True))
     expected = (values * counts).cumsum() / counts.cumsum()  # falls with the threshold
-    reached = np.flatnonzero(expected >= precision)
+    reached = np.flatnonzero(expected >= precision - ROUNDING)
     return float(values[reached[-1]]) if len(reached) else None

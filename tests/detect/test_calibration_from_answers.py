@@ -89,3 +89,9 @@ def test_without_surprise_probabilities_stay_about_as_they_were():
     assert found(np.array([0.0, 1.0])).tolist() == [0.0, 1.0]
     few = recalibration(probability[chosen][:1], weight[:1], answers[:1])
     assert np.abs(few(probability) - probability).mean() < 0.1
+
+
+def test_an_answer_counts_by_how_many_pairs_it_stands_for():
+    probability, wrong = np.full(20, 0.5), np.arange(20) < 10
+    assert recalibration(probability, np.ones(20), wrong).shift == pytest.approx(0.0, abs=1e-3)
+    assert recalibration(probability, np.where(wrong, 5.0, 1.0), wrong).shift > 0.5

@@ -128,17 +128,6 @@ def test_what_is_asked_besides_changes_nothing():
     assert all(of[row] == candidates for row, candidates in zip(some.rows.tolist(), some.candidates, strict=True))
 
 
-def test_equals_are_named_in_the_order_of_their_texts():
-    """Two images whose texts are the same vector under two names."""
-    world = World(wrong=3)
-    first, second, third = world.rows
-    world.texts_of[world.said[second]] = world.texts_of[world.said[first]]
-    world.image[third] = world.texts_of[world.said[first]]
-    found = world.suggest()
-    ties = found.candidates[found.rows.tolist().index(third)]
-    assert list(ties)[:2] == sorted(list(ties)[:2])
-
-
 def test_nothing_asked_and_nothing_to_offer():
     world = World()
     assert len(world.suggest(np.empty(0, dtype=np.int64)).rows) == 0

@@ -59,7 +59,10 @@ def test_any_of_the_candidates_on_a_card_can_be_accepted(scored_dataset):
 def test_an_audit_is_drawn_judged_and_recalibrates(scored_dataset):
     panel = Panel(scored_dataset).event("choose_tab", value="review")
     assert "calibration" not in panel.shown
+    assert "audit_sample" in panel.event("choose_order", value="audit").requests["notify"]["message"]
     panel.event("audit")
+    for order in ("misalignment", "audit"):
+        assert panel.event("choose_order", value=order).state["order"] == order
     assert panel.state["order"] == "audit" and panel.state["waiting"] == 20
     assert "None of the drawn pairs has been judged" in panel.state["audited"]
     drawn = scored_dataset.exists("first_audit").sort_by("first_audit.number").values("id")

@@ -11,7 +11,6 @@ import fiftyone.operators.types as types
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber
-from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.fields import AUDIT, CANDIDATES, FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
@@ -68,7 +67,7 @@ class ReviewTab(Tab):
     # Layout
 
     def fields(self, state: Any) -> dict[str, Any]:
-        return {"orders": {"order": state.order}}
+        return {"orders": {_order_name(state): state.order}}
 
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
@@ -78,7 +77,7 @@ class ReviewTab(Tab):
         orders = _orders(ctx)
         if len(orders) > 1:
             row(root, "orders").enum(
-                "order",
+                _order_name(state),
                 list(orders),
                 default=state.order,
                 label="Order",
@@ -144,7 +143,7 @@ class ReviewTab(Tab):
     def choose_order(self, ctx: foo.ExecutionContext) -> None:
         """Choose which pairs come first."""
         order = given(ctx, "value", Choice(review.ORDERS), "misalignment")
-        score_field(ctx.dataset, ctx.panel.state.run_key, order)
+        review.to_review(ctx.dataset, ctx.panel.state.run_key, order)  # refuses an order that there is not
         ctx.panel.state.set({"order": order, "page": 0})
         self.panel.show(ctx)
 
@@ -155,7 +154,8 @@ class ReviewTab(Tab):
         known = ctx.dataset.has_sample_field(AUDIT.name(run_key))
         drawn = len(review.audited(ctx.dataset, run_key)) if known else 0
         ecif.audit_sample(ctx.dataset, run_key, drawn + AUDITED)
-        ctx.panel.state.set({"order": "audit", "page": 0})
+        state = ctx.panel.state
+        state.set({"order": "audit", "page": 0, "turns": (state.turns or 0) + 1})
         self.panel.changed(ctx, f"Drew {AUDITED} pairs at random: say of each whether its caption is fine")
 
     @event
@@ -240,6 +240,11 @@ def _cards(shown: fo.DatasetView, run_key: str) -> list[Card]:
         )
         for id, filepath, caption, probability, label, confidence, share, words, others, likely in found
     ]  # fmt: skip
+
+
+def _order_name(state: Any) -> str:
+    """What the choice of the order is called: the App's dropdowns heed what was not chosen there if they are new."""
+    return f"order_{state.turns or 0}"
 
 
 def _orders(ctx: foo.ExecutionContext) -> dict[str, str]:
