@@ -15,7 +15,6 @@ from fiftyone_ecif.dataset.run.config import list_runs, stored_results
 from fiftyone_ecif.dataset.samples import ungrouped
 from fiftyone_ecif.dataset.tags import tags_of
 from fiftyone_ecif.dataset.texts import has_tag
-from fiftyone_ecif.detect.threshold import ROUNDING
 
 BINS, FINE_BINS = 40, 200
 RANKS = 400
@@ -24,6 +23,7 @@ CURVE_POINTS = 60
 SURENESS_EDGES = 0.125 * 2.0 ** np.arange(0, 13, 0.25)  # standard errors, from 1/8 to 512, four bins per doubling
 SURE = 2.0  # standard errors from which a sign is taken for known
 TINY = 1e-300
+ROUNDING = 1e-9  # as in detect/threshold.py, which would bring torch into the App's process
 
 
 @dataclass(frozen=True)
