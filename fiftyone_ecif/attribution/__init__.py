@@ -8,7 +8,7 @@ from fiftyone_ecif.attribution.refit import (
     recall,
     verify_removal,
 )
-from fiftyone_ecif.attribution.score import compute
+from fiftyone_ecif.attribution.score import check_enough, compute
 from fiftyone_ecif.attribution.settings import Attributed, FoldReport, InfluenceOutcome, PairScores, Settings
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PairScores",
     "RemovalEffect",
     "Settings",
+    "check_enough",
     "compute",
     "estimate_removal",
     "mean_effect",

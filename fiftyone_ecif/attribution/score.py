@@ -87,6 +87,15 @@ def compute(
     Raises:
         ValueError: if there are too few pairs for a contrastive loss
     """
+    check_enough(attributed)
+    target = attributed.target
+    run = _Run(loss, settings, progress, workers, score_dtype)
+    scored = replace(attributed, scope=attributed.scope.to(device))
+    return run.against(scored, target) if target else run.cross_fit(scored, believed)
+
+
+def check_enough(attributed: Attributed) -> None:
+    """Raise a ValueError if there are too few pairs, or target pairs, for a contrastive loss."""
     count, target = len(attributed.pairs), attributed.target
     minimum = 2 * SMALLEST_BATCH
     if count < minimum or (target is not None and len(target) < SMALLEST_BATCH):
@@ -95,9 +104,6 @@ def compute(
             + ("" if target is None else f" and {len(target)} usable target pairs")
             + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
         )
-    run = _Run(loss, settings, progress, workers, score_dtype)
-    scored = replace(attributed, scope=attributed.scope.to(device))
-    return run.against(scored, target) if target else run.cross_fit(scored, believed)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Suspicion:
 
 
 def suspicion(samples: SampleCollection, run_key: str, threshold: float) -> Suspicion:
-    """How likely the captions are wrong, and what a threshold gives: one pass, and the values of a bin or two.
+    """How likely the captions are wrong, and what a threshold gives: one pass, and the values above.
 
     Args:
         samples: Dataset or view
@@ -88,15 +88,11 @@ def _suggested(samples: SampleCollection, name: str, counts: np.ndarray, sums: n
     enough = np.flatnonzero((from_here > 0) & (wrong_from_here >= least * from_here))
     if not len(enough):
         return None
-    above = enough[0] + 1  # the first bin that is not looked into
-    more, wrong_more = (float(part[above]) if above < FINE_BINS else 0.0 for part in (from_here, wrong_from_here))
-    bins = {"$in": [_bin(f"${name}", FINE_BINS), [int(enough[0]) - 1, int(enough[0])]]}
-    member = {name: {"$gte": 0}, "$expr": bins}
-    values, held = np.unique(ungrouped(samples).mongo([{"$match": member}]).values(name), return_counts=True)
-    falling = values[::-1]
-    expected = (wrong_more + (falling * held[::-1]).cumsum()) / (more + held[::-1].cumsum())
-    reached = np.flatnonzero(expected >= least - ROUNDING)  # the bin's sum was taken in another order
-    return float(falling[reached[-1]])
+    lowest = (int(enough[0]) - 1) / FINE_BINS
+    values, held = np.unique(ungrouped(samples).match({name: {"$gte": lowest}}).values(name), return_counts=True)
+    expected = (values * held)[::-1].cumsum() / held[::-1].cumsum()
+    reached = np.flatnonzero(expected >= least)
+    return float(values[::-1][reached[-1]]) if len(reached) else None
 
 
 def _bin(share: str | dict, bins: int) -> dict:

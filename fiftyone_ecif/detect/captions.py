@@ -34,6 +34,9 @@ CLASSIFIER_WEIGHT = 3.0
 LEAST_MEMORISED = 0.1
 """Share of memorisation below which the classifier would weigh too little to be worth its time."""
 
+ALMOST_NONE = 1e-3
+"""Factor of the probability of pairs that are known to be right."""
+
 LEAST_SPREAD = 1e-6
 """Standard deviation below which evidence differs by rounding only."""
 
@@ -115,7 +118,8 @@ def misalignment(
     scores = [[(weights @ each).double().numpy() for each in part] for part in (right, [*random, *near])]
     found = calibrate(score.double().numpy(), scores[0], CONFIDENCES, scores[1], seed)
     low, high = found.noise_interval
-    return Misalignment(found.probability, found.noise_rate, (low, 1.0 if head_knows else high), evidence, head_knows)
+    probability = np.where(trusted.numpy(), ALMOST_NONE * found.probability, found.probability)
+    return Misalignment(probability, found.noise_rate, (low, 1.0 if head_knows else high), evidence, head_knows)
 
 
 def _weights(observed: Tensor, wrong: list[Tensor], repeated: bool, memorised: float) -> tuple[Tensor, bool]:

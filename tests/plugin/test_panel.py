@@ -188,12 +188,15 @@ def test_every_handler_that_a_layout_names_is_on_the_panel_and_every_handler_is_
     ecif.load_results(scored_dataset, "first").trace(scored_dataset.first().id, k=3, progress=False)
     ecif.apply_suggestions(scored_dataset.exists("first_suggestion.label")[:1], "first")
     worst = ecif.to_review(scored_dataset, "first")[:1]
-    worst.set_field("first_suggestion", None).save()
+    for name in ("first_suggestion", "first_candidates"):
+        worst.set_field(name, None).save()
     scored_dataset.set_values("first_error_slice", ["captions with “a”"] * 60)
     JobRecord(app_context(COMPUTE, scored_dataset).store, "Computing")
     panel.event("choose_threshold", value=0.05)
     for tab in TABS:
         named |= panel.event("choose_tab", value=tab.name).handlers() | panel.event("refresh").handlers()
+    panel.event("choose_tab", value="review")
+    named |= panel.event("audit").handlers()
     registered = EcifPanel()
     assert [name for name in named if not callable(getattr(registered, name, None))] == []
     events = {name for tab in registered.tabs.values() for name in tab.events()}

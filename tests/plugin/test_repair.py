@@ -114,7 +114,9 @@ def test_the_effect_of_removing_pairs_is_shown(scored_dataset, suspects, name):
     requests = requests_of(operator(name)(suspects, "first"))
     rows = {row["figure"]: row for row in requests["show_output"]["results"]["figures"]}
     effect = getattr(ecif.load_results(scored_dataset, "first"), name)(suspects, progress=False)
-    assert rows["Target loss (nats)"]["predicted"] == f"{effect.predicted['target_loss']:.5g}"
+    predicted, error = rows["Target loss (nats)"]["predicted"].split(" ± ")
+    assert predicted == f"{effect.predicted['target_loss']:.5g}"
+    assert float(error) == pytest.approx(2 * effect.standard_error["target_loss"], rel=0.1)
     assert ("measured" in rows["Target loss (nats)"]) == (name == "verify_removal")
 
 

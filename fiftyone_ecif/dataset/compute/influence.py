@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.attribution import compute
+from fiftyone_ecif.attribution import check_enough, compute
 from fiftyone_ecif.dataset.checks import check_collection, check_run_key
 from fiftyone_ecif.dataset.compute.detect import detect
 from fiftyone_ecif.dataset.compute.embed import embed, read
@@ -96,6 +96,7 @@ def run(samples: SampleCollection, request: RunRequest) -> InfluenceResults:
             with engine_workers(request.engine, request.num_workers, request.device) as workers:
                 with timings.of("embed"):
                     embedded = embed(taken, request, device, report, workers)
+                check_enough(embedded.attributed)
                 with timings.of("misalignment"):
                     judged = detect(embedded, request, device, report)
                 outcome = compute(

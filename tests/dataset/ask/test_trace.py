@@ -82,8 +82,8 @@ def test_a_trace_names_pairs_in_order_and_predicts_what_a_refit_measures(results
     effect = trace.verify(3, progress=False)
     assert effect.before == pytest.approx(failing.values("ecif_margin")[0], rel=0.01)
     assert effect.predicted > effect.before and effect.measured > effect.before
-    # Three of the 25 pairs of a fold are far from few: to first order their removal does half of what it really does.
-    assert 0.3 < (effect.predicted - effect.before) / (effect.measured - effect.before) < 1.2
+    # Three of 40 pairs are far from few: to first order their removal does a fifth to a half of what it really does.
+    assert 0.1 < (effect.predicted - effect.before) / (effect.measured - effect.before) < 1.2
     assert effect.predicted == trace.predicted_effect(3).predicted and effect.standard_error >= 0
 
 
