@@ -138,4 +138,4 @@ def test_removing_suspects_that_help_says_why(embedded_dataset, stored):
     rows = [results.ids.index(id) for id in best.values("id")]
     results._tensors["misalignment"][rows] = 0.9  # as though they were
     loud = results.estimate_removal(best, progress=False)
-    assert any("although 1 of them a positive value" in note for note in loud.warnings)
+    assert any("although 1 of them are suspected: 1 of these have a positive value" in note for note in loud.warnings)
