@@ -9,7 +9,7 @@ PUBLISHED = "reference/emi"
 
 def _published() -> Path | None:
     """What the authors published, where it lies beside the checkout: it has no licence and is never shipped."""
-    places = [REPOSITORY / "shared", *(parent / "shared" for parent in REPOSITORY.parents), Path("/work/shared")]
+    places = [REPOSITORY / "shared", *(parent / "shared" for parent in REPOSITORY.parents)]
     return next((place / PUBLISHED for place in places if (place / PUBLISHED).is_dir()), None)
 
 
