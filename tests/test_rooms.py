@@ -43,6 +43,7 @@ LEVELS = {
             "rows",
             "texts",
             "arguments",
+            "parameters",
             "device",
             "chosen_scope",
             "caption_lists",

@@ -13,9 +13,10 @@ from fiftyone_ecif.dataset.checks import check_collection, check_run_key
 from fiftyone_ecif.dataset.compute.detect import detect
 from fiftyone_ecif.dataset.compute.embed import embed, read
 from fiftyone_ecif.dataset.compute.record import Computed, record
-from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, RunRequest
+from fiftyone_ecif.dataset.compute.request import RunRequest
 from fiftyone_ecif.dataset.compute.signature import takes
 from fiftyone_ecif.dataset.device import device_here, if_here
+from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL
 from fiftyone_ecif.dataset.progress import ProgressChoice, reporting
 from fiftyone_ecif.dataset.results import InfluenceResults, load_results
 from fiftyone_ecif.dataset.run.writing import claimed

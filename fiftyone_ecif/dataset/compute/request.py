@@ -11,20 +11,28 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from fiftyone_ecif.dataset.arguments import (
-    LARGEST_SEED,
     Anything,
     Choice,
-    Device,
     Flag,
-    Kind,
     Number,
-    Reporter,
     SettingsByName,
     Text,
     Texts,
     WholeNumber,
 )
 from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
+from fiftyone_ecif.dataset.parameters import (
+    DEFAULT_MODEL,
+    DEVICE,
+    PRETRAINED,
+    PROGRESS,
+    SEED,
+    Model,
+    Parameter,
+    Request,
+    about,
+    described,
+)
 
 if TYPE_CHECKING:
     from fiftyone.core.collections import SampleCollection
@@ -32,55 +40,12 @@ if TYPE_CHECKING:
     from fiftyone_ecif.attribution import Settings
     from fiftyone_ecif.models import ContrastiveModel
 
-DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 DEFAULT_BATCH_SIZE = 256
 DEFAULT_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """What is known of a parameter besides its name, type and default.
-
-    Attributes:
-        kind: what it may be
-        description: for the docstring
-        label: its name in the form; empty where the form does not ask for it
-        hint: one line below it in the form
-        advanced: whether the form asks for it among the advanced settings, in the way that its kind says
-        stored: whether the run's configuration keeps it, so that ``refresh_run`` asks for the same
-        keyword_only: whether it must be passed by name
-    """
-
-    kind: Kind
-    description: str
-    label: str = ""
-    hint: str = ""
-    advanced: bool = False
-    stored: bool = True
-    keyword_only: bool = False
-
-
-def about(kind: Kind, description: str, **more: Any) -> dict[str, Parameter]:
-    """What is known of a field of :class:`RunRequest`; ``more`` are attributes of :class:`Parameter`."""
-    return {"parameter": Parameter(kind, description, **more)}
-
-
-class Model:
-    """An open_clip name, or a model that is loaded already."""
-
-    def __call__(self, name: str, value: Any) -> Any:
-        if hasattr(value, "image_features") and hasattr(value, "head"):
-            return value
-        if isinstance(value, str):
-            return Text()(name, value)
-        raise ValueError(
-            f"{name} must be open_clip's name of a model, or a model from fiftyone_ecif.wrap_model, "
-            f"not {type(value).__name__}."
-        )
-
-
-@dataclass(frozen=True)
-class RunRequest:
+class RunRequest(Request):
     """The parameters of ``compute_influence`` but the samples, converted to plain Python and checked one by one.
 
     Raises:
@@ -129,16 +94,7 @@ class RunRequest:
             hint="The name of an open_clip model",
         ),
     )
-    pretrained: str | None = field(
-        default=None,
-        metadata=about(
-            Text(),
-            "open_clip's tag of its weights, or the path of a checkpoint",
-            stored=False,
-            label="Weights",
-            hint="One of the model's tags in open_clip, or the path of a checkpoint",
-        ),
-    )
+    pretrained: str | None = field(default=None, metadata=PRETRAINED)
     scope: str = field(
         default="head",
         metadata=about(
@@ -188,26 +144,8 @@ class RunRequest:
             advanced=True,
         ),
     )
-    seed: int = field(
-        default=0,
-        metadata=about(
-            WholeNumber(0, LARGEST_SEED),
-            "of every random choice",
-            label="Seed",
-            hint="Seed of all random choices",
-            advanced=True,
-        ),
-    )
-    device: str | None = field(
-        default=None,
-        metadata=about(
-            Device(),
-            '"cpu", "cuda", "cuda:1"; None for a GPU where there is one',
-            label="Device",
-            hint="auto takes a GPU if there is one",
-            advanced=True,
-        ),
-    )
+    seed: int = field(default=0, metadata=SEED)
+    device: str | None = field(default=None, metadata=DEVICE)
     engine: str = field(
         default="local",
         metadata=about(
@@ -239,14 +177,7 @@ class RunRequest:
             label="Replace the run and its fields",
         ),
     )
-    progress: bool | Callable[[str, int, int], None] | None = field(
-        default=None,
-        metadata=about(
-            Reporter(),
-            "True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to cancel",
-            stored=False,
-        ),
-    )
+    progress: bool | Callable[[str, int, int], None] | None = field(default=None, metadata=PROGRESS)
     templates: list[str] | None = field(
         default=None,
         metadata=about(
@@ -329,10 +260,7 @@ class RunRequest:
     )
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value is not None or each.default is not None:
-                object.__setattr__(self, each.name, described(each).kind(each.name, value))
+        super().__post_init__()
         if (self.image_embeddings is None) != (self.text_embeddings is None):
             raise ValueError(
                 "Stored embeddings come in two fields: pass image_embeddings and text_embeddings together."
@@ -340,21 +268,12 @@ class RunRequest:
         if self.text_field is None and self.image_embeddings is None:
             raise ValueError("Pass text_field: the field that holds the captions or labels.")
 
-    @property
-    def weights(self) -> str | None:
-        """The tag or checkpoint to load: the default's own where nobody named a model."""
-        return DEFAULT_MODEL[1] if self.pretrained is None and self.model == DEFAULT_MODEL[0] else self.pretrained
-
     def settings(self) -> Settings:
         """The choices behind the scores."""
         from fiftyone_ecif.attribution import Settings  # brings torch
 
         batch_size, damping = self.batch_size or DEFAULT_BATCH_SIZE, self.damping or 0.0
         return Settings(self.removal, self.rounds, batch_size, self.anchor, damping, self.seed)
-
-    def stored(self) -> dict[str, Any]:
-        """What the run's configuration keeps."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if described(each).stored}
 
     @classmethod
     def again(cls, config: Any, **more: Any) -> RunRequest:
@@ -368,11 +287,6 @@ class RunRequest:
             each.name: getattr(config, each.name, each.default) for each in fields(cls) if described(each).stored
         }
         return cls(**{**kept, **more})
-
-
-def described(each: Field) -> Parameter:
-    """What is known of a field of :class:`RunRequest`."""
-    return each.metadata["parameter"]
 
 
 PARAMETERS: Mapping[str, Field] = {each.name: each for each in fields(RunRequest)}

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from typing import Any, TypeVar
 
-from fiftyone_ecif.dataset.compute.request import PARAMETERS, described
+from fiftyone_ecif.dataset.compute.request import PARAMETERS
+from fiftyone_ecif.dataset.parameters import described
 
 Result = TypeVar("Result")
 

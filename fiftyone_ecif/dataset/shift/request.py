@@ -10,19 +10,26 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fiftyone_ecif.dataset.arguments import (
-    LARGEST_SEED,
     Anything,
     Choice,
-    Device,
     Flag,
     Number,
-    Reporter,
     SettingsByName,
     Text,
     WholeNumber,
 )
 from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
-from fiftyone_ecif.dataset.compute.request import DEFAULT_MODEL, Model, about, described
+from fiftyone_ecif.dataset.parameters import (
+    DEFAULT_MODEL,
+    DEVICE,
+    PRETRAINED,
+    PROGRESS,
+    SEED,
+    Model,
+    Request,
+    about,
+    described,
+)
 
 ROLES = ("image", "query", "response", "reference")
 """What can be compared: a model's inputs, its answer, and what is right."""
@@ -36,7 +43,7 @@ WEIGHTINGS = {"mean": "Each set counts alike", "count": "Each sample counts alik
 
 
 @dataclass(frozen=True)
-class ShiftRequest:
+class ShiftRequest(Request):
     """The parameters of ``compute_shift`` but the views, converted to plain Python and checked one by one.
 
     Raises:
@@ -85,16 +92,7 @@ class ShiftRequest:
             hint="The name of an open_clip model",
         ),
     )
-    pretrained: str | None = field(
-        default=None,
-        metadata=about(
-            Text(),
-            "open_clip's tag of its weights, or the path of a checkpoint",
-            stored=False,
-            label="Weights",
-            hint="One of the model's tags in open_clip, or the path of a checkpoint",
-        ),
-    )
+    pretrained: str | None = field(default=None, metadata=PRETRAINED)
     text_encoder: Any = field(
         default=None,
         metadata=about(
@@ -172,26 +170,8 @@ class ShiftRequest:
             'fields with vectors in place of encoders, by "image", "query", "response" and "reference"',
         ),
     )
-    seed: int = field(
-        default=0,
-        metadata=about(
-            WholeNumber(0, LARGEST_SEED),
-            "of every random choice",
-            label="Seed",
-            hint="Seed of all random choices",
-            advanced=True,
-        ),
-    )
-    device: str | None = field(
-        default=None,
-        metadata=about(
-            Device(),
-            '"cpu", "cuda", "cuda:1"; None for a GPU where there is one',
-            label="Device",
-            hint="auto takes a GPU if there is one",
-            advanced=True,
-        ),
-    )
+    seed: int = field(default=0, metadata=SEED)
+    device: str | None = field(default=None, metadata=DEVICE)
     overwrite: bool = field(
         default=False,
         metadata=about(
@@ -201,20 +181,10 @@ class ShiftRequest:
             label="Replace the run and its fields",
         ),
     )
-    progress: bool | Callable[[str, int, int], None] | None = field(
-        default=None,
-        metadata=about(
-            Reporter(),
-            "True, False, None for FiftyOne's setting, or a function of (step, done, total), which may raise to cancel",
-            stored=False,
-        ),
-    )
+    progress: bool | Callable[[str, int, int], None] | None = field(default=None, metadata=PROGRESS)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if value is not None or each.default is not None:
-                object.__setattr__(self, each.name, described(each).kind(each.name, value))
+        super().__post_init__()
         roles = self.roles
         if "image" not in roles and "query" not in roles:
             raise ValueError("There is nothing to compare: pass image=True or a query_field.")
@@ -241,16 +211,6 @@ class ShiftRequest:
         given = self.embeddings or {}
         texts = [role for role in ROLES[1:] if getattr(self, f"{role}_field") is not None or role in given]
         return [*(["image"] if self.image else []), *texts]
-
-    @property
-    def weights(self) -> str | None:
-        """The tag or checkpoint to load: the default's own where nobody named a model."""
-        plain = isinstance(self.model, str) and self.model == DEFAULT_MODEL[0]
-        return DEFAULT_MODEL[1] if self.pretrained is None and plain else self.pretrained
-
-    def stored(self) -> dict[str, Any]:
-        """What the run's configuration keeps."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if described(each).stored}
 
 
 ASKED = {each.name: described(each) for each in fields(ShiftRequest) if described(each).label}

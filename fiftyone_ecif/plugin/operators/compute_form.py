@@ -14,11 +14,10 @@ from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, Text, WholeNum
 from fiftyone_ecif.dataset.compute.request import (
     ASKED,
     DEFAULT_BATCH_SIZE,
-    DEFAULT_MODEL,
     DEFAULT_ROUNDS,
     PARAMETERS,
-    Parameter,
 )
+from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL, Parameter
 from fiftyone_ecif.dataset.samples import everything, number_of
 from fiftyone_ecif.plugin.forms import (
     dropdown,

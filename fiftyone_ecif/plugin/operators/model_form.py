@@ -12,7 +12,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from fiftyone_ecif.dataset.arguments import Choice, Text
-from fiftyone_ecif.dataset.compute.request import ASKED, DEFAULT_MODEL
+from fiftyone_ecif.dataset.compute.request import ASKED
+from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL
 from fiftyone_ecif.plugin.forms import dropdown, given, invalidate, notice, passes
 
 SOURCES = {"model": "A model", "embeddings": "Embeddings stored in fields"}

@@ -8,7 +8,8 @@ import torch
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.attribution.settings import REMOVAL_FORMS
-from fiftyone_ecif.dataset.compute.request import PARAMETERS, RunRequest, described
+from fiftyone_ecif.dataset.compute.request import PARAMETERS, RunRequest
+from fiftyone_ecif.dataset.parameters import described
 from fiftyone_ecif.engine import ENGINES
 
 POSITIONAL = (
