@@ -28,6 +28,7 @@ RETURNED = {
     "RemovalEffect",
     "RemovalCurve",
     "FixReport",
+    "NoiseRate",
     "ContrastiveModel",
     "ShiftResults",
     "ShiftScenario",
@@ -69,6 +70,7 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
         samples=dataset, dataset=dataset, view=few, run_key=KEY, new_run_key="renamed", progress=False,
         folder=scene.new_folder(), path="edited.pt", text_field="caption", threshold=0.5,
         query=scene.failing_here, key="kept", n=2, name="ecif-tiny", captions="captions",
+        text="caption 1",
     )  # fmt: skip
     if name == "load_shift":
         known["run_key"] = SHIFT
