@@ -120,7 +120,11 @@ def _write(run: Run, found: NoiseRate, mapped: Recalibration) -> None:
     run.dataset.set_values(score_field(run.dataset, run.run_key, "misalignment"), values, key_field="id")
     finite = probability[np.isfinite(probability)]
     said = vars(found) | vars(mapped)
+    rate = float(finite.mean())
     health = run.health | dict(
-        noise_rate=float(finite.mean()), suggested_threshold=threshold_for(finite, SUGGESTED_PRECISION), audit=said
+        noise_rate=rate,
+        noise_interval=[min(found.low, rate), max(found.high, rate)],
+        suggested_threshold=threshold_for(finite, SUGGESTED_PRECISION),
+        audit=said,
     )
     replace_results(run.dataset, run.run_key, health=health)

@@ -71,6 +71,8 @@ def test_recalibrated_probabilities_keep_their_order_and_are_written_whole(score
     scored_dataset.clear_cache()
     written = ecif.load_results(scored_dataset, "first")
     assert written.health["noise_rate"] == pytest.approx(after.mean())
+    low, high = written.health["noise_interval"]
+    assert low == min(found.low, after.mean()) and high == max(found.high, after.mean())
     assert written.health["audit"]["rate"] == found.rate and written.health["audit"]["slope"] > 0
     assert written.health["pairs"] == health["pairs"] and written.warnings == results.warnings
     results.recalibrate()  # from the probabilities as they were computed
