@@ -10,7 +10,6 @@ import torch
 from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.odm import DatasetDocument
-from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head
@@ -19,10 +18,11 @@ from fiftyone_ecif.dataset.device import device_here, if_here
 from fiftyone_ecif.dataset.fields import CANDIDATES, EVIDENCE_FIELDS, SCORE_FIELDS, VAGUENESS, WRONG_WORDS
 from fiftyone_ecif.dataset.pairs import embedding_pairs
 from fiftyone_ecif.dataset.rows import DEFAULT_TEMPLATES, Rows, read_rows
-from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run, stored_results
+from fiftyone_ecif.dataset.run.config import EcifConfig, check_record, check_run
 from fiftyone_ecif.dataset.run.run_model import check_model, load_again
 from fiftyone_ecif.dataset.run.snapshot import Snapshot
 from fiftyone_ecif.dataset.run.store import load_tensors
+from fiftyone_ecif.dataset.run.stored_run import StoredRun
 from fiftyone_ecif.dataset.samples import everything, in_order, those
 from fiftyone_ecif.features import ArrayPairs, FeatureStore, PairRow, StoredPairs, features_folder
 from fiftyone_ecif.features.content import earlier_key, row_keys
@@ -35,7 +35,7 @@ TARGET_PREFIX = "target."
 """What the names of the target's tensors begin with."""
 
 
-class Run:
+class Run(StoredRun):
     """A run on the data set that it was computed on. What is large is read when it is first asked for.
 
     Args:
@@ -49,7 +49,7 @@ class Run:
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_run(dataset, run_key)
         check_record(dataset, run_key)
-        self.dataset, self.run_key = dataset, run_key
+        super().__init__(dataset, run_key)
         self._given_model: ContrastiveModel | None = None
 
     def __repr__(self) -> str:
@@ -80,30 +80,6 @@ class Run:
     def labelled(self) -> bool:
         """Whether its texts are labels."""
         return bool(getattr(self._stored, "labelled", False))
-
-    @property
-    def health(self) -> dict[str, Any]:
-        """Whether to trust the numbers: solver residual, gradient at rest, stability of the ranking, skipped pairs."""
-        return self._stored.health
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds per step."""
-        return self._stored.timings
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know, in plain words."""
-        return self._stored.warnings
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Reason by sample id, for the pairs that have no scores."""
-        return self._stored.skipped
-
-    @cached_property
-    def _stored(self) -> RunResults:
-        return stored_results(self.dataset, self.run_key)
 
     # What was fitted
 

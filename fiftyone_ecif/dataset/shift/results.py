@@ -9,12 +9,12 @@ from typing import Any
 
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
-from fiftyone.core.runs import RunResults
 
 from fiftyone_ecif.dataset.arguments import COUNT, Samples, Text, checked
 from fiftyone_ecif.dataset.fields import SHIFT_FIELDS
-from fiftyone_ecif.dataset.run.config import ShiftConfig, check_shift, run_field_names, stored_results
+from fiftyone_ecif.dataset.run.config import ShiftConfig, check_shift, run_field_names
 from fiftyone_ecif.dataset.run.store import load_tensors
+from fiftyone_ecif.dataset.run.stored_run import StoredRun
 from fiftyone_ecif.dataset.samples import everything
 from fiftyone_ecif.shift import Club, Divergence, Estimate, EstimatorFit, save_club
 
@@ -90,7 +90,7 @@ class ShiftScenario:
         return self.input_shift if self.bound is None else self.bound.value
 
 
-class ShiftResults:
+class ShiftResults(StoredRun):
     """What a run of ``compute_shift`` found.
 
     Args:
@@ -103,7 +103,7 @@ class ShiftResults:
 
     def __init__(self, dataset: fo.Dataset, run_key: str) -> None:
         check_shift(dataset, run_key)
-        self.dataset, self.run_key = dataset, run_key
+        super().__init__(dataset, run_key)
 
     def __repr__(self) -> str:
         named = ", ".join(each.name for each in self.scenarios)
@@ -163,30 +163,6 @@ class ShiftResults:
         """How the estimator's training went; None for one that was loaded, and without responses."""
         kept = self._stored.estimator_fit
         return None if kept is None else EstimatorFit(**kept)
-
-    @property
-    def health(self) -> dict[str, Any]:
-        """What was compared and what was left out: samples, skipped ones by reason, samples of several sets."""
-        return self._stored.health
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds per step."""
-        return self._stored.timings
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know, in plain words."""
-        return self._stored.warnings
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Reason by sample id, for those that were left out."""
-        return self._stored.skipped
-
-    @cached_property
-    def _stored(self) -> RunResults:
-        return stored_results(self.dataset, self.run_key)
 
     @checked(name=Text())
     def samples(self, name: str) -> fo.DatasetView:
