@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,18 +84,15 @@ def kinds(name: DataName, rate: float) -> Sequence[PlantedKind]:
     return NOISE[name] if rate else NOISE[name][:1]
 
 
-def measured(
-    cell: Act, folder: Path, families: Iterable[Family] = ("probabilities", "suggestions")
-) -> dict[str, float]:
-    """A cell's figures, out of its files or measured now."""
-    found: dict[str, float] = {}
-    for family in families:
-        name = f"{cell.data}-{cell.noise}-{cell.rate:g}-seed{cell.seed}-{family}{'-captions' * cell.captions}.json"
-        path = folder / name
-        if not path.exists():
-            write_json(path, measure(replace(cell, figures=(family,)), progress=False))
-        found |= json.loads(path.read_text())
-    return found
+def measured(cell: Act, folder: Path, families: Sequence[Family]) -> dict[str, float]:
+    """A cell's figures, out of its file; families that it lacks are measured together and added to it."""
+    path = folder / f"{cell.data}-{cell.noise}-{cell.rate:g}-seed{cell.seed}{'-captions' * cell.captions}.json"
+    kept = json.loads(path.read_text()) if path.exists() else {"families": [], "figures": {}}
+    if missing := [family for family in families if family not in kept["families"]]:
+        figures = kept["figures"] | measure(replace(cell, figures=tuple(missing)), progress=False)
+        kept = {"families": [*kept["families"], *missing], "figures": figures}
+        write_json(path, kept)
+    return kept["figures"]
 
 
 def marks(results: Sequence[dict[str, float]]) -> dict[str, float]:

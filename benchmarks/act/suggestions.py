@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.detection.cell import Cell
+from benchmarks.detection.figures import SUSPECTED, suggested
 from fiftyone_ecif.attribution import Settings
-from fiftyone_ecif.core import Pairs
 from fiftyone_ecif.detect import CrossFit, Misalignment
-from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
-from fiftyone_ecif.detect.pipeline import SuggestedTexts, suggest_texts
+from fiftyone_ecif.detect.pipeline import SuggestedTexts
 
-SUSPECTED, CONFIDENT = 0.5, 0.9
-"""Misalignment from which a pair gets suggestions, as in a run, and confidence from which one is taken unseen."""
+CONFIDENT = 0.9
+"""Confidence from which a suggestion is taken unseen."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,12 @@ def suggestion_figures(cell: Cell, found: Misalignment, fitted: CrossFit, settin
 
 def suggest_for(cell: Cell, found: Misalignment, fitted: CrossFit, settings: Settings) -> Suggested:
     """Suggest texts for a cell's suspects as a run does; raises a ValueError if nobody knows which are right."""
-    pairs: Pairs = cell.views or cell.pairs
-    texts, true = cell.captions, cell.originals
+    true = cell.originals
     if cell.classes:
-        texts = [cell.classes.names[number] for number in cell.classes.given]
         true = None if cell.classes.true is None else [cell.classes.names[number] for number in cell.classes.true]
-        pairs = LabelledPairs(pairs, texts)
     if true is None or cell.planted is None:
         raise ValueError("Suggestions are measured where the right texts are known: on planted noise.")
-    suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    judged = pairs, fitted.heads, fitted.fold, found.probability
-    return Suggested(suggest_texts(*judged, texts, suspected, settings.seed), true, cell.planted)
+    return Suggested(suggested(cell, found, fitted, settings), true, cell.planted)
 
 
 def figures_of(suggestions: Suggested, suspected: np.ndarray) -> dict[str, float]:
@@ -76,11 +70,11 @@ def figures_of(suggestions: Suggested, suspected: np.ndarray) -> dict[str, float
         suggestions: beside the truth
         suspected: (N,) bool
     """
-    suggested, true, wrong = suggestions.suggested, suggestions.true, suggestions.wrong
-    candidates = dict(zip(suggested.rows.tolist(), suggested.candidates, strict=True))
+    texts, true, wrong = suggestions.suggested, suggestions.true, suggestions.wrong
+    candidates = dict(zip(texts.rows.tolist(), texts.candidates, strict=True))
     asked = [candidates.get(row, {}) for row in np.flatnonzero(suspected & wrong).tolist()]
     wanted = [true[row] for row in np.flatnonzero(suspected & wrong).tolist()]
-    sure = {row: text for row, (text, confidence) in suggested.first().items() if confidence >= CONFIDENT}
+    sure = {row: text for row, (text, confidence) in texts.first().items() if confidence >= CONFIDENT}
     hits = {
         "suggestions_right": [next(iter(each), None) == text for each, text in zip(asked, wanted, strict=True)],
         "suggestions_right_in_five": [text in each for each, text in zip(asked, wanted, strict=True)],

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.models.model import in_memory
-from fiftyone_ecif.core import Head, embeddings_under
+from fiftyone_ecif.core import Head, Pairs, embeddings_under
+from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.features import ArrayPairs
 
 
@@ -77,6 +78,13 @@ class Cell:
     def texts(self) -> list[str]:
         """What a run's text field would hold: the captions or, for class-labelled pairs, the names of the classes."""
         return [self.classes.names[number] for number in self.classes.given] if self.classes else self.captions
+
+    def scored(self) -> tuple[Pairs, Pairs | None]:
+        """Pairs and views as a run has them, whose text field holds :meth:`texts`."""
+        if not self.classes:
+            return self.pairs, self.views
+        texts = self.texts()
+        return LabelledPairs(self.pairs, texts), None if self.views is None else LabelledPairs(self.views, texts)
 
     def save(self, path: Path) -> None:
         """Write the cell as a safetensors file, complete or not at all."""

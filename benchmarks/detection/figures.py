@@ -17,9 +17,7 @@ from benchmarks.methods.class_baselines import clip_logits, confident_learning, 
 from benchmarks.methods.data_filters import filtering_network, normsim
 from benchmarks.methods.self_influence import positive_only, tracin, trak
 from fiftyone_ecif.attribution import Settings
-from fiftyone_ecif.core import Pairs
 from fiftyone_ecif.detect import CrossFit, Misalignment
-from fiftyone_ecif.detect.labelled_pairs import LabelledPairs
 from fiftyone_ecif.detect.pipeline import SuggestedTexts, find_misaligned, suggest_texts
 
 CALIBRATION_BINS = 10
@@ -40,22 +38,22 @@ class Judgement:
 
 def judged(cell: Cell, settings: Settings) -> tuple[Misalignment, CrossFit]:
     """The misalignment of a cell's pairs, as a run finds it, and the cross-fit that it is based on."""
-    pairs: Pairs = cell.pairs
-    views: Pairs | None = cell.views
-    if cell.classes:  # as a run does whose text field holds labels
-        texts = cell.texts()
-        pairs, views = LabelledPairs(pairs, texts), None if views is None else LabelledPairs(views, texts)
+    pairs, views = cell.scored()
     return find_misaligned(pairs, views, cell.head, cell.loss, settings, trusted=torch.from_numpy(cell.trusted))
+
+
+def suggested(cell: Cell, found: Misalignment, fitted: CrossFit, settings: Settings) -> SuggestedTexts:
+    """Texts for the suspected pairs of a cell, as a run suggests them."""
+    pairs, views = cell.scored()
+    suspected = np.flatnonzero(found.probability >= SUSPECTED)
+    heads = fitted.heads, fitted.fold
+    return suggest_texts(views or pairs, *heads, found.probability, cell.texts(), suspected, settings.seed)
 
 
 def ecif(cell: Cell, settings: Settings) -> Judgement:
     """The package's own way from features to misalignment and suggestions, as ``compute_influence`` goes it."""
     found, fitted = judged(cell, settings)
-    texts, pairs = cell.texts(), cell.views or cell.pairs
-    suspected = np.flatnonzero(found.probability >= SUSPECTED)
-    scored: Pairs = LabelledPairs(pairs, texts) if cell.classes else pairs
-    asked = scored, fitted.heads, fitted.fold, found.probability, texts, suspected, settings.seed
-    return Judgement(found, suggest_texts(*asked))
+    return Judgement(found, suggested(cell, found, fitted, settings))
 
 
 Score = Callable[[Cell, Settings], np.ndarray]

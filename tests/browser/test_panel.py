@@ -145,7 +145,7 @@ def test_captions_that_are_markup_are_shown_as_they_stand(open_page, scored_data
     form.button("Cancel").click()
     panel = PanelPage(page)
     panel.tab("Review")
-    expect(panel.content.get_by_text(f"Suggestion: {MARKUP} better").first).to_be_visible()
+    expect(panel.content.get_by_text(f"{MARKUP} better").first).to_be_visible()
     expect(panel.content.get_by_text(MARKUP)).to_have_count(8)  # four captions and their suggestions
     panel.tab("Trace")
     expect(panel.content.locator(".js-plotly-plot text").filter(has_text="<i class").first).to_be_visible()
