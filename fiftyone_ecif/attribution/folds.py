@@ -102,11 +102,6 @@ class Folds:
         return result
 
 
-def few_folds(pairs: int) -> tuple[int, int]:
-    """Folds and splits of fewer than :data:`FEW_PAIRS` pairs; of two folds, a second split gives each pair an error."""
-    return FEW_FOLDS, 1 if fold_count(pairs, FEW_FOLDS) == FEW_FOLDS else 2
-
-
 def fold_count(pairs: int, most: int) -> int:
     """How many folds so many pairs are split into: at most ``most``, fewer of few pairs, and at least 2."""
     return max(2, min(most, pairs // LEAST_FOLD))

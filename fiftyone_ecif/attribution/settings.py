@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
-from fiftyone_ecif.attribution.folds import FEW_FOLDS, FEW_PAIRS, FOLDS, SPLITS, Folds, few_folds, fold_count
+from fiftyone_ecif.attribution.folds import FEW_FOLDS, FEW_PAIRS, FOLDS, SPLITS, Folds, fold_count
 from fiftyone_ecif.core import Head, Pairs, Scope
 
 REMOVAL_FORMS = ("exact", "first_order")
@@ -90,13 +90,14 @@ class Attributed:
     def of_head(cls, head: Head, pairs: Pairs, target: Pairs | None) -> Attributed:
         """The head on cached features; the self-influence of very many pairs is estimated."""
         probes = 0 if len(pairs) <= PER_PAIR_SELF_INFLUENCE else cls.probes
-        folds, splits = (FOLDS, SPLITS) if len(pairs) >= FEW_PAIRS else few_folds(len(pairs))
+        folds, splits = (FOLDS, SPLITS) if len(pairs) >= FEW_PAIRS else (cls.folds, cls.splits)
         return cls(head, pairs, target, HEAD_FIT_STEPS, probes, folds, splits)
 
     def split(self, seed: int) -> Folds:
-        """The folds of a cross-fit, drawn by a run's seed."""
+        """The folds of a cross-fit, drawn by a run's seed; of two folds, a second split gives each pair an error."""
         count = len(self.pairs)
-        return Folds.of(count, fold_count(count, self.folds), seed, self.splits)
+        folds = fold_count(count, self.folds)
+        return Folds.of(count, folds, seed, max(self.splits, 2) if folds == 2 else self.splits)
 
 
 @dataclass(frozen=True)
