@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +43,7 @@ class ActGrid:
 
     Args:
         data: data sets
+        noise: kinds of noise
         rates: shares of the pairs that get a planted caption
         seeds: of data, noise, training and partitions
         figures: which are measured
@@ -51,6 +53,7 @@ class ActGrid:
     """
 
     data: tuple[DataName, ...] = ("emoji", "openclipart", "fashion-mnist")
+    noise: tuple[PlantedKind, ...] = get_args(PlantedKind)
     rates: tuple[float, ...] = (0.0, 0.05, 0.12, 0.2, 0.3, 0.4)
     seeds: tuple[int, ...] = (0, 1)
     figures: tuple[Family, ...] = ("probabilities", "suggestions")
@@ -76,6 +79,7 @@ def cells(asked: ActGrid) -> list[Act]:
         Act(name, noise, rate, seed=seed, captions=asked.captions and name not in ("emoji", "openclipart"))
         for seed, name, rate in itertools.product(asked.seeds, asked.data, asked.rates)
         for noise in kinds(name, rate)
+        if noise in asked.noise
     ]
 
 

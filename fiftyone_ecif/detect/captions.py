@@ -22,6 +22,10 @@ USUAL_NEIGHBOUR_WEIGHT = 0.75
 LEAST_MISSED = 0.01
 """Share of the pairs that neighbours find beyond twice what the head finds, from which on it is no chance."""
 
+NEIGHBOUR_TRUST = 0.7
+"""Factor of the weight of the neighbours that is found: wrong texts that were drawn at random mislead them less than
+real ones, which were often exchanged for a reason that neighbours share."""
+
 MOST_NEIGHBOUR_WEIGHT = 1.5
 """The largest weight of the neighbours that is found."""
 
@@ -108,7 +112,7 @@ def misalignment(
         [standardised(asked.against(each)) for each in part]
         for part in (references.right, [references.random], references.near)
     )
-    weights, head_knows = _weights(observed, [*random, *near[:-1]], asked.repeated is not None, memorised)
+    weights, head_knows = _weights(observed, random[0], near[:-1], asked.repeated is not None, memorised)
     weights = weights * (spread.squeeze(1) > LEAST_SPREAD)
     score = weights @ observed
     evidence = dict(zip(EVIDENCE, observed.numpy(), strict=True))
@@ -122,12 +126,14 @@ def misalignment(
     return Misalignment(probability, found.noise_rate, (low, 1.0 if head_knows else high), evidence, head_knows)
 
 
-def _weights(observed: Tensor, wrong: list[Tensor], repeated: bool, memorised: float) -> tuple[Tensor, bool]:
+def _weights(
+    observed: Tensor, random: Tensor, near: list[Tensor], repeated: bool, memorised: float
+) -> tuple[Tensor, bool]:
     """Weights of the evidence, (3,), and whether the given head seems to know the very pairs."""
     head, classifier = HEAD_WEIGHT * (1.0 - memorised), CLASSIFIER_WEIGHT * memorised
     if repeated:
         return torch.tensor([head, min(1.0, REPEATED_NEIGHBOUR_WEIGHT + memorised), classifier]), False
-    found, head_knows = neighbour_weight(observed, wrong), knows_pairs(observed, wrong[0])
+    found, head_knows = neighbour_weight(observed, near), knows_pairs(observed, random)
     relative = USUAL_NEIGHBOUR_WEIGHT if head_knows else (1.0 - memorised) * found + memorised * USUAL_NEIGHBOUR_WEIGHT
     return torch.tensor([head, HEAD_WEIGHT * relative, classifier]), head_knows
 
@@ -147,22 +153,24 @@ def knows_pairs(observed: Tensor, random: Tensor) -> bool:
     return neighbours - 2.0 * head > LEAST_MISSED and by_head > by_neighbours
 
 
-def neighbour_weight(observed: Tensor, wrong: list[Tensor]) -> float:
-    """Weight of the neighbours relative to the heads, where pairs are told from wrong pairings by both.
+def neighbour_weight(observed: Tensor, near: list[Tensor]) -> float:
+    """Weight of the neighbours relative to the heads, where pairs are told from near wrong pairings by both.
 
-    It is that of a logistic regression: large where neighbours know what heads do not, as among many drawings of few
-    kinds, and small where heads know more than neighbours do. That some of the pairs are wrong makes both weights
-    smaller, and leaves their ratio.
+    It is :data:`NEIGHBOUR_TRUST` of that of a logistic regression: large where neighbours know what heads do not, as
+    among many drawings of few kinds, and small where heads know more than neighbours do. That some of the pairs are
+    wrong makes both weights smaller, and leaves their ratio.
 
     Args:
         observed: (3, N), evidence against the pairs
-        wrong: (3, M) each, evidence against wrong pairings
+        near: (3, M) each, evidence against wrong pairings with near texts
 
     Returns:
-        the ratio; :data:`USUAL_NEIGHBOUR_WEIGHT` where heads do not tell them apart
+        the weight; :data:`USUAL_NEIGHBOUR_WEIGHT` where heads do not tell them apart
     """
-    rows = torch.cat([observed, *wrong], 1)[:2].T.double().numpy()
+    rows = torch.cat([observed, *near], 1)[:2].T.double().numpy()
     is_wrong = np.repeat([0, 1], [observed.shape[1], len(rows) - observed.shape[1]])
     share = len(rows) / 2.0 / np.bincount(is_wrong)
     head, neighbours = LogisticRegression(C=100.0, max_iter=500).fit(rows, is_wrong, share[is_wrong]).coef_[0]
-    return USUAL_NEIGHBOUR_WEIGHT if head <= 0.0 else float(np.clip(neighbours / head, 0.0, MOST_NEIGHBOUR_WEIGHT))
+    if head <= 0.0:
+        return USUAL_NEIGHBOUR_WEIGHT
+    return float(np.clip(NEIGHBOUR_TRUST * neighbours / head, 0.0, MOST_NEIGHBOUR_WEIGHT))

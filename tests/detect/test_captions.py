@@ -7,7 +7,7 @@ from benchmarks.methods.baselines import batch_loss, clip_score
 from fiftyone_ecif.attribution import Settings
 from fiftyone_ecif.core import Head, TensorPairs
 from fiftyone_ecif.detect import misalignment
-from fiftyone_ecif.detect.captions import knows_pairs, neighbour_weight
+from fiftyone_ecif.detect.captions import NEIGHBOUR_TRUST, knows_pairs, neighbour_weight
 from fiftyone_ecif.detect.classifier_surprise import RepeatedTexts
 from fiftyone_ecif.detect.cross_fit import CrossFit, mean_surprise
 from fiftyone_ecif.detect.evidence import Evidence
@@ -93,10 +93,10 @@ def test_a_head_that_knows_the_very_pairs_is_noticed_since_wrong_ones_do_not_sur
     assert not knows_pairs(*made_up_evidence(False))
 
 
-def test_neighbours_weigh_as_in_the_best_line_between_pairs_and_wrong_pairings():
+def test_neighbours_weigh_a_share_of_what_they_do_in_the_best_line_between_pairs_and_wrong_pairings():
     right, random = torch.randn(2, 3, 5000, generator=torch.Generator().manual_seed(0))
     random += torch.tensor([1.5, 1.0, 0.0])[:, None]  # normal, of one spread: the line is that of the means
-    assert neighbour_weight(right, [random]) == pytest.approx(2.0 / 3.0, abs=0.1)
+    assert neighbour_weight(right, [random]) == pytest.approx(NEIGHBOUR_TRUST * 2.0 / 3.0, abs=0.07)
     turned = random.clone()
     turned[1] -= 4.0  # neighbours that say the contrary do not count
     assert neighbour_weight(right, [turned]) == 0.0
