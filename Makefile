@@ -26,7 +26,8 @@ MODULE_growth := benchmarks.speed.growth
 MODULE_peers := benchmarks.speed.peers
 MODULE_app := benchmarks.speed.app
 MODULE_cost-model := benchmarks.speed.cost_model
-BENCHMARKS := fidelity retraining sensitivity repair natural-noise empty-captions wrong-words slices tracing shift shift-timing throughput memory growth peers app cost-model
+MODULE_act := benchmarks.act
+BENCHMARKS := fidelity retraining sensitivity act repair natural-noise empty-captions wrong-words slices tracing shift shift-timing throughput memory growth peers app cost-model
 GRID := benchmarks/results/detection/grid.json
 
 .PHONY: env demo test lint tables bench-detection $(BENCHMARKS:%=bench-%)

@@ -54,7 +54,7 @@ LEVELS = {
         ("compute", "shift"),
     ),
     "plugin": (
-        ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator"),
+        ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator", "sample_sets"),
         ("operators", "panel"),
     ),
 }

@@ -14,6 +14,7 @@ from fiftyone_ecif.plugin.operators.export import ExportCleaned
 from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
 from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, NameWrongWords, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.operators.runs import ManageRuns
+from fiftyone_ecif.plugin.operators.shift import ComputeShift
 from fiftyone_ecif.plugin.operators.show import ShowHarmful, ShowMisaligned, ShowVague, ShowValuable
 from fiftyone_ecif.plugin.operators.slices import FindSlices
 from fiftyone_ecif.plugin.operators.trace import FindFailures, TraceQuery, VerifyTrace
@@ -23,6 +24,7 @@ from fiftyone_ecif.plugin.requirements import missing_packages, unusable
 NAME = "@ecif/ecif"
 OPERATORS = (
     ComputeInfluence,
+    ComputeShift,
     ShowMisaligned,
     ShowVague,
     ShowHarmful,

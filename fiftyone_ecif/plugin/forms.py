@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
@@ -19,8 +20,19 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import PROBABILITY, Kind, Text
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair.review import SUSPECTED
-from fiftyone_ecif.dataset.run.config import check_run, stored_results
+from fiftyone_ecif.dataset.run.config import check_any_run, check_run, run_methods, stored_results
 from fiftyone_ecif.dataset.samples import everything, ungrouped
+
+
+class Known(NamedTuple):
+    """The runs that an operator is about."""
+
+    keys: Callable[[fo.Dataset], list[str]]  # oldest first
+    check: Callable[[fo.Dataset, str], None]  # raises a ValueError if there is none of this key
+
+
+ECIF_RUNS = Known(ecif.list_runs, check_run)
+ALL_RUNS = Known(lambda dataset: list(run_methods(dataset)), check_any_run)
 
 NO_RUN = ("This dataset has no run yet.", "Use “ECIF: compute influence” first.")
 
@@ -108,31 +120,31 @@ def duration(seconds: float) -> str:
     return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
 
 
-def chosen_run(ctx: foo.ExecutionContext) -> str:
+def chosen_run(ctx: foo.ExecutionContext, known: Known = ECIF_RUNS) -> str:
     """The run that the form names; the newest if it names none; raises a ValueError if there is no such run."""
     named = given(ctx, "run_key", Text())
     if named is not None:
-        check_run(ctx.dataset, named)
+        known.check(ctx.dataset, named)
         return named
-    runs = ecif.list_runs(ctx.dataset)
+    runs = known.keys(ctx.dataset)
     if not runs:
         raise ValueError(" ".join(NO_RUN))
     return runs[-1]
 
 
-def choose_run(ctx: foo.ExecutionContext, inputs: types.Object) -> str | None:
+def choose_run(ctx: foo.ExecutionContext, inputs: types.Object, known: Known = ECIF_RUNS) -> str | None:
     """Add the choice among the dataset's runs, newest first; refuse the form if there is none.
 
     Returns:
         the run that is chosen at the moment; None if none is
     """
-    runs = ecif.list_runs(ctx.dataset)[::-1]
+    runs = known.keys(ctx.dataset)[::-1]
     if not runs:
         refuse(inputs, "no_runs", *NO_RUN)
         return None
     labels = {key: f"{key} ({ctx.dataset.get_run_info(key).timestamp:%Y-%m-%d %H:%M})" for key in runs}
     field = inputs.enum("run_key", runs, default=runs[0], label="Run", view=dropdown(labels))
-    return chosen_run(ctx) if passes(field, chosen_run, ctx) else None
+    return chosen_run(ctx, known) if passes(field, chosen_run, ctx, known) else None
 
 
 def choose_samples(ctx: foo.ExecutionContext, inputs: types.Object, action: str) -> SampleCollection:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from fiftyone_ecif.plugin.background import Progress, in_background
-from fiftyone_ecif.plugin.forms import choose_run
+from fiftyone_ecif.plugin.forms import ECIF_RUNS, Known, choose_run
 from fiftyone_ecif.plugin.operator import EcifOperator
 
 
 class RunOperator(EcifOperator):
-    """An operator about one of the dataset's runs: its form begins with the choice of the run."""
+    """An operator about one of the dataset's runs: its form begins with the choice of the run.
+
+    Class attributes:
+        known: the runs that it can be about
+    """
+
+    known: ClassVar[Known] = ECIF_RUNS
 
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Add the rest of the form, once a run is chosen."""
         raise NotImplementedError
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-        run_key = choose_run(ctx, inputs)
+        run_key = choose_run(ctx, inputs, self.known)
         if run_key is not None:
             self.run_form(ctx, inputs, run_key)
 

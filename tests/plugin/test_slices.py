@@ -34,9 +34,9 @@ def test_the_list_leads_to_the_pairs_of_a_slice(sources):
 
 
 def test_the_form_offers_fields_that_may_name_a_cause(sources):
-    from fiftyone_ecif.plugin.operators.slices import naming_fields
+    from fiftyone_ecif.plugin.sample_sets import naming_fields
 
-    offered = naming_fields(sources, "first")
+    offered = naming_fields(sources)
     assert {"tags", "source", "ground_truth", "caption"} <= set(offered)
     assert not [name for name in offered if name.startswith("first_")] and "filepath" not in offered
 

@@ -175,6 +175,11 @@ def list_shifts(dataset: fo.Dataset) -> list[str]:
     return _keys(dataset, SHIFT_METHOD)
 
 
+def run_methods(dataset: fo.Dataset) -> dict[str, str]:
+    """What each run of either kind is listed under, by its key, oldest first."""
+    return {key: dataset.get_run_info(key).config.method for key in _keys(dataset, METHOD, SHIFT_METHOD)}
+
+
 def _keys(dataset: fo.Dataset, *methods: str) -> list[str]:
     """Keys of the runs of some methods, oldest first."""
     up_to_date(dataset._dataset)
@@ -192,7 +197,7 @@ def check_shift(dataset: fo.Dataset, run_key: str) -> None:
     _check_there(dataset, run_key, "shift run", "compute_shift", SHIFT_METHOD)
 
 
-def _check_any(dataset: fo.Dataset, run_key: str) -> None:
+def check_any_run(dataset: fo.Dataset, run_key: str) -> None:
     """The same for runs of either kind."""
     _check_there(dataset, run_key, "ECIF run", "compute_influence", METHOD, SHIFT_METHOD)
 
@@ -233,7 +238,7 @@ def rename_run(dataset: fo.Dataset, run_key: str, new_run_key: str) -> None:
     """
     dataset = dataset._dataset
     with claimed(dataset, new_run_key), writing(dataset) as lease:
-        _check_any(dataset, run_key)
+        check_any_run(dataset, run_key)
         check_run_key(dataset, new_run_key)
         record = record_of(dataset, run_key)
         change = Change(
@@ -259,7 +264,7 @@ def delete_run(dataset: fo.Dataset, run_key: str) -> None:
     """
     dataset = dataset._dataset
     with writing(dataset) as lease:
-        _check_any(dataset, run_key)
+        check_any_run(dataset, run_key)
         record = record_of(dataset, run_key)
         change = Change(
             dataset._doc.id,

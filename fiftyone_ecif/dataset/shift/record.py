@@ -17,8 +17,8 @@ from fiftyone_ecif.dataset.samples import those
 from fiftyone_ecif.dataset.shift.embed import Encoders
 from fiftyone_ecif.dataset.shift.estimate import Judge
 from fiftyone_ecif.dataset.shift.read import Taken, overlap
-from fiftyone_ecif.dataset.shift.request import ShiftRequest
-from fiftyone_ecif.dataset.shift.results import ESTIMATOR, MEASURES, REFERENCE
+from fiftyone_ecif.dataset.shift.request import MEASURES, ShiftRequest
+from fiftyone_ecif.dataset.shift.results import ESTIMATOR, REFERENCE
 from fiftyone_ecif.shift import Assessment, Direction, Estimate
 
 

@@ -34,6 +34,9 @@ from fiftyone_ecif.dataset.parameters import (
 ROLES = ("image", "query", "response", "reference")
 """What can be compared: a model's inputs, its answer, and what is right."""
 
+MEASURES = {"image": "image_shift", "query": "query_shift", "emi": "emi"}
+"""The suffix of the field that holds each sample's part, by what it is a part of."""
+
 PUBLISHED = "emi-published"
 """The name of the encoders that the method was published with."""
 

@@ -16,6 +16,7 @@ from fiftyone_ecif.dataset.run.config import ShiftConfig, check_shift, run_field
 from fiftyone_ecif.dataset.run.store import load_tensors
 from fiftyone_ecif.dataset.run.stored_run import StoredRun
 from fiftyone_ecif.dataset.samples import everything
+from fiftyone_ecif.dataset.shift.request import MEASURES
 from fiftyone_ecif.shift import Club, Divergence, Estimate, EstimatorFit, save_club
 
 REFERENCE = "reference"
@@ -23,9 +24,6 @@ REFERENCE = "reference"
 
 ESTIMATOR = "estimator."
 """What the names of the estimator's tensors begin with."""
-
-MEASURES = {"image": "image_shift", "query": "query_shift", "emi": "emi"}
-"""The suffix of the field that holds each sample's part, by what it is a part of."""
 
 
 @dataclass(frozen=True)

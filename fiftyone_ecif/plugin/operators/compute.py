@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -14,32 +12,18 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Text
 from fiftyone_ecif.dataset.checks import is_classification_field, text_fields
-from fiftyone_ecif.dataset.compute.request import ASKED
-from fiftyone_ecif.dataset.compute.signature import documented, parameters
+from fiftyone_ecif.dataset.compute.request import ASKED, RunRequest
 from fiftyone_ecif.plugin.background import in_background, show_output
 from fiftyone_ecif.plugin.forms import given, notice, one_slice, show_fields, target_view
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
-from fiftyone_ecif.plugin.operators.compute_form import AUTO, compute_form, proposed_run_key, trusted_pairs, without
+from fiftyone_ecif.plugin.operators.compute_form import RUN_KEY, compute_form, trusted_pairs
 from fiftyone_ecif.plugin.operators.model_form import model_arguments, uses_embeddings
+from fiftyone_ecif.plugin.operators.request_form import AUTO, proposed_run_key, takes_form
 from fiftyone_ecif.plugin.panel.choices import open_panel
+from fiftyone_ecif.plugin.sample_sets import without
 
 OF_MODELS, OF_EMBEDDINGS = ("model", "pretrained", "preprocess"), ("image_embeddings", "text_embeddings")
 """The parameters of either source of features."""
-
-
-def takes_form(function: Callable[..., foo.ExecutionResult]) -> Callable[..., foo.ExecutionResult]:
-    """A method of (samples, delegate, parameters) with the signature and documentation of what the form asks for."""
-    own = inspect.signature(function).parameters
-    asked = [each.replace(default=None, kind=each.POSITIONAL_OR_KEYWORD) for each in parameters(ASKED)]
-    asked[0] = asked[0].replace(default=inspect.Parameter.empty)
-    signature = inspect.Signature([own["self"], own["sample_collection"], *asked, own["delegate"]])
-
-    @functools.wraps(function)
-    def called(*arguments: Any, **named: Any) -> foo.ExecutionResult:
-        given = signature.bind(*arguments, **named).arguments
-        return function(given.pop("self"), given.pop("sample_collection"), **given)
-
-    return documented(called, signature, ASKED)
 
 
 class ComputeInfluence(EcifOperator):
@@ -54,9 +38,9 @@ class ComputeInfluence(EcifOperator):
     place = GRID
     streams = delegable = True
 
-    @takes_form
+    @takes_form(RunRequest, ASKED)
     def __call__(  # noqa: D417 - put in by takes_form
-        self, sample_collection: SampleCollection, delegate: bool = False, **parameters: Any
+        self, sample_collection: SampleCollection, text_field: str, delegate: bool = False, **parameters: Any
     ) -> foo.ExecutionResult:
         """Execute the operator from a script, with the form's parameters.
 
@@ -73,7 +57,8 @@ class ComputeInfluence(EcifOperator):
         """
         stored = parameters.get("image_embeddings") or parameters.get("text_embeddings")
         features = "embeddings" if stored else "model"
-        return self.execute_on(sample_collection, delegate, advanced=True, features=features, **parameters)
+        asked = {"text_field": text_field, "advanced": True, "features": features}
+        return self.execute_on(sample_collection, delegate, **asked, **parameters)
 
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for everything that can be chosen, guessed from the data and checked while the user types."""
@@ -101,7 +86,7 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     arguments = {name: value for name, value in asked.items() if value is not None}
     arguments |= {} if embeddings else model_arguments(ctx)
     arguments.setdefault("text_field", next(iter(text_fields(ctx.dataset)), None))
-    arguments.setdefault("run_key", proposed_run_key(ctx.dataset))
+    arguments.setdefault("run_key", proposed_run_key(ctx.dataset, RUN_KEY))
     templates = given(ctx, "templates", Text())
     if templates is not None and is_classification_field(ctx.dataset, arguments["text_field"]):
         arguments["templates"] = [line.strip() for line in templates.splitlines() if line.strip()]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset import checks
-from fiftyone_ecif.dataset.arguments import Choice, Device, Flag, Text, WholeNumber, shown
+from fiftyone_ecif.dataset.arguments import Device, Text
 from fiftyone_ecif.dataset.compute.request import (
     ASKED,
     DEFAULT_BATCH_SIZE,
     DEFAULT_ROUNDS,
-    PARAMETERS,
+    RunRequest,
 )
-from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL, Parameter
-from fiftyone_ecif.dataset.samples import everything, number_of
+from fiftyone_ecif.dataset.fields import METHOD
+from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL
+from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.forms import (
     dropdown,
     duration,
@@ -31,11 +30,13 @@ from fiftyone_ecif.plugin.forms import (
     target_view,
 )
 from fiftyone_ecif.plugin.operators.model_form import choose_features, devices, uses_embeddings
+from fiftyone_ecif.plugin.operators.request_form import AUTO, choose_advanced, choose_run_key, proposed_run_key
+from fiftyone_ecif.plugin.sample_sets import named_set, set_choices, without
 
 FEW_PAIRS = 200
 
-AUTO = "auto"
-"""The device that the SDK chooses."""
+RUN_KEY = "ecif"
+"""What a run is called where nobody names it."""
 
 CROSS_FITTED = "cross_fitted"
 """What stands for no target in the form."""
@@ -53,7 +54,8 @@ def compute_form(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         _choose_captions(ctx, inputs, samples, fields)
         _choose_target(ctx, inputs, samples)
         choose_features(ctx, inputs)
-        _choose_run_key(ctx, inputs)
+        proposed = proposed_run_key(ctx.dataset, RUN_KEY)
+        choose_run_key(ctx, inputs, ASKED["run_key"], proposed, METHOD)
         _choose_advanced(ctx, inputs)
         _estimate(ctx, inputs, samples)
 
@@ -117,8 +119,7 @@ def _choose_templates(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     choices = {CROSS_FITTED: "None: cross-fit, the target being the pairs that are believed to be right"}
-    choices |= {f"view:{name}": f"Saved view: {name}" for name in ctx.dataset.list_saved_views()}
-    choices |= {f"tag:{tag}": f"Sample tag: {tag}" for tag in everything(ctx.dataset).distinct("tags")}
+    choices |= set_choices(ctx.dataset)
     field = inputs.enum(
         "target",
         list(choices),
@@ -139,81 +140,15 @@ def _choose_target(ctx: foo.ExecutionContext, inputs: types.Object, samples: Sam
 def trusted_pairs(ctx: foo.ExecutionContext) -> fo.DatasetView | None:
     """The view that the form names as the target; None to cross-fit; raises a ValueError if it names none."""
     target = given(ctx, "target", Text(), CROSS_FITTED)
-    kind, _, name = target.partition(":")
-    if target == CROSS_FITTED:
-        return None
-    if kind == "tag":
-        return one_slice(ctx.dataset).match_tags(name)
-    if kind != "view" or not ctx.dataset.has_saved_view(name):
-        raise ValueError(f"There is no target {shown(target)}: it is “view:” and a saved view, or “tag:” and a tag.")
-    return ctx.dataset.load_saved_view(name)
-
-
-def without(samples: SampleCollection, target: SampleCollection) -> fo.DatasetView:
-    """The samples that are not in the target: a pair cannot be judged by its own loss."""
-    return samples.exclude(target.values("id"))
-
-
-def proposed_run_key(dataset: fo.Dataset) -> str:
-    """The first of "ecif", "ecif_2", ... that is free."""
-    return next(key for key in ("ecif", *(f"ecif_{n}" for n in range(2, 1000))) if _is_free(dataset, key))
-
-
-def _is_free(dataset: fo.Dataset, run_key: str) -> bool:
-    try:
-        checks.check_run_key(dataset, run_key)
-    except ValueError:
-        return False
-    return True
-
-
-def _choose_run_key(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    proposed = proposed_run_key(ctx.dataset)
-    field = inputs.str(
-        "run_key",
-        default=proposed,
-        label=ASKED["run_key"].label,
-        description=ASKED["run_key"].hint,
-    )
-    run_key, overwrite = ctx.params.get("run_key", proposed), given(ctx, "overwrite", Flag(), False)
-    if isinstance(run_key, str) and ctx.dataset.has_run(run_key):
-        inputs.bool(
-            "overwrite",
-            default=False,
-            label=f"Replace the run {run_key!r} and its fields",
-            view=types.CheckboxView(),
-        )
-    passes(field, checks.check_run_key, ctx.dataset, run_key, overwrite)
+    return None if target == CROSS_FITTED else named_set(ctx.dataset, target, "target")
 
 
 def _choose_advanced(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    inputs.bool("advanced", default=False, label="Advanced settings", view=types.SwitchView())
-    if not given(ctx, "advanced", Flag(), False):
-        return
-    for name, asked in ASKED.items():
-        if not asked.advanced:
-            continue
-        field, value = _choose_by_kind(inputs, name, asked), ctx.params.get(name)
-        if value is not None and passes(field, asked.kind, asked.label, value) and name == "engine":
-            from fiftyone_ecif.engine import check_engine  # brings torch
+    sound = choose_advanced(ctx, inputs, RunRequest, ASKED, FORM_DEFAULTS)
+    if "engine" in sound:
+        from fiftyone_ecif.engine import check_engine  # brings torch
 
-            passes(field, check_engine, value)
-
-
-def _choose_by_kind(inputs: types.Object, name: str, asked: Parameter) -> types.Property:
-    """Add the choice of a parameter in the way that its kind says."""
-    kind, default = asked.kind, FORM_DEFAULTS.get(name, PARAMETERS[name].default)
-    words: dict[str, Any] = {"default": default, "label": asked.label, "description": asked.hint}
-    if isinstance(kind, Choice):
-        return inputs.enum(name, list(kind.choices), view=dropdown(kind.choices, space=6), **words)
-    if isinstance(kind, Device):
-        choices = [AUTO, *devices()]
-        return inputs.enum(name, choices, view=dropdown(choices, space=6), **words)
-    if isinstance(kind, Flag):
-        return inputs.bool(name, view=types.CheckboxView(), **words)
-    if isinstance(kind, WholeNumber):
-        return inputs.int(name, min=kind.minimum, max=kind.maximum, view=types.FieldView(space=6), **words)
-    return inputs.float(name, view=types.FieldView(space=6), **words)
+        passes(sound["engine"], check_engine, ctx.params["engine"])
 
 
 def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:

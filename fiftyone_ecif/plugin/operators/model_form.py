@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,33 @@ def choose_features(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     """
     fields = embedding_fields(ctx.dataset)
     if len(fields) >= 2:
-        choices = types.RadioGroup(orientation="horizontal")
-        for value, label in SOURCES.items():
-            choices.add_choice(value, label=label)
-        inputs.enum("features", choices.values(), default="model", label="Features from", view=choices)
+        choose_source(inputs)
     if uses_embeddings(ctx):
         _choose_embeddings(ctx, inputs, fields)
-    else:
-        _choose_model(ctx, inputs)
+    elif choose_model(ctx, inputs):
+        _choose_preprocess(ctx, inputs)
 
 
-def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
-    names = model_names()
+def choose_source(inputs: types.Object) -> None:
+    """Add the choice between a model and stored embeddings, as ``features``."""
+    choices = types.RadioGroup(orientation="horizontal")
+    for value, label in SOURCES.items():
+        choices.add_choice(value, label=label)
+    inputs.enum("features", choices.values(), default="model", label="Features from", view=choices)
+
+
+def choose_model(ctx: foo.ExecutionContext, inputs: types.Object, more: Sequence[str] = ()) -> bool:
+    """Add the choice of a model and its weights, as ``model`` and ``pretrained``.
+
+    Args:
+        ctx: of the operator
+        inputs: the form
+        more: names that are none of open_clip's and bring weights of their own
+
+    Returns:
+        whether the weights come from a file or a folder, which may say nothing of how images are prepared
+    """
+    names = [*more, *model_names()]
     model = given(ctx, "model", Text(), DEFAULT_MODEL[0])
     field = inputs.str(
         "model",
@@ -91,14 +107,16 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         description=ASKED["model"].hint,
         view=_suggestions(names),
     )
+    if model in more:
+        return False
     described = ":" in model  # "hf-hub:…" and "local-dir:…" bring their own weights
     if not described and model not in names:
         invalidate(field, f"open_clip has no model named {model!r}.")
-        return
+        return False
     folder = model.removeprefix(FOLDER)
     if folder != model and not Path(folder).is_dir():
         invalidate(field, f"There is no folder {folder!r}.")
-        return
+        return False
 
     tags = [] if described else pretrained_tags(model)
     weights = inputs.str(
@@ -116,8 +134,7 @@ def _choose_model(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     elif not chosen and not described and model != DEFAULT_MODEL[0]:
         warning = "Without weights the model is random, and its scores mean nothing."
         notice(inputs, "random_weights", types.Warning, warning)
-    if described or is_file:
-        _choose_preprocess(ctx, inputs)
+    return described or is_file
 
 
 def _choose_preprocess(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
@@ -128,9 +145,14 @@ def _choose_preprocess(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
 
 def model_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """What the form says of the model, as arguments of :func:`fiftyone_ecif.compute_influence`."""
+    preprocess = _chosen_preprocess(ctx)
+    return named_model(ctx) | ({} if preprocess is None else {"preprocess": preprocess})
+
+
+def named_model(ctx: foo.ExecutionContext) -> dict[str, Any]:
+    """The arguments ``model`` and ``pretrained``, as far as the form names them."""
     model = given(ctx, "model", ASKED["model"].kind)
-    weights = _chosen_weights(ctx, ":" in (model or ""))
-    found = {"model": model, "pretrained": weights, "preprocess": _chosen_preprocess(ctx)}
+    found = {"model": model, "pretrained": _chosen_weights(ctx, ":" in (model or ""))}
     return {name: value for name, value in found.items() if value is not None}
 
 

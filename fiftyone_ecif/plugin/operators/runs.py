@@ -9,24 +9,28 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.dataset.arguments import Choice, Text
+from fiftyone_ecif.dataset.fields import SHIFT_METHOD
+from fiftyone_ecif.dataset.run.config import run_methods
+from fiftyone_ecif.dataset.shift.request import MEASURES
 from fiftyone_ecif.plugin.descriptions import describe_run
-from fiftyone_ecif.plugin.forms import chosen_run, given, invalidate, notice, passes, show_fields
+from fiftyone_ecif.plugin.forms import ALL_RUNS, chosen_run, given, invalidate, notice, passes, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
-ACTIONS = {"show": "Show its pairs", "rename": "Rename", "delete": "Delete"}
+ACTIONS = {"show": "Show its samples", "rename": "Rename", "delete": "Delete"}
 
 
 class ManageRuns(RunOperator):
-    """Describes how a run was made and how it went, and shows, renames or deletes it."""
+    """Describes how a run of either kind was made and how it went, and shows, renames or deletes it."""
 
     name = "manage_runs"
     label = "manage runs"
-    description = "See how a run was made and how it went; show its pairs, rename it or delete it"
+    description = "See how a run was made and how it went; show its samples, rename it or delete it"
     icon = "runs.svg"
     risk = "high"
     submit = ACTIONS["show"]
     place = GRID
+    known = ALL_RUNS
 
     def __call__(
         self,
@@ -70,7 +74,7 @@ class ManageRuns(RunOperator):
 
     def execute(self, ctx: foo.ExecutionContext) -> None:
         """Do what was chosen, and let the App show its effect."""
-        run_key, action = chosen_run(ctx), _action(ctx)
+        run_key, action = chosen_run(ctx, self.known), _action(ctx)
         if action == "rename":
             new_run_key = given(ctx, "new_run_key", Text())
             if new_run_key is None:
@@ -82,9 +86,20 @@ class ManageRuns(RunOperator):
             ecif.delete_run(ctx.dataset, run_key)
             ctx.ops.clear_view()  # it may sort by a field that is gone
             self.announce_change(ctx, f"Deleted the run {run_key} and its fields")
+        elif run_methods(ctx.dataset)[run_key] == SHIFT_METHOD:
+            show_shifted(ctx, ecif.load_shift(ctx.dataset, run_key))
         else:
             ctx.ops.set_view(ecif.load_results(ctx.dataset, run_key).misaligned())
             show_fields(ctx, run_key)
+
+
+def show_shifted(ctx: foo.ExecutionContext, results: ecif.ShiftResults) -> None:
+    """Show the samples that carry the most of the riskiest shift."""
+    measures = [of for of, suffix in MEASURES.items() if suffix in results.fields]
+    if not measures:
+        raise ValueError(f"The fields of the run {results.run_key!r} were deleted. Compute the shift again.")
+    ctx.ops.set_view(results.most_shifted(measures[0]))
+    ctx.ops.set_active_fields([results.fields[name] for name in ("scenario", MEASURES[measures[0]])])
 
 
 def _action(ctx: foo.ExecutionContext) -> str:

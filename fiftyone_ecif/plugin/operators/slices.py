@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
@@ -17,13 +16,12 @@ from fiftyone_ecif.plugin.background import Progress
 from fiftyone_ecif.plugin.forms import chosen_run, given, notice, passes
 from fiftyone_ecif.plugin.panel.choices import open_panel
 from fiftyone_ecif.plugin.run_operator import RunJob
+from fiftyone_ecif.plugin.sample_sets import naming_fields
 
 if TYPE_CHECKING:
     from fiftyone_ecif import ErrorSlice
 
 LIMIT = 20
-NAMING = (fo.StringField, fo.BooleanField, fo.IntField)
-"""Types of fields whose values may name a cause."""
 
 
 class FindSlices(RunJob):
@@ -63,7 +61,7 @@ class FindSlices(RunJob):
     def run_form(self, ctx: foo.ExecutionContext, inputs: types.Object, run_key: str) -> None:
         """Ask which fields may name a cause, and how many slices are wanted."""
         view = types.AutocompleteView(allow_user_input=False, allow_duplicates=False)
-        for name in naming_fields(ctx.dataset, run_key):
+        for name in naming_fields(ctx.dataset):
             view.add_choice(name, label=name)
         field = inputs.list(
             "fields",
@@ -96,18 +94,6 @@ class FindSlices(RunJob):
         yield ctx.ops.set_progress(progress=1, label=f"{len(result)} slices")
         yield ctx.ops.notify(f"ECIF: {len(result)} slices of recurring errors", variant="success" if result else "info")
         yield open_panel(ctx, "slices", run_key)
-
-
-def naming_fields(dataset: fo.Dataset, run_key: str) -> list[str]:
-    """Tags, and the fields of a dataset whose values may name a cause, the run's own ones left out."""
-    own = f"{run_key}_"
-    plain = [
-        name
-        for name, field in dataset.get_field_schema(flat=False).items()
-        if isinstance(field, NAMING) and name not in ("id", "filepath") and not name.startswith(own)
-    ]
-    labels = dataset.get_field_schema(embedded_doc_type=fo.Classification)
-    return ["tags", *plain, *(name for name in labels if not name.startswith(own))]
 
 
 def _fields(ctx: foo.ExecutionContext) -> list[str]:

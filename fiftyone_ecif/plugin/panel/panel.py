@@ -11,11 +11,10 @@ from typing import Any
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber, shown
-from fiftyone_ecif.dataset.fields import SCORE_FIELDS
-from fiftyone_ecif.dataset.run.config import check_run
+from fiftyone_ecif.dataset.fields import METHOD, SCORE_FIELDS, SHIFT_FIELDS
+from fiftyone_ecif.dataset.run.config import check_any_run, run_methods
 from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice, one_slice
 from fiftyone_ecif.plugin.jobs import cancel_job, running_jobs
 from fiftyone_ecif.plugin.panel.answers import has_moved, in_few_words, is_following, is_new
@@ -106,7 +105,7 @@ class EcifPanel(foo.Panel):
     @property
     def config(self) -> foo.PanelConfig:
         """The panel's settings: it opens beside the samples grid, once."""
-        shown = "\n".join(f"*{tab.label}*: {tab.help}  " for tab in TABS)
+        shown = "\n".join(f"*{tab.label}*: {tab.help}  " for tab in TABS)  # those of both kinds of run
         return foo.PanelConfig(
             name=PANEL,
             label="ECIF",
@@ -114,7 +113,7 @@ class EcifPanel(foo.Panel):
             category=foo.Categories.CURATE,
             surfaces="grid",
             allow_multiple=False,
-            help_markdown=f"The scores of a run of **ECIF: compute influence**.\n\n{shown}",
+            help_markdown=f"A run of **ECIF: compute influence** or **compute shift risk**.\n\n{shown}",
         )
 
     @property
@@ -188,7 +187,7 @@ class EcifPanel(foo.Panel):
         """Lay out what the state says."""
         root, state = types.Object(), ctx.panel.state
         self._lay_out_jobs(root, state)
-        runs = ecif.list_runs(ctx.dataset)
+        runs = run_methods(ctx.dataset)
         if not state.run_key or not runs:
             self._lay_out_beginning(root, state)
             return types.Property(root)
@@ -208,7 +207,7 @@ class EcifPanel(foo.Panel):
     def choose_run(self, ctx: foo.ExecutionContext) -> None:
         """Choose another run."""
         run_key = given(ctx, "value", Text())
-        check_run(ctx.dataset, run_key)
+        check_any_run(ctx.dataset, run_key)
         ctx.panel.state.set({"run_key": run_key} | _first("run", "view"))
         self.show(ctx)
 
@@ -227,8 +226,13 @@ class EcifPanel(foo.Panel):
 
     @event
     def compute(self, ctx: foo.ExecutionContext) -> None:
-        """Compute a run."""
+        """Compute influence."""
         self.prompt(ctx, "compute_influence")
+
+    @event
+    def compute_shift(self, ctx: foo.ExecutionContext) -> None:
+        """Compute a shift."""
+        self.prompt(ctx, "compute_shift")
 
     @event
     def cancel(self, ctx: foo.ExecutionContext) -> None:
@@ -267,13 +271,14 @@ class EcifPanel(foo.Panel):
         if state.tab is None:  # the App may send an event before the state of loading has come back to it
             self._begin(ctx)
         state.jobs = [{name: getattr(job, name) for name in JOB_WORDS} for job in running_jobs(ctx)]
-        runs = ecif.list_runs(ctx.dataset)
+        runs = run_methods(ctx.dataset)
         if state.run_key not in runs:
-            state.run_key = runs[-1] if runs else None
+            state.run_key = next(reversed(runs), None)
             keep_choices(ctx, {"run_key": state.run_key})
-        state.problem = _problem(ctx, state.run_key)
+        state.problem = _problem(ctx, state.run_key, runs.get(state.run_key))
         if state.problem or not state.run_key:
             return
+        self._turn_to_kind(state, runs[state.run_key])
         if not is_following(ctx):
             keep_choices(ctx, {name: state.get(name) for name in KEPT})
         self._turn_to_news(ctx)
@@ -288,11 +293,17 @@ class EcifPanel(foo.Panel):
         """Set the state that the events stand on."""
         ctx.panel.state.set(_first("dataset", "run", "view") | _kept(ctx))
 
+    def _turn_to_kind(self, state: Any, method: str) -> None:
+        """Turn to the first tab that is about such runs, unless the chosen one is."""
+        if self.tabs[state.tab].method != method:
+            first = next(tab for tab in self.tabs.values() if tab.method == method)
+            state.set({"tab": first.name, "turns": (state.turns or 0) + 1})
+
     def _turn_to_news(self, ctx: foo.ExecutionContext) -> None:
         """Turn to a tab that has something new to show."""
         state = ctx.panel.state
         for tab in self.tabs.values():
-            if tab.has_news(ctx):
+            if tab.method == self.tabs[state.tab].method and tab.has_news(ctx):
                 state.set({"tab": tab.name, "turns": (state.turns or 0) + 1})
                 kept = {entry.name: state.get(entry.name) for entry in tab.entries if entry.kept}
                 keep_choices(ctx, {"tab": tab.name} | kept)
@@ -317,33 +328,39 @@ class EcifPanel(foo.Panel):
             return
         root.md(
             "**No run yet.** Compute influence to see which captions are probably wrong, which pairs harm the model, "
-            "and what removing them would do.",
+            "and what removing them would do. Compute shift risk to see how far other samples are from those that the "
+            "model was trained on.",
             name="empty",
         )
         root.btn("compute", label="Compute influence", on_click=self.compute, variant="contained")
+        root.btn("compute_shift", label="Compute shift risk", on_click=self.compute_shift, variant="outlined")
 
-    def _lay_out_menu(self, root: types.Object, ctx: foo.ExecutionContext, runs: list[str]) -> None:
+    def _lay_out_menu(self, root: types.Object, ctx: foo.ExecutionContext, runs: dict[str, str]) -> None:
         """Show the choice of run and tab, and what concerns all tabs."""
         menu = row(root, "menu", pad=1)
-        state, newest = ctx.panel.state, {key: f"Run: {key}" for key in runs[::-1]}
+        state, newest = ctx.panel.state, {key: f"Run: {key}" for key in reversed(runs)}
         menu.enum("run", list(newest), default=state.run_key, view=dropdown(newest), on_change=self.choose_run)
-        menu.btn("again", label="New run", icon="add", on_click=self.compute, variant="outlined")
+        method = self.tabs[state.tab].method
+        again = self.compute if method == METHOD else self.compute_shift
+        menu.btn("again", label="New run", icon="add", on_click=again, variant="outlined")
         options = {"icon": "filter_alt_off", "variant": "outlined", "disabled": not selection(ctx)}
         menu.btn("clear", label="Clear selection", on_click=self.clear_selection, **options)
         tabs = types.TabsView(variant="fullWidth")
         for tab in TABS:
-            tabs.add_choice(tab.name, label=tab.label)
+            if tab.method == method:
+                tabs.add_choice(tab.name, label=tab.label)
         # The App's tabs and dropdowns heed a new default only if they are new themselves, hence under another name.
         root.enum(f"tab_{state.turns or 0}", tabs.values(), default=state.tab, view=tabs, on_change=self.choose_tab)
 
 
-def _problem(ctx: foo.ExecutionContext, run_key: str | None) -> str | None:
+def _problem(ctx: foo.ExecutionContext, run_key: str | None, method: str | None) -> str | None:
     """Why nothing can be shown of this dataset and run; None if something can."""
     missing = missing_packages()
     if missing:
         return f"{missing_words(missing)} {HOW_TO_INSTALL}"
     if run_key is not None:
-        fields = [field.name(run_key) for field in SCORE_FIELDS]
+        needed = SCORE_FIELDS if method == METHOD else [SHIFT_FIELDS["scenario"]]
+        fields = [field.name(run_key) for field in needed]
         gone = [name for name in fields if not ctx.dataset.has_sample_field(name)]
         return f"The field {gone[0]!r} was deleted. Compute the run again." if gone else None
     try:

@@ -15,6 +15,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from fiftyone_ecif.dataset.arguments import Kind
+from fiftyone_ecif.dataset.fields import METHOD
 
 Handler = Callable[[foo.ExecutionContext], None]
 """A bound method that answers an event."""
@@ -93,6 +94,7 @@ class Tab:
         name: of the tab in the panel's state
         label: on the tab
         help: what the tab shows, for the panel's help
+        method: what the runs are listed under that it is about
         entries: what of the panel's state is the tab's, as far as the panel has to do with it
 
     Args:
@@ -102,6 +104,7 @@ class Tab:
     name: ClassVar[str]
     label: ClassVar[str]
     help: ClassVar[str]
+    method: ClassVar[str] = METHOD
     entries: ClassVar[tuple[Entry, ...]] = ()
 
     def __init__(self, panel: TabPanel) -> None:

@@ -6,7 +6,7 @@ import torch
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.run.config import tensor_file
 from fiftyone_ecif.shift import Comparison, TensorVectors
-from tests.dataset.shift.conftest import FIELDS
+from tests.support.shifted import FIELDS
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
