@@ -197,6 +197,9 @@ def test_every_handler_that_a_layout_names_is_on_the_panel_and_every_handler_is_
         named |= panel.event("choose_tab", value=tab.name).handlers() | panel.event("refresh").handlers()
     panel.event("choose_tab", value="review")
     named |= panel.event("audit").handlers()
+    half, embeddings = scored_dataset.limit(30), {"image": "image_embedding"}
+    ecif.compute_shift(half, scored_dataset.skip(30), embeddings=embeddings, resamples=0, progress=False)
+    named |= panel.event("choose_run", value="shift").handlers()
     registered = EcifPanel()
     assert [name for name in named if not callable(getattr(registered, name, None))] == []
     events = {name for tab in registered.tabs.values() for name in tab.events()}
