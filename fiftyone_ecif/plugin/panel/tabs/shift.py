@@ -14,7 +14,7 @@ from fiftyone_ecif.dataset.arguments import Choice, Text, WholeNumber
 from fiftyone_ecif.dataset.fields import SHIFT_FIELDS, SHIFT_METHOD
 from fiftyone_ecif.dataset.shift.request import MEASURES
 from fiftyone_ecif.plugin.forms import dropdown, escaped, given, notice
-from fiftyone_ecif.plugin.panel.figures import ABOVE, BLUE, HEIGHT, ORANGE, Figure, as_figure, axes, plain
+from fiftyone_ecif.plugin.panel.figures import ABOVE, BLUE, GREY, HEIGHT, ORANGE, Figure, as_figure, axes, plain
 from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, select
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
 LABELS = {"image": "Images", "query": "Queries", "emi": "Responses that lost the most"}
 """What the samples can be ordered by."""
 
-PICTURES = 5
+PICTURES = 4
 """Samples that are shown of each order and direction."""
 
 DIRECTIONS = 3
 """Directions that are shown, the ones in which the sets differ most."""
+
+SURE = 0.05
+"""The p-value up to which sets are said to differ."""
 
 DRAWN = 12
 """Scenarios that the picture shows, the riskiest."""
@@ -200,21 +203,25 @@ def _direction(ctx: foo.ExecutionContext, of: str, direction: ShiftDirection) ->
 def _row(scenario: ShiftScenario) -> dict[str, str]:
     """A scenario's line of the table; what was not compared is empty."""
     parts = {"image": _divergence(scenario.image), "query": _divergence(scenario.query)}
-    rest = {"emid": _estimate(scenario.emid), "bound": _estimate(scenario.bound)}
+    rest = {name: _written(getattr(scenario, name)) for name in ("emid", "bound")}
     return {"name": scenario.name, "count": f"{scenario.count:,}"} | parts | rest
 
 
 def _divergence(found: Divergence | None) -> str:
     if found is None:
         return ""
-    tested = "" if found.p_value is None else f", p = {found.p_value:.2g}"
-    return _estimate(found.debiased or found.estimate) + tested
+    tested = "" if found.p_value is None else f" (p = {found.p_value:.2g})"
+    return _written(found.debiased or found.estimate) + tested
 
 
-def _estimate(found: Estimate | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.value:.3f}" + ("" if found.low is None else f" ({found.low:.3f} to {found.high:.3f})")
+def _written(found: Estimate | None) -> str:
+    return "" if found is None else f"{found.value:.3f}"
+
+
+def _with_interval(found: Estimate | None) -> str:
+    if found is None or found.low is None:
+        return _written(found)
+    return f"{_written(found)} ({found.low:.3f} to {found.high:.3f})"
 
 
 COLUMNS = {
@@ -232,14 +239,22 @@ def _lay_out_table(root: types.Object, rows: list[dict[str, str]]) -> None:
 
 
 def _in_words(scenario: ShiftScenario) -> str:
-    """Whether there is a shift at all, in a sentence."""
+    """Whether there is a shift at all, and what the answers lost, in sentences."""
     tested = {"images": scenario.image, "queries": scenario.query}
     p_values = {of: each.p_value for of, each in tested.items() if each is not None and each.p_value is not None}
+    words = f"**{escaped(scenario.name)}**: "
     if not p_values:
-        return f"**{escaped(scenario.name)}**: no permutation test was made."
-    of, least = min(p_values.items(), key=lambda each: each[1])
-    found = "differ from the reference's" if least <= 0.05 else "do not differ from the reference's more than by chance"
-    return f"**{escaped(scenario.name)}**: its {of} {found} (p = {least:.2g})."
+        words += "no permutation test was made."
+    else:
+        of, least = min(p_values.items(), key=lambda each: each[1])
+        found = "differ from" if least <= SURE else "do not differ more than by chance from"
+        words += f"its {of} {found} the reference's (p = {least:.2g})."
+    if scenario.emid is not None:
+        words += (
+            f" Its responses lost {_with_interval(scenario.emid)} of relevance (EMID, in arbitrary units: it ranks "
+            f"scenarios of this run), and the bound, which ranks them too, is {_with_interval(scenario.bound)}."
+        )
+    return words
 
 
 def divergence_figure(scenarios: list[ShiftScenario]) -> Figure:
@@ -269,6 +284,7 @@ def _bars(label: str, colour: str, values: list[tuple[str, Estimate]]) -> go.Bar
         "array": [(each.high or 0.0) - each.value for _, each in values],
         "arrayminus": [each.value - (each.low or 0.0) for _, each in values],
         "visible": known,
+        "color": GREY,
     }
     return go.Bar(
         orientation="h",
