@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.report.command import ask
 from benchmarks.report.results import write_result
+from benchmarks.report.table import Table
 from fiftyone_ecif.shift import Comparison, top_directions
 
 MODULE = "benchmarks.shift.timing"
@@ -75,8 +76,10 @@ def main() -> None:
     """Time it and print the figures."""
     asked = ask(Timing, MODULE)
     figures = measure(asked)
-    print(figures)
-    write_result(asked.json, MODULE, vars(asked), figures)
+    columns: dict[str, int | None] = {"rows": None, "numbers of a row": None, "seconds": 1, "MB": 0, "threads": None}
+    table = Table.of(columns, [[f"{asked.rows:,}", str(asked.dim), *figures.values()]])
+    print(table.console())
+    write_result(asked.json, MODULE, vars(asked), figures, {"time": table})
 
 
 if __name__ == "__main__":
