@@ -97,13 +97,16 @@ def compute(
 def check_enough(attributed: Attributed) -> None:
     """Raise a ValueError if there are too few pairs, or target pairs, for a contrastive loss."""
     count, target = len(attributed.pairs), attributed.target
-    minimum = 2 * SMALLEST_BATCH
-    if count < minimum or (target is not None and len(target) < SMALLEST_BATCH):
+    if count < LEAST_PAIRS or (target is not None and len(target) < SMALLEST_BATCH):
         raise ValueError(
             f"There are {count} usable pairs"
             + ("" if target is None else f" and {len(target)} usable target pairs")
-            + f"; at least {minimum}{'' if target is None else ' and 2'} are needed to compare pairs with one another."
+            + f"; at least {LEAST_PAIRS}{'' if target is None else ' and 2'} are needed to tell them apart."
         )
+
+
+LEAST_PAIRS = 2 * SMALLEST_BATCH
+"""Pairs that a run needs: each of two folds is a batch at least."""
 
 
 @dataclass(frozen=True)

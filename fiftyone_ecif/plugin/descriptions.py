@@ -41,12 +41,36 @@ UNSHOWN_SETTINGS = ("cls", "method", "type")
 
 SHOWN_REASONS = 10
 
+MOST_DECIMALS = 8
+
 ERRORS_EXPLAINED = "± is two standard errors of the predicted change, by its spread over the run's fits."
 
 
 def figure_name(name: str) -> str:
     """What a figure of a removal is called."""
     return FIGURES.get(name, name)
+
+
+def before_and_after(before: float, after: float, error: float | None, digits: int = 4) -> tuple[str, str]:
+    """Two figures with as many decimals as it takes to tell their difference, and the second with its error.
+
+    Args:
+        before: the figure now
+        after: the predicted figure
+        error: standard error of the difference; None or NaN where nothing tells of it
+        digits: significant digits of the figures, at least
+    """
+    known = error is not None and math.isfinite(error)
+    width = 2 * error if known and error else abs(after - before)
+    decimals = max(_decimals(max(abs(before), abs(after)), digits), _decimals(width, 2))
+    return f"{before:.{decimals}f}", with_error(f"{after:.{decimals}f}", error)
+
+
+def _decimals(number: float, digits: int) -> int:
+    """The decimals that show so many significant digits of a number; not more than anybody reads."""
+    if not number or not math.isfinite(number):
+        return 0
+    return min(MOST_DECIMALS, max(0, digits - 1 - math.floor(math.log10(abs(number)))))
 
 
 def with_error(predicted: str, error: float | None, number: str = ".2g") -> str:

@@ -37,6 +37,16 @@ ALL_RUNS = Known(lambda dataset: list(run_methods(dataset)), check_any_run)
 NO_RUN = ("This dataset has no run yet.", "Use “ECIF: compute influence” first.")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, such as "1 pair" or "1,200 pairs"."""
+    return f"{number:,} {plural(number, noun)}"
+
+
+def plural(number: int, noun: str) -> str:
+    """A noun as it is written after a number; its plural ends in s."""
+    return noun if number == 1 else f"{noun}s"
+
+
 def dropdown(choices: Mapping[str, str] | Iterable[str], **options: Any) -> types.DropdownView:
     """A dropdown of values with their labels, or of values that are their own labels."""
     view = types.DropdownView(**options)

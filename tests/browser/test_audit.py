@@ -14,7 +14,7 @@ def test_random_pairs_are_drawn_judged_and_recalibrate(open_page, scored_dataset
     expect(panel.content.get_by_text("of 20 pairs to review")).to_be_visible()
     expect(panel.content.get_by_text("Drawn at random for an audit")).to_be_visible()
     panel.button("Caption is fine").click()
-    expect(panel.content.get_by_text("Of 1 judged pairs 0 are wrong")).to_be_visible()
+    expect(panel.content.get_by_text("Judged 1 pair, 0 of them wrong")).to_be_visible()
     expect(panel.content.get_by_text("of 19 pairs to review")).to_be_visible()
     panel.button("Recalibrate").click()
     expect(page.get_by_text("Recalibrated the probabilities")).to_be_visible()

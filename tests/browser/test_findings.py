@@ -32,5 +32,6 @@ def test_recurring_errors_are_listed_and_shown_and_wrong_words_are_marked(open_p
     panel.picture(pictures, f"panel-words-{theme}")
     panel.tab("Suspects")
     panel.button("Show what says little").click()
-    expect(page.get_by_test_id("entry-counts")).to_have_text("60 samples")
+    expect(panel.button("Clear selection")).to_be_enabled()
+    expect(panel.content.get_by_role("tab", name="Suspects")).to_have_attribute("aria-selected", "true")
     panel.picture(pictures, f"panel-vague-{theme}")

@@ -78,7 +78,7 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
     done(page)
 
     expect(panel.content.get_by_role("tab", name="Trace")).to_have_attribute("aria-selected", "true")
-    expect(panel.content.get_by_text("pairs that are most to blame, the margin is predicted")).to_be_visible()
+    expect(panel.content.get_by_text("pairs most to blame, the margin is predicted")).to_be_visible()
     scored_dataset.reload()
     results = ecif.load_results(scored_dataset, "first")
     (key,) = results.list_traces()
@@ -94,6 +94,8 @@ def test_a_failing_sample_is_traced_to_the_pairs_to_blame_and_verified(open_page
 def test_selected_samples_are_repaired_from_the_form(open_page, scored_dataset, pictures):
     page = open_page(scored_dataset, width=1280, height=800)
     form = OperatorForm(page, "ECIF: review and apply suggestions")
+    expect(form.input("Minimum confidence")).to_have_value("0.9")
+    form.fill("Minimum confidence", "0")
     expect(form.dialog.get_by_text("samples will change")).to_be_visible()
     page.screenshot(path=pictures / "apply-dark.png")
     form.fill("Minimum confidence", "2")
@@ -140,6 +142,7 @@ def test_captions_that_are_markup_are_shown_as_they_stand(open_page, scored_data
     ecif.load_results(scored_dataset, "first").trace(scored_dataset.first().id, k=5, progress=False)
     page = open_page(scored_dataset, width=1280, height=800)
     form = OperatorForm(page, "ECIF: review and apply suggestions")
+    form.fill("Minimum confidence", "0")
     expect(form.dialog.get_by_text(f"{MARKUP} better").first).to_be_visible()
     expect(page.locator(".markup")).to_have_count(0)
     form.button("Cancel").click()

@@ -26,6 +26,14 @@ def test_compute_form_guesses_the_captions_and_offers_what_the_dataset_has(resol
     assert refusals(inputs) == {}
 
 
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_compute_form_refuses_fewer_pairs_than_can_be_compared(resolve_form, embedded_dataset, pairs):
+    assert "At least 4" in refusals(resolve_form(COMPUTE, embedded_dataset.limit(pairs)))["few_pairs"]
+    assert refusals(resolve_form(COMPUTE, embedded_dataset.limit(4))) == {}
+    with pytest.raises(ExecutionError, match="At least 4"):
+        foo.execute_operator(COMPUTE, {"view": embedded_dataset.limit(pairs)}, params=dict(STORED))
+
+
 def test_compute_form_offers_templates_for_labels_and_checks_them(resolve_form, pair_dataset):
     assert resolve_form(COMPUTE, pair_dataset, text_field="ground_truth")["templates"].default == "a photo of a {}"
     for templates in ("a photo of a {}\nan image", " \n"):

@@ -10,7 +10,7 @@ import pytest
 import fiftyone_ecif as ecif
 from fiftyone_ecif.plugin.jobs import JobRecord
 from fiftyone_ecif.plugin.panel.choices import keep_choices
-from fiftyone_ecif.plugin.panel.panel import CHOSEN, EcifPanel
+from fiftyone_ecif.plugin.panel.panel import CHOSEN, ENTRIES, EcifPanel
 from fiftyone_ecif.plugin.panel.tabs import TABS
 from fiftyone_ecif.plugin.panel.tabs.suspects import SuspectsTab
 from tests.conftest import REPOSITORY
@@ -82,6 +82,45 @@ def selected_range(panel):
 
 def can_clear(panel):
     return not panel.shown["menu"]["type"]["properties"]["clear"]["view"]["disabled"]
+
+
+def test_a_selection_is_told_from_what_the_numbers_are_about(scored_dataset):
+    panel = Panel(scored_dataset).event("show_suspects").event("on_change_ctx")
+    assert "60** scored pairs in view before the panel's selection" in panel.words("facts")
+    panel.event("clear_selection")
+    panel.samples = scored_dataset
+    assert "60** scored pairs in view;" in panel.event("on_change_ctx").words("facts")
+
+
+def test_what_thumbnails_showed_before_a_selection_is_shown_again(scored_dataset):
+    panel = Panel(scored_dataset)
+    panel.active_fields = ["caption", "ground_truth"]
+    for event in ("show_suspects", "show_vague"):
+        panel.event(event)
+        panel.active_fields = panel.requests["set_active_fields"]["fields"]
+        panel.event("on_change_ctx")
+    panel.event("clear_selection")
+    assert panel.requests["set_active_fields"]["fields"] == ["caption", "ground_truth"]
+
+
+def test_no_field_lies_where_the_state_has_an_entry(scored_dataset):
+    """The App writes a choice into the state before it reports it, and what is known already is not answered."""
+    panel = Panel(scored_dataset)
+    for tab in (*TABS[1:], TABS[0]):
+        panel.event("choose_tab", value=tab.name)
+        assert not set(panel.shown) & {entry.name for entry in ENTRIES}
+
+
+def test_the_highlighted_tab_is_the_one_that_is_shown_whatever_the_page_had_in_its_place(scored_dataset):
+    panel = Panel(scored_dataset).event("choose_tab", value="review")
+    panel.state |= {"turns": 1, "tab_1": "review"}  # an answer to an earlier event came last
+    panel.event("choose_tab", value="suspects")
+    (field,) = (name for name in panel.shown if name.startswith("tab_"))
+    assert panel.state.get(field, panel.shown[field]["default"]) == panel.state["tab"] == "suspects"
+
+
+def test_the_panel_has_an_icon_that_the_app_finds():
+    assert not set("/.") & set(EcifPanel().config.icon)  # of a path it does not know the plugin
 
 
 def test_the_panel_follows_a_view_of_the_user(scored_dataset):

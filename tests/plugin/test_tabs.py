@@ -71,7 +71,7 @@ def test_an_audit_is_drawn_judged_and_recalibrates(scored_dataset):
     for id, wrong in zip(drawn, scored_dataset.select(drawn, ordered=True).values("planted"), strict=True):
         panel.event("reject" if wrong else "fine", id=id)
     found = ecif.load_results(scored_dataset, "first").audit()
-    assert f"Of 20 judged pairs {found.wrong} are wrong" in panel.state["audited"]
+    assert f"Judged 20 pairs, {found.wrong} of them wrong" in panel.state["audited"]
     before = scored_dataset.values("first_misalignment")
     panel.event("recalibrate")
     assert scored_dataset.values("first_misalignment") != before

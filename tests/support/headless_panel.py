@@ -20,7 +20,8 @@ class Panel:
     """
 
     def __init__(self, samples):
-        self.samples, self.state, self.data, self.requests, self.selected = samples, {}, {}, {}, []
+        self.samples, self.state, self.data, self.requests = samples, {}, {}, {}
+        self.selected, self.active_fields = [], []
         self.event("on_load")
 
     def event(self, method, **params):
@@ -29,8 +30,11 @@ class Panel:
         import fiftyone.operators as foo
 
         params |= {"panel_id": "panel", "__method__": method, "panel_state": self.state}
+        fields = {"active_fields": self.active_fields}
         kind = "view" if isinstance(self.samples, fo.DatasetView) else "dataset"
-        result = foo.execute_operator(PANEL, {kind: self.samples, "params": params, "selected": self.selected})
+        result = foo.execute_operator(
+            PANEL, {kind: self.samples, "params": params, "selected": self.selected, **fields}
+        )
         result.raise_exceptions()
         self.requests = {}
         for request in as_in_javascript(result.executor.to_json()["requests"]):

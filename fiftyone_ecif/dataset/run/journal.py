@@ -24,6 +24,7 @@ from pymongo.errors import ConnectionFailure
 from fiftyone_ecif.dataset.fields import ownership
 from fiftyone_ecif.dataset.run.database import database
 from fiftyone_ecif.dataset.run.files import delete_files, is_name, trace_path
+from fiftyone_ecif.dataset.run.label_colors import BLUE, color_of, with_label_colors
 from fiftyone_ecif.dataset.run.lease import Busy, Lease, Lost
 
 STAGES = "ecif.staged."
@@ -50,6 +51,7 @@ class Change:
         removed: names of fields
         renamed: names of fields, old → new
         indexed: names of added fields with an index
+        shown: names of other fields that the App shows beside the added ones
         stage: name of the collection with the added fields' values, by sample id
         born: what a run that is written has: what is deleted where the change is undone
         gone: what a run that ends has: what is deleted when the change is made
@@ -64,6 +66,7 @@ class Change:
     removed: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
     indexed: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     stage: str | None = None
     born: dict[str, Any] | None = None
     gone: dict[str, Any] | None = None
@@ -208,7 +211,7 @@ def finish(change: Change, lease: Lease) -> None:
         for key, record in change.after.items():
             database().runs.update_one({"_id": record}, {"$set": {"key": key}})
     lease.check()
-    _follow_in_app(change, ended)
+    _follow_in_app(change, added, ended)
     _follow_in_indexes(samples, ended, change.renamed)
     for name in change.indexed:
         samples.create_index(name)
@@ -242,15 +245,18 @@ def with_any(names: Iterable[str]) -> dict[str, Any]:
     return {"$or": [{name: {"$exists": True}} for name in names]}
 
 
-def _follow_in_app(change: Change, ended: list[str]) -> None:
-    """Take the App's sidebar and annotation settings along."""
-    if not (ended or change.renamed):
+def _follow_in_app(change: Change, added: list[str], ended: list[str]) -> None:
+    """Take the App's sidebar, colours and annotation settings along."""
+    if not (added or ended or change.renamed):
         return
     document = DatasetDocument.objects(id=change.dataset_id).first()
     if document is None:
         return
     document.app_config._rename_paths(list(change.renamed), list(change.renamed.values()))
     document.app_config._delete_paths(ended)
+    colors = {name: color_of(name) for name in added} | dict.fromkeys(change.shown, BLUE)
+    scheme = document.app_config.color_scheme
+    document.app_config.color_scheme = with_label_colors(scheme, colors, ended, change.renamed)
     for name in (*ended, *change.renamed):
         if name in document.label_schemas:
             schema = document.label_schemas.pop(name)

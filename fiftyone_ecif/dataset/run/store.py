@@ -118,6 +118,7 @@ def write_run(
             added=[declaration(field, run_key, number) for field in fields],
             removed=former,
             indexed=[field.name(run_key) for field in fields if field.indexed],
+            shown=[] if config.text_field is None else [config.text_field],
             stage=stage,
             born=born,
             gone=None if replaced is None else belongings(replaced),

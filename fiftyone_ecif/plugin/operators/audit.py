@@ -10,7 +10,16 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import COUNT, Flag
-from fiftyone_ecif.plugin.forms import choose_samples, chosen_run, chosen_samples, given, notice, passes, refuse
+from fiftyone_ecif.plugin.forms import (
+    choose_samples,
+    chosen_run,
+    chosen_samples,
+    counted,
+    given,
+    notice,
+    passes,
+    refuse,
+)
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
 if TYPE_CHECKING:
@@ -66,7 +75,7 @@ class AuditSample(RunOperator):
         """Draw, and show what was drawn."""
         stratified = given(ctx, "stratified", Flag(), True)
         drawn = ecif.audit_sample(chosen_samples(ctx), chosen_run(ctx), _size(ctx), stratified)
-        self.announce_change(ctx, f"Drew {len(drawn):,} pairs: judge them in the panel's tab “Review”")
+        self.announce_change(ctx, f"Drew {counted(len(drawn), 'pair')}: judge them in the panel's tab “Review”")
         ctx.ops.set_view(drawn)
         return {"pairs": len(drawn)}
 
@@ -116,7 +125,7 @@ class Recalibrate(RunOperator):
 def in_words(found: NoiseRate) -> str:
     """An audit's result."""
     share = f"{found.rate:.0%} of all pairs are wrong (90% interval: {found.low:.0%} to {found.high:.0%})"
-    return f"Of {found.answered} judged pairs {found.wrong} are wrong. Estimate: {share}."
+    return f"Judged {counted(found.answered, 'pair')}, {found.wrong} of them wrong. Estimate: {share}."
 
 
 def _size(ctx: foo.ExecutionContext) -> int:

@@ -14,7 +14,7 @@ from fiftyone_ecif.dataset.arguments import Text
 from fiftyone_ecif.dataset.checks import is_classification_field, text_fields
 from fiftyone_ecif.dataset.compute.request import ASKED, RunRequest
 from fiftyone_ecif.plugin.background import in_background, show_output
-from fiftyone_ecif.plugin.forms import given, notice, one_slice, show_fields, target_view
+from fiftyone_ecif.plugin.forms import counted, given, notice, one_slice, show_fields, target_view
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 from fiftyone_ecif.plugin.operators.compute_form import RUN_KEY, compute_form, trusted_pairs
 from fiftyone_ecif.plugin.operators.model_form import model_arguments, uses_embeddings
@@ -106,9 +106,9 @@ def show_results(ctx: foo.ExecutionContext, results: Any) -> Iterator[Any]:
     yield open_panel(ctx, "suspects", results.run_key)
     scored, skipped = len(view), len(results.skipped)
     outputs = types.Object()
-    notice(outputs, "scored", types.Success, f"Scored {scored:,} pairs", "The most suspicious come first.")
+    notice(outputs, "scored", types.Success, f"Scored {counted(scored, 'pair')}", "The most suspicious come first.")
     for number, warning in enumerate(results.warnings):
         notice(outputs, f"warning_{number}", types.Warning, warning)
     yield show_output(ctx, outputs)
-    message = f"ECIF scored {scored:,} pairs and skipped {skipped:,}; warnings: {len(results.warnings)}"
+    message = f"ECIF scored {counted(scored, 'pair')} and skipped {skipped:,}; warnings: {len(results.warnings)}"
     yield ctx.ops.notify(message, variant="warning" if results.warnings else "success")

@@ -19,6 +19,7 @@ from fiftyone_ecif.dataset.fields import METHOD
 from fiftyone_ecif.dataset.parameters import DEFAULT_MODEL
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.forms import (
+    counted,
     dropdown,
     duration,
     given,
@@ -79,6 +80,8 @@ def _can_start(inputs: types.Object, samples: SampleCollection, fields: list[str
 def _choose_captions(
     ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection, fields: list[str]
 ) -> None:
+    from fiftyone_ecif.attribution.score import LEAST_PAIRS  # brings torch
+
     field = inputs.enum(
         "text_field",
         fields,
@@ -96,6 +99,9 @@ def _choose_captions(
     pairs = samples.count(f"{chosen}.label" if is_label else chosen)
     if pairs == 0:
         refuse(inputs, "all_empty", f"None of these samples has a value in the field {chosen!r}.")
+    elif pairs < LEAST_PAIRS:
+        reason = f"Only {pairs:,} of these samples {'has' if pairs == 1 else 'have'} a caption."
+        refuse(inputs, "few_pairs", reason, f"At least {LEAST_PAIRS} are needed to compare pairs with one another.")
     elif pairs < FEW_PAIRS:
         text = f"Only {pairs:,} of these samples have a caption. The scores of so few pairs are noisy."
         notice(inputs, "few_pairs", types.Notice, text)
@@ -180,7 +186,9 @@ def _estimate(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCo
     seconds = cost.scoring_seconds(pairs, dims, batch, rounds, device, targeted)
     memory += 2 * pairs * sum(dims) * cost.FLOAT_BYTES
     on = "this machine's CPU" if device == "cpu" else device
-    label = f"About {words}{duration(seconds)} to score {pairs:,} pairs on {on}; {memory / 1e9:.1f} GB of memory"
+    label = (
+        f"About {words}{duration(seconds)} to score {counted(pairs, 'pair')} on {on}; {memory / 1e9:.1f} GB of memory"
+    )
     rest = "This is a rough guess: several times more if the head converges slowly, less if pairs were embedded before."
     notice(inputs, "cost", types.Notice, label, rest)
 

@@ -19,6 +19,7 @@ from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_samples,
     chosen_threshold,
+    counted,
     dropdown,
     given,
     one_slice,
@@ -28,6 +29,9 @@ from fiftyone_ecif.plugin.forms import (
 from fiftyone_ecif.plugin.operator import GRID, EcifOperator
 
 DEFAULT_FORMAT = "csv"
+
+TAGGED = "tagged pairs"
+"""What stands for no run in the form; a run's key has no space."""
 
 
 class ExportCleaned(EcifOperator):
@@ -101,17 +105,17 @@ class ExportCleaned(EcifOperator):
         """Export, and say how many."""
         arguments = _arguments(ctx)
         exported = ecif.export_cleaned(one_slice(chosen_samples(ctx)), **arguments)
-        ctx.ops.notify(f"Exported {exported:,} samples to {arguments['folder']}", variant="success")
+        ctx.ops.notify(f"Exported {counted(exported, 'sample')} to {arguments['folder']}", variant="success")
         return {"exported": exported}
 
 
 def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: SampleCollection) -> None:
     """Add what to leave out, and say how many samples are left."""
     tags = tags_of(ctx.dataset)
-    runs = {"": f"Pairs tagged “{tags.misaligned}”, “{tags.rejected}” or “{tags.empty}”"}
+    runs = {TAGGED: f"Pairs tagged “{tags.misaligned}”, “{tags.rejected}” or “{tags.empty}”"}
     runs |= {key: f"Tagged pairs, and the suspects of run “{key}”" for key in ecif.list_runs(ctx.dataset)[::-1]}
-    inputs.enum("run_key", list(runs), default="", label="Leave out", view=dropdown(runs))
-    run_key, threshold = given(ctx, "run_key", Text()), None
+    inputs.enum("run_key", list(runs), default=TAGGED, label="Leave out", view=dropdown(runs))
+    run_key, threshold = _suspects_of(ctx), None
     if run_key:
         field = inputs.float("threshold", default=SUSPECTED, label="Minimum probability of being misaligned")
         if not passes(field, chosen_threshold, ctx):
@@ -122,9 +126,15 @@ def _choose_suspects(ctx: foo.ExecutionContext, inputs: types.Object, samples: S
     say_count(inputs, "count", left, f"{left:,} of {total:,} samples will be exported", none)
 
 
+def _suspects_of(ctx: foo.ExecutionContext) -> str | None:
+    """The run whose suspects are left out too, if there is one."""
+    run_key = given(ctx, "run_key", Text())
+    return None if run_key == TAGGED else run_key
+
+
 def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.export_cleaned`."""
-    fields, folder, run_key = text_fields(ctx.dataset), given(ctx, "folder", Text()), given(ctx, "run_key", Text())
+    fields, folder, run_key = text_fields(ctx.dataset), given(ctx, "folder", Text()), _suspects_of(ctx)
     if folder is None:
         raise ValueError("Name the folder to export to.")
     arguments = {

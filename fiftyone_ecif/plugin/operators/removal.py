@@ -15,12 +15,13 @@ from fiftyone_ecif.dataset.checks import score_field
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import everything, ungrouped
 from fiftyone_ecif.plugin.background import Progress, show_output
-from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, figure_name, with_error
+from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, before_and_after, figure_name, with_error
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
     chosen_samples,
     compare_cost,
+    counted,
     given,
     notice,
     passes,
@@ -242,21 +243,17 @@ def _show_effect(ctx: foo.ExecutionContext, effect: Any) -> Any:
     """Show the figures of a removal as a table."""
     outputs = types.Object()
     table = types.TableView(read_only=True)
-    columns = {"figure": f"Without {effect.removed:,} pairs", "before": "Now", "predicted": "Predicted"}
+    columns = {"figure": f"Without {counted(effect.removed, 'pair')}", "before": "Now", "predicted": "Predicted"}
     if effect.measured is not None:
         columns["measured"] = "Measured"
     for key, label in columns.items():
         table.add_column(key, label=label)
     errors = effect.standard_error
-    rows = [
-        {
-            "figure": figure_name(name),
-            "before": f"{before:.5g}",
-            "predicted": with_error(f"{effect.predicted[name]:.5g}", errors.get(name)),
-        }
-        | ({} if effect.measured is None else {"measured": f"{effect.measured[name]:.5g}"})
-        for name, before in effect.before.items()
-    ]
+    rows = []
+    for name, figure in effect.before.items():
+        before, predicted = before_and_after(figure, effect.predicted[name], errors.get(name), 5)
+        measured = {} if effect.measured is None else {"measured": f"{effect.measured[name]:.5g}"}
+        rows.append({"figure": figure_name(name), "before": before, "predicted": predicted} | measured)
     outputs.list("figures", types.Object(), view=table)
     if errors:
         notice(outputs, "errors", types.Notice, ERRORS_EXPLAINED)

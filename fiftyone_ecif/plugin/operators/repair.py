@@ -7,6 +7,7 @@ from typing import Any
 
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
+import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
@@ -22,6 +23,7 @@ from fiftyone_ecif.plugin.forms import (
     chosen_run,
     chosen_samples,
     chosen_threshold,
+    counted,
     given,
     notice,
     passes,
@@ -33,6 +35,14 @@ from fiftyone_ecif.plugin.operator import MODAL, EcifOperator
 from fiftyone_ecif.plugin.run_operator import RunJob, RunOperator
 
 SHOWN_CHANGES = 8
+
+SURE = 0.9
+"""The confidence from which suggestions are applied unless another is asked for: most others are wrong."""
+
+STEPS = (0.9, 0.75, 0.5, 0.25)
+"""Confidences from which suggestions are counted."""
+
+HOW_TO_UNDO = "To take it back: “ECIF: undo fixes”, or “Undo last fix” in the panel's tab “Review”."
 
 
 class TagMisaligned(RunOperator):
@@ -77,12 +87,12 @@ class TagMisaligned(RunOperator):
         if passes(field, chosen_threshold, ctx):
             count = len(review.suspected(samples, run_key, chosen_threshold(ctx)))
             none = "No pair reaches this threshold. Lower it to tag some."
-            say_count(inputs, "count", count, f"{count:,} pairs will be tagged", none)
+            say_count(inputs, "count", count, f"{counted(count, 'pair')} will be tagged", none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
         tagged = ecif.tag_misaligned(chosen_samples(ctx), chosen_run(ctx), chosen_threshold(ctx))
-        self.announce_change(ctx, f"Tagged {tagged:,} pairs as misaligned")
+        self.announce_change(ctx, f"Tagged {counted(tagged, 'pair')} as misaligned")
         return {"tagged": tagged}
 
 
@@ -109,7 +119,7 @@ class ApplySuggestions(RunOperator):
         Args:
             sample_collection: the samples to repair
             run_key: the run; None: the newest
-            min_confidence: the minimum confidence of a suggestion, 0 to 1; None: any
+            min_confidence: the minimum confidence of a suggestion, 0 to 1; None: 0.9
             delegate: not supported, since the operator takes no time
 
         Returns:
@@ -122,9 +132,9 @@ class ApplySuggestions(RunOperator):
         samples = choose_samples(ctx, inputs, "Repair")
         field = inputs.float(
             "min_confidence",
-            default=0,
+            default=SURE,
             label="Minimum confidence",
-            description="0 applies every suggestion, 1 only the surest",
+            description="1 applies only the surest suggestions, 0 every one, likely or not",
         )
         if passes(field, _confidence, ctx):
             _preview(ctx, inputs, samples, run_key, _confidence(ctx))
@@ -133,13 +143,13 @@ class ApplySuggestions(RunOperator):
         """Repair, and say what was not repaired and why."""
         run_key = chosen_run(ctx)
         report = ecif.apply_suggestions(chosen_samples(ctx), run_key, _confidence(ctx), by=ctx.user_id)
-        outcome = _announce(self, ctx, "Suggestions", report)
+        outcome = _announce(self, ctx, "Suggestions", report, HOW_TO_UNDO if report.changed else "")
         show_fields(ctx, run_key)
         return outcome
 
 
 def _confidence(ctx: foo.ExecutionContext) -> float:
-    return given(ctx, "min_confidence", PROBABILITY, 0.0, "The minimum confidence")
+    return given(ctx, "min_confidence", PROBABILITY, SURE, "The minimum confidence")
 
 
 def _preview(
@@ -155,12 +165,21 @@ def _preview(
     except ValueError as error:
         refuse(inputs, "not_writable", str(error))
         return
+    name = score_field(ctx.dataset, run_key, "suggestion")
+    sureness = np.array(fixes.applicable(samples, run_key).values(f"{name}.confidence"), dtype=float)
+    if not len(sureness):
+        refuse(inputs, "count", "These samples have no suggestion that is not applied yet.")
+        return
+    by_confidence = (
+        "Suggestions by confidence: "
+        + ", ".join(f"{(sureness >= step).sum():,} from {step:g}" for step in STEPS)
+        + f", {counted(len(sureness), 'suggestion')} in all."
+    )
     changes = fixes.applicable(samples, run_key, confidence)
     count = len(changes)
     if not count:
-        refuse(inputs, "count", "These samples have no suggestion of this confidence that is not applied yet.")
+        refuse(inputs, "count", "None of the suggestions that are not applied yet has this confidence.", by_confidence)
         return
-    name = score_field(ctx.dataset, run_key, "suggestion")
     surest = changes.sort_by(f"{name}.confidence", reverse=True).limit(SHOWN_CHANGES)
     texts, labels, sureness = surest.values([path, f"{name}.label", f"{name}.confidence"])
     rows = [
@@ -170,7 +189,7 @@ def _preview(
     table = types.TableView(read_only=True)
     for key, label in (("before", "Now"), ("after", "Suggestion (confidence)")):  # a third column would be cut off
         table.add_column(key, label=label)
-    notice(inputs, "count", types.Notice, f"{count:,} samples will change", "“ECIF: undo fixes” takes it back.")
+    notice(inputs, "count", types.Notice, f"{counted(count, 'sample')} will change", f"{by_confidence} {HOW_TO_UNDO}")
     inputs.list("changes", types.Object(), default=rows, view=table)
 
 
@@ -218,7 +237,7 @@ class NameWrongWords(RunJob):
             count = len(review.suspected(samples, run_key, chosen_threshold(ctx)))
             cost = "The model reads each of them once for each of its words. Nothing else is computed anew."
             none = "No pair reaches this threshold. Lower it to look at some."
-            say_count(inputs, "count", count, f"{count:,} captions will be looked at", none, cost)
+            say_count(inputs, "count", count, f"{counted(count, 'caption')} will be looked at", none, cost)
 
     def work(self, ctx: foo.ExecutionContext) -> Callable[[Progress], Any]:
         run_key = chosen_run(ctx)
@@ -232,7 +251,7 @@ class NameWrongWords(RunJob):
         outputs = types.Object()
         named = sum(bool(words) for words in result.values())
         text = "The panel's tab “Review” marks them. They are guesses: look at the images."
-        notice(outputs, "named", types.Success, f"Named words of {named:,} captions", text)
+        notice(outputs, "named", types.Success, f"Named words of {counted(named, 'caption')}", text)
         yield show_output(ctx, outputs)
 
 
@@ -266,13 +285,13 @@ class MarkAsFine(SampleOperator):
     def form(self, ctx: foo.ExecutionContext, inputs: types.Object) -> None:
         """Ask for samples."""
         samples = choose_samples(ctx, inputs, "Mark")
-        text = f"{number_of(samples):,} pairs will get the tag “{tags_of(ctx.dataset).trusted}”"
+        text = f"{counted(number_of(samples), 'pair')} will get the tag “{tags_of(ctx.dataset).trusted}”"
         notice(inputs, "count", types.Notice, text, "Remove the tag to undo this.")
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Tag, and say how many."""
         marked = ecif.mark_as_fine(chosen_samples(ctx))
-        self.announce_change(ctx, f"Marked {marked:,} pairs as fine")
+        self.announce_change(ctx, f"Marked {counted(marked, 'pair')} as fine")
         return {"marked": marked}
 
 
@@ -292,14 +311,18 @@ class UndoFixes(SampleOperator):
         count = len(ecif.fixed(choose_samples(ctx, inputs, "Restore")))
         text = "A caption that was edited by hand after its fix stays as it is."
         none = "None of these samples has a fix."
-        say_count(inputs, "count", count, f"{count:,} samples have a fix", none, text)
+        say_count(inputs, "count", count, f"{counted(count, 'sample')} with a fix", none, text)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, object]:
         """Restore, and say what was not restored and why."""
         return _announce(self, ctx, "Undo", ecif.undo_fixes(chosen_samples(ctx)))
 
 
-def _announce(operator: EcifOperator, ctx: foo.ExecutionContext, what: str, report: Any) -> dict[str, object]:
+def _announce(
+    operator: EcifOperator, ctx: foo.ExecutionContext, what: str, report: Any, more: str = ""
+) -> dict[str, object]:
     """Let the App show what a :class:`~fiftyone_ecif.dataset.repair.fixes.FixReport` reports; returns its figures."""
-    operator.announce_change(ctx, f"{what}: {report}", variant="success" if report.changed else "warning")
+    operator.announce_change(
+        ctx, f"{what}: {report}. {more}".strip(), variant="success" if report.changed else "warning"
+    )
     return {"changed": report.changed, "unchanged": report.unchanged}

@@ -11,7 +11,7 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import COUNT, PROBABILITY, SHARE_OF_PAIRS, Number
-from fiftyone_ecif.plugin.forms import chosen_run, given, refuse, say_count, show_fields
+from fiftyone_ecif.plugin.forms import chosen_run, counted, given, refuse, say_count, show_fields
 from fiftyone_ecif.plugin.operator import GRID
 from fiftyone_ecif.plugin.run_operator import RunOperator
 
@@ -66,7 +66,7 @@ class ShowPairs(RunOperator):
         except ValueError as error:
             refuse(inputs, "pairs", str(error))
             return
-        say_count(inputs, "pairs", pairs, f"{pairs:,} pairs will be shown", self.none)
+        say_count(inputs, "pairs", pairs, f"{counted(pairs, 'pair')} will be shown", self.none)
 
     def execute(self, ctx: foo.ExecutionContext) -> dict[str, int]:
         """Set the view and the fields shown on the thumbnails."""

@@ -13,7 +13,7 @@ import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import COUNT, Texts
 from fiftyone_ecif.dataset.checks import check_field
 from fiftyone_ecif.plugin.background import Progress
-from fiftyone_ecif.plugin.forms import chosen_run, given, notice, passes
+from fiftyone_ecif.plugin.forms import chosen_run, counted, given, notice, passes
 from fiftyone_ecif.plugin.panel.choices import open_panel
 from fiftyone_ecif.plugin.run_operator import RunJob
 from fiftyone_ecif.plugin.sample_sets import naming_fields
@@ -91,8 +91,10 @@ class FindSlices(RunJob):
         """Open the list in the panel."""
         run_key = chosen_run(ctx)
         yield ctx.ops.reload_dataset()
-        yield ctx.ops.set_progress(progress=1, label=f"{len(result)} slices")
-        yield ctx.ops.notify(f"ECIF: {len(result)} slices of recurring errors", variant="success" if result else "info")
+        yield ctx.ops.set_progress(progress=1, label=counted(len(result), "slice"))
+        yield ctx.ops.notify(
+            f"ECIF: {counted(len(result), 'slice')} of recurring errors", variant="success" if result else "info"
+        )
         yield open_panel(ctx, "slices", run_key)
 
 

@@ -14,12 +14,13 @@ from fiftyone_ecif.dataset.arguments import COUNT, Choice, Text
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.plugin.background import Progress, show_output
-from fiftyone_ecif.plugin.descriptions import with_error
+from fiftyone_ecif.plugin.descriptions import before_and_after
 from fiftyone_ecif.plugin.forms import (
     choose_samples,
     chosen_run,
     chosen_samples,
     compare_cost,
+    counted,
     dropdown,
     given,
     invalidate,
@@ -233,10 +234,10 @@ class VerifyTrace(RunJob):
     def show(self, ctx: foo.ExecutionContext, result: Any) -> Iterator[Any]:
         """Show the prediction beside what was measured."""
         opened, outputs = _opened_trace(ctx), types.Object()
+        before, predicted = before_and_after(result.before, result.predicted, result.standard_error)
         words = (
-            f"Without {result.removed:,} pairs, the {opened.kind} goes from {result.before:.4g} to "
-            f"{result.measured:.4g} nats; the prediction was "
-            f"{with_error(f'{result.predicted:.4g}', result.standard_error)} nats."
+            f"Without {counted(result.removed, 'pair')}, the {opened.kind} goes from {before} to "
+            f"{result.measured:.4g} nats; the prediction was {predicted} nats."
         )
         notice(outputs, "effect", types.Success, opened.query, words)
         yield show_output(ctx, outputs)
@@ -266,13 +267,13 @@ def _show_trace(ctx: foo.ExecutionContext, found: Any) -> Any:
     """Show the pairs as a table, and what removing them would do to the query."""
     outputs = types.Object()
     effect = found.predicted_effect(len(found))
-    predicted = with_error(f"{effect.predicted:.4g}", effect.standard_error)
+    before, predicted = before_and_after(effect.before, effect.predicted, effect.standard_error)
     notice(
         outputs,
         "effect",
         types.Success,
-        f"{found.query}: {len(found):,} pairs are to blame",
-        f"Without them, the {found.kind} is predicted to go from {effect.before:.4g} to {predicted} nats.",
+        f"{found.query}: {counted(len(found), 'pair')} to blame",
+        f"Without them, the {found.kind} is predicted to go from {before} to {predicted} nats.",
     )
     for number, note in enumerate(found.notes):
         notice(outputs, f"note_{number}", types.Warning, note)

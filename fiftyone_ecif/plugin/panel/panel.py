@@ -22,7 +22,7 @@ from fiftyone_ecif.plugin.panel.choices import PANEL, keep_choices, kept_choices
 from fiftyone_ecif.plugin.panel.pieces import row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event, events_of
 from fiftyone_ecif.plugin.panel.tabs import TABS
-from fiftyone_ecif.plugin.panel.view import base_view, looked_at, selection
+from fiftyone_ecif.plugin.panel.view import base_view, fields_before, looked_at, selection
 from fiftyone_ecif.plugin.requirements import HOW_TO_INSTALL, missing_packages, missing_words
 
 TAB = Choice({tab.name: tab.label for tab in TABS})
@@ -109,7 +109,7 @@ class EcifPanel(foo.Panel):
         return foo.PanelConfig(
             name=PANEL,
             label="ECIF",
-            icon="/assets/compute.svg",
+            icon="balance",  # by its name: the App finds no file of a panel's plugin,
             category=foo.Categories.CURATE,
             surfaces="grid",
             allow_multiple=False,
@@ -242,9 +242,11 @@ class EcifPanel(foo.Panel):
 
     @event
     def clear_selection(self, ctx: foo.ExecutionContext) -> None:
-        """Show the view again that the panel's selection was made in."""
-        base = base_view(ctx)
+        """Show the view again that the panel's selection was made in, and on the thumbnails what they showed then."""
+        base, fields = base_view(ctx), fields_before(ctx)
         ctx.ops.set_view(base) if len(base._serialize()) else ctx.ops.clear_view()
+        if fields:
+            ctx.ops.set_active_fields(fields)
 
     @event
     def open_sample(self, ctx: foo.ExecutionContext) -> None:
@@ -285,7 +287,7 @@ class EcifPanel(foo.Panel):
         tab = self.tabs[state.tab]
         try:
             tab.content(ctx, looked_at(ctx))
-            state.set({"menu": {"run": state.run_key}} | tab.fields(state))
+            state.set({"menu": {"run": state.run_key}, _tab_field(state): state.tab} | tab.fields(state))
         except ValueError as error:  # what was there a moment ago is gone: another page deleted it
             state.problem = str(error)
 
@@ -350,7 +352,12 @@ class EcifPanel(foo.Panel):
             if tab.method == method:
                 tabs.add_choice(tab.name, label=tab.label)
         # The App's tabs and dropdowns heed a new default only if they are new themselves, hence under another name.
-        root.enum(f"tab_{state.turns or 0}", tabs.values(), default=state.tab, view=tabs, on_change=self.choose_tab)
+        root.enum(_tab_field(state), tabs.values(), default=state.tab, view=tabs, on_change=self.choose_tab)
+
+
+def _tab_field(state: Any) -> str:
+    """The name of the choice among tabs."""
+    return f"tab_{state.turns or 0}"
 
 
 def _problem(ctx: foo.ExecutionContext, run_key: str | None, method: str | None) -> str | None:

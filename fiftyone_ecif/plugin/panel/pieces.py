@@ -12,6 +12,7 @@ import fiftyone.operators.types as types
 from fiftyone_ecif.dataset.arguments import shown
 from fiftyone_ecif.plugin.forms import notice
 from fiftyone_ecif.plugin.panel.tab import Handler
+from fiftyone_ecif.plugin.panel.view import selection
 
 PLOT = {"displayModeBar": False}
 """Plotly's settings: its tool bar would cover the legend, and a double click resets the axes."""
@@ -36,8 +37,10 @@ def row(parent: types.Object, name: str, gap: int = 2, **options: Any) -> types.
 
 
 def where(ctx: foo.ExecutionContext) -> str:
-    """Which pairs the panel is about."""
-    return "selected" if ctx.selected else "in view"
+    """Which pairs the panel is about: not only those that its own selection shows."""
+    if ctx.selected:
+        return "selected"
+    return "in view before the panel's selection" if selection(ctx) else "in view"
 
 
 def nothing_scored(root: types.Object, ctx: foo.ExecutionContext) -> None:

@@ -44,7 +44,9 @@ def select(ctx: foo.ExecutionContext, selected: fo.DatasetView, base: fo.Dataset
         what: what the selection is made of, for the pictures
     """
     own = selected._serialize()[len(base._serialize()) :]
-    ctx.store(STORE).set(OWN, {"length": len(own), "digest": digest(own), "what": what})
+    before = _own(ctx, ctx.view._serialize())
+    fields = before.get("fields") if before else ctx.active_fields
+    ctx.store(STORE).set(OWN, {"length": len(own), "digest": digest(own), "what": what, "fields": fields})
     ctx.ops.set_view(selected)
 
 
@@ -52,6 +54,12 @@ def selection(ctx: foo.ExecutionContext) -> dict[str, Any] | None:
     """What the panel's own selection is made of, if the App shows it; None if it shows none."""
     own = _own(ctx, ctx.view._serialize())
     return own["what"] if own else None
+
+
+def fields_before(ctx: foo.ExecutionContext) -> list[str]:
+    """What the thumbnails showed before the panel's own selection; nothing if it shows none."""
+    fields = (_own(ctx, ctx.view._serialize()) or {}).get("fields")
+    return [name for name in fields if isinstance(name, str)] if isinstance(fields, list) else []
 
 
 def _own(ctx: foo.ExecutionContext, stages: list[dict]) -> dict[str, Any] | None:

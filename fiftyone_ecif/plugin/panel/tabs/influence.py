@@ -14,8 +14,8 @@ from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import MOST, Number, SampleId, WholeNumber
 from fiftyone_ecif.dataset.repair import review
 from fiftyone_ecif.dataset.samples import ungrouped
-from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, figure_name, with_error
-from fiftyone_ecif.plugin.forms import escaped, given, notice, show_fields
+from fiftyone_ecif.plugin.descriptions import ERRORS_EXPLAINED, before_and_after, figure_name, with_error
+from fiftyone_ecif.plugin.forms import counted, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.choices import kept_forecast
 from fiftyone_ecif.plugin.panel.figures import (
     BELOW,
@@ -92,7 +92,7 @@ class InfluenceTab(Tab):
         loss = f"the loss on {target}" if target else "the loss on the believed pairs that a fit has not seen"
         root.md(
             f"What removing a pair would do to {escaped(loss)}: a pair with a positive value helps, one with a "
-            f"negative value harms. {facts['drawn']:,} pairs are drawn; draw a lasso around some to see them.",
+            f"negative value harms. {counted(facts['drawn'], 'pair')} drawn; draw a lasso around some to see them.",
             name="judged",
         )
         root.plot("roles", layout=state.roles_layout, config=PLOT, height=HEIGHT, on_selected=self.select_points)
@@ -201,7 +201,8 @@ def _what_if(state: Any) -> str:
             "*Predict* computes loss and accuracy in closed form."
         )
     before, after, error = predicted.pop("target_loss")
-    words += f"The target loss is predicted to go from {before:.4g} to **{with_error(f'{after:.4g}', error)} nats**"
+    now, predicted_loss = before_and_after(before, after, error)
+    words += f"The target loss is predicted to go from {now} to **{predicted_loss} nats**"
     for name, (start, end, wide) in predicted.items():
         words += f", {figure_name(name).lower()} from {start:.1%} to **{with_error(f'{end:.1%}', wide, '.1%')}**"
     words += "."

@@ -14,7 +14,7 @@ from fiftyone_ecif.dataset.arguments import Choice, SampleId, Text, WholeNumber
 from fiftyone_ecif.dataset.fields import AUDIT, CANDIDATES, FIELDS, WRONG_WORDS
 from fiftyone_ecif.dataset.repair import fixes, review
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given
+from fiftyone_ecif.plugin.forms import as_text, counted, dropdown, escaped, given
 from fiftyone_ecif.plugin.operators.audit import in_words
 from fiftyone_ecif.plugin.panel.pieces import image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
@@ -93,7 +93,7 @@ class ReviewTab(Tab):
         first = page * CARDS + 1
         last = first + len(cards) - 1
         pages = row(root, "pages")
-        shown = f"{first:,} to {last:,} of {waiting:,} pairs to review" if cards else "No pairs left to review"
+        shown = f"{first:,} to {last:,} of {counted(waiting, 'pair')} to review" if cards else "No pairs left to review"
         pages.md(shown, name="shown")
         pages.btn("previous", label="Previous", on_click=self.previous_page, disabled=page == 0, variant="outlined")
         pages.btn("next", label="Next", on_click=self.next_page, disabled=last >= waiting, variant="outlined")

@@ -11,7 +11,7 @@ import fiftyone.operators.types as types
 from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS, SLICE_FIELD
-from fiftyone_ecif.plugin.forms import escaped, given, notice, show_fields
+from fiftyone_ecif.plugin.forms import counted, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.pieces import row
 from fiftyone_ecif.plugin.panel.tab import Tab, event
 from fiftyone_ecif.plugin.panel.view import base_view, looked_at, select
@@ -56,7 +56,7 @@ class SlicesTab(Tab):
             line = row(root, f"slice_{number}")
             show, params = self.show_slice, {"row": number}
             line.btn("show", label="Show", icon="visibility", on_click=show, params=params, variant="outlined")
-            facts = f"{each['pairs']:,} pairs, mean misalignment {each['misalignment']:.0%}"
+            facts = f"{counted(each['pairs'], 'pair')}, mean misalignment {each['misalignment']:.0%}"
             line.md(f"{escaped(each['name'])}  \n{facts}", name="facts")
         notice(root, "not_all", types.Notice, "Not every pair of a slice is wrong; the most suspicious come first.")
 

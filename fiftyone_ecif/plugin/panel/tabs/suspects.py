@@ -17,7 +17,7 @@ from fiftyone_ecif.dataset import summary
 from fiftyone_ecif.dataset.arguments import PROBABILITY, Choice, Text, WholeNumber
 from fiftyone_ecif.dataset.fields import FIELDS
 from fiftyone_ecif.dataset.repair import review
-from fiftyone_ecif.plugin.forms import dropdown, given, show_fields
+from fiftyone_ecif.plugin.forms import counted, dropdown, given, plural, show_fields
 from fiftyone_ecif.plugin.panel.figures import (
     ABOVE,
     BELOW,
@@ -73,7 +73,7 @@ class SuspectsTab(Tab):
     # Layout
 
     def fields(self, state: Any) -> dict[str, Any]:
-        return {"actions": {"threshold": state.threshold}}
+        return {"actions": {"threshold": state.threshold}, "truths": {"truth": state.truth}}
 
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
@@ -109,7 +109,8 @@ class SuspectsTab(Tab):
     def _lay_out_truth(self, root: types.Object, state: Any) -> None:
         choices = {UNKNOWN: "None"} | (state.truths or {})
         if len(choices) > 1:
-            root.enum(
+            # The App writes a choice into the state, by the field's path, before it reports it: no entry may lie there.
+            row(root, "truths").enum(
                 "truth",
                 list(choices),
                 default=state.truth,
@@ -119,7 +120,7 @@ class SuspectsTab(Tab):
             )
         if state.measured:
             root.md(
-                f"Measured on {state.measured['wrong']:,} pairs that are really wrong: the average precision is "
+                f"Measured on {counted(state.measured['wrong'], 'really wrong pair')}: the average precision is "
                 f"**{state.measured['average']:.3f}**. The picture compares it with other scores.",
                 name="measured_words",
             )
@@ -174,7 +175,7 @@ class SuspectsTab(Tab):
         """Tag the pairs at or above the threshold."""
         state = ctx.panel.state
         tagged = ecif.tag_misaligned(looked_at(ctx), state.run_key, state.threshold)
-        self.panel.changed(ctx, f"Tagged {tagged:,} pairs as misaligned")
+        self.panel.changed(ctx, f"Tagged {counted(tagged, 'pair')} as misaligned")
 
 
 def _selected_range(ctx: foo.ExecutionContext) -> list[float] | None:
@@ -200,8 +201,9 @@ def _facts(state: Any, where: str) -> str:
     """What the probabilities say of all pairs, of those at or above the threshold, and of a better threshold."""
     facts, precision = state.suspects, f"{review.SUGGESTED_PRECISION:.0%}"
     words = (
-        f"**{facts['scored']:,}** scored pairs {where}; about **{facts['expected_wrong']:,.0f}** of their captions are "
-        f"expected to be wrong. At or above {state.threshold:g} there are **{facts['count']:,}** pairs"
+        f"**{facts['scored']:,}** scored {plural(facts['scored'], 'pair')} {where}; about "
+        f"**{facts['expected_wrong']:,.0f}** of their captions are expected to be wrong. "
+        f"At or above {state.threshold:g}: **{counted(facts['count'], 'pair')}**"
     )
     if facts["expected_precision"] is not None:
         words += f", {facts['expected_precision']:.0%} of them expected to be wrong"

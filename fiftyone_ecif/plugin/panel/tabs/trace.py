@@ -15,8 +15,8 @@ from fiftyone_ecif.dataset.arguments import COUNT, Text
 from fiftyone_ecif.dataset.repair import fixes
 from fiftyone_ecif.dataset.run.config import kept_traces
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.plugin.descriptions import with_error
-from fiftyone_ecif.plugin.forms import as_text, dropdown, escaped, given, notice, show_fields
+from fiftyone_ecif.plugin.descriptions import before_and_after
+from fiftyone_ecif.plugin.forms import as_text, counted, dropdown, escaped, given, notice, show_fields
 from fiftyone_ecif.plugin.panel.figures import BLUE, FONT, GREY, ORANGE, TALL, Figure, as_figure, plain
 from fiftyone_ecif.plugin.panel.pieces import PLOT, image_address, picture, row
 from fiftyone_ecif.plugin.panel.tab import Entry, Tab, event
@@ -208,10 +208,10 @@ def _asking(dataset: fo.Dataset, sample_ids: list[str], text_field: str | None) 
 
 def _effect(blame: dict[str, Any]) -> str:
     """What removing the pairs that are most to blame does to the query, predicted and measured."""
-    predicted = with_error(f"**{blame['predicted']:.3g}**", blame["standard_error"])
+    before, predicted = before_and_after(blame["before"], blame["predicted"], blame["standard_error"], 3)
     words = (
-        f"Without the {blame['removed']:,} pairs that are most to blame, the {blame['kind']} is predicted to go from "
-        f"{blame['before']:.3g} to {predicted} nats"
+        f"Without the {counted(blame['removed'], 'pair')} most to blame, the {blame['kind']} is predicted to go from "
+        f"{before} to **{predicted}** nats"
     )
     if blame["measured"] is not None:
         words += f"; after refitting, it is **{blame['measured']:.3g}**"
