@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fiftyone_ecif as ecif
+from fiftyone_ecif.dataset.fields import METHOD
 from fiftyone_ecif.plugin.jobs import JobRecord
 from fiftyone_ecif.plugin.panel.choices import keep_choices
 from fiftyone_ecif.plugin.panel.panel import CHOSEN, ENTRIES, EcifPanel
@@ -105,8 +106,13 @@ def test_what_thumbnails_showed_before_a_selection_is_shown_again(scored_dataset
 
 def test_no_field_lies_where_the_state_has_an_entry(scored_dataset):
     """The App writes a choice into the state before it reports it, and what is known already is not answered."""
+    half, embeddings = scored_dataset.limit(30), {"image": "image_embedding"}
+    ecif.compute_shift(half, scored_dataset.skip(30), embeddings=embeddings, resamples=0, progress=False)
     panel = Panel(scored_dataset)
-    for tab in (*TABS[1:], TABS[0]):
+    assert not set(panel.shown) & {entry.name for entry in ENTRIES}
+    panel.event("choose_run", value="first")
+    tabs = [tab for tab in TABS if tab.method == METHOD]
+    for tab in (*tabs[1:], tabs[0]):
         panel.event("choose_tab", value=tab.name)
         assert not set(panel.shown) & {entry.name for entry in ENTRIES}
 

@@ -97,7 +97,8 @@ def test_the_operator_gives_what_the_sdk_gives(computed):
 
 def test_a_script_calls_the_operator(shifted_dataset):
     operator = foo.get_operator(SHIFT)
-    operator(shifted_dataset, "tag:clean", others="tag:strong", embeddings=FIELDS, resamples=19, run_key="script")
+    stored = {f"{role}_embeddings": name for role, name in FIELDS.items()}
+    operator(shifted_dataset, "tag:clean", others="tag:strong", resamples=19, run_key="script", **stored)
     results = ecif.load_shift(shifted_dataset, "script")
     assert results.config.resamples == 19 and [each.name for each in results.scenarios] == ["strong"]
 

@@ -129,6 +129,8 @@ class Ecif(Run):
 class ShiftConfig(RunConfig):
     """What a run of ``compute_shift`` was asked for."""
 
+    text_field = None  # no captions are shown beside its fields
+
     @property
     def method(self):
         """The name that FiftyOne lists the run under."""

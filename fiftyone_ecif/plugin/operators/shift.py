@@ -37,7 +37,10 @@ class ComputeShift(EcifOperator):
         sample_collection: SampleCollection,
         reference: str,
         others: str = REST,
-        embeddings: dict[str, str] | None = None,
+        image_embeddings: str | None = None,
+        query_embeddings: str | None = None,
+        response_embeddings: str | None = None,
+        reference_embeddings: str | None = None,
         delegate: bool = False,
         **parameters: Any,
     ) -> foo.ExecutionResult:
@@ -48,15 +51,23 @@ class ComputeShift(EcifOperator):
             reference: "view:<saved view>" or "tag:<sample tag>"
             others: "rest" for all other samples, "views" for each other saved view, "values:<field>" for each value of
                 a field; or a view or tag, named as the reference is
-            embeddings: fields with vectors in place of encoders, by "image", "query", "response" and "reference"
+            image_embeddings: field with vectors of the images, in place of an encoder
+            query_embeddings: likewise of the queries
+            response_embeddings: likewise of the responses
+            reference_embeddings: likewise of the references
             {parameters}
             delegate: whether to queue the run for a worker
 
         Returns:
             the result, or a task where an event loop is running
         """
-        stored = {f"{role}_embeddings": name for role, name in (embeddings or {}).items()}
-        features = "embeddings" if stored else "model"
+        stored = {
+            "image_embeddings": image_embeddings,
+            "query_embeddings": query_embeddings,
+            "response_embeddings": response_embeddings,
+            "reference_embeddings": reference_embeddings,
+        }
+        features = "embeddings" if any(stored.values()) else "model"
         asked = {"reference": reference, "others": others, "advanced": True, "features": features}
         return self.execute_on(sample_collection, delegate, **asked, **stored, **parameters)
 
