@@ -51,7 +51,7 @@ LEVELS = {
         ("run",),
         ("ask", "repair"),
         ("summary", "ranked_pairs", "results"),
-        ("compute", "shift"),
+        ("compute", "shift", "preference"),
     ),
     "plugin": (
         ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator"),

@@ -8,14 +8,13 @@ from fiftyone_ecif.preference.filters import LONGEST_ANSWER, marker_in, reason_a
 from fiftyone_ecif.preference.grounding import BLIND, Judge, grounding
 from fiftyone_ecif.preference.kept import KeptAnswers, content_of
 from fiftyone_ecif.preference.noise import STEPS, signal_shares, weakened, weakened_image
-from fiftyone_ecif.preference.pair import ORIGINS, PreferencePair, distinct
+from fiftyone_ecif.preference.pair import PreferencePair, distinct
 from fiftyone_ecif.preference.vision_language import VisionLanguageModel, load_vision_language
 
 __all__ = [
     "BLIND",
     "LONGEST_ANSWER",
     "MOST_BIAS",
-    "ORIGINS",
     "STEPS",
     "Bias",
     "CannotAnswer",

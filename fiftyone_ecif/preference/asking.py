@@ -56,8 +56,10 @@ class Generator(Protocol):
     """
 
     title: str
-    fingerprint: str
     patience: float
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def answer(
         self, images: Sequence[Image.Image], prompts: Sequence[str], steps: Sequence[int], seeds: Sequence[int]
@@ -80,7 +82,11 @@ class GivenGenerator:
     def __init__(self, function: Callable[[list[Image.Image], list[str]], Sequence[str]], patience: float) -> None:
         self._function, self.patience = function, patience
         self.title = str(getattr(function, "__qualname__", type(function).__name__))
-        self.fingerprint = str(getattr(function, "fingerprint", None) or _code_of(function))
+
+    @property
+    def fingerprint(self) -> str:
+        """The function's own, or that of its name and code."""
+        return str(getattr(self._function, "fingerprint", None) or _code_of(self._function))
 
     def answer(
         self, images: Sequence[Image.Image], prompts: Sequence[str], steps: Sequence[int], seeds: Sequence[int]
@@ -112,8 +118,8 @@ def ask(
     Returns:
         the answers, and why there is none, in a few words
     """
-    questions = list(dict.fromkeys(questions))
-    known = {each: kept.recall(_asked(generator, each)) for each in questions}
+    questions, mark = list(dict.fromkeys(questions)), generator.fingerprint
+    known = {each: kept.recall(_asked(mark, each)) for each in questions}
     answers = {each: text for each, text in known.items() if isinstance(text, str)}
     failed: dict[Question, str] = {}
     open_questions = [each for each in questions if each not in answers]
@@ -126,7 +132,7 @@ def ask(
             for each, text in zip(batches[number], _texts_of(found, batches[number]), strict=True):
                 if isinstance(text, str):
                     answers[each] = text
-                    kept.keep(_asked(generator, each), text)
+                    kept.keep(_asked(mark, each), text)
                 elif once and not isinstance(text, (CannotAnswer, TimeoutError)):
                     again.append([each])
                 else:
@@ -136,8 +142,8 @@ def ask(
     return answers, failed
 
 
-def _asked(generator: Generator, question: Question) -> list[object]:
-    return [generator.fingerprint, question.content, question.prompt, question.step, question.seed]
+def _asked(mark: str, question: Question) -> list[object]:
+    return [mark, question.content, question.prompt, question.step, question.seed]
 
 
 def _texts_of(found: list[Any] | Exception, batch: list[Question]) -> list[Any]:

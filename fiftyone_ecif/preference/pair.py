@@ -7,13 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ORIGINS = {
-    "fixed": "Corrected texts against what they replaced",
-    "image_weakened": "Right texts against what a model says of a weakened image",
-    "error_injected": "Right texts against themselves with something wrong",
-}
-"""Where rejected texts come from."""
-
 
 @dataclass(frozen=True)
 class PreferencePair:
@@ -25,10 +18,12 @@ class PreferencePair:
         prompt: what is asked
         chosen: the better answer
         rejected: the worse one
-        origin: of the worse one, of :data:`ORIGINS`
+        origin: of the worse one: "fixed", "image_weakened" or "error_injected"
         t: step of the noise that it was given under; None for other origins
         grounding: how far the fit of the worse answer falls when the image is weakened, in nats (per token where a
             model's likelihood is taken): low for one that is as likely without the image; None where nothing tells
+        key: 16 hexadecimal digits that tell the pair from others of its run, made of its texts; a pair whose texts are
+            edited keeps it
     """
 
     sample_id: str
@@ -39,12 +34,12 @@ class PreferencePair:
     origin: str
     t: int | None = None
     grounding: float | None = None
+    key: str = ""
 
-    @property
-    def key(self) -> str:
-        """16 hexadecimal digits that tell the pair from others of its run."""
-        parts = [self.sample_id, self.prompt, self.chosen, self.rejected]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    def __post_init__(self) -> None:
+        if not self.key:
+            parts = [self.sample_id, self.prompt, self.chosen, self.rejected]
+            object.__setattr__(self, "key", hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16])
 
 
 def distinct(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
