@@ -4,6 +4,7 @@ from fiftyone_ecif.preference.asking import CannotAnswer, Generator, GivenGenera
 from fiftyone_ecif.preference.bias import MOST_BIAS, Bias, balanced, bias_of
 from fiftyone_ecif.preference.clip_fit import ClipFit
 from fiftyone_ecif.preference.errors import InjectedError, exchanges, injected
+from fiftyone_ecif.preference.export import CONTAINERS, FORMS, rows_of, write
 from fiftyone_ecif.preference.filters import LONGEST_ANSWER, marker_in, reason_against
 from fiftyone_ecif.preference.grounding import BLIND, Judge, grounding
 from fiftyone_ecif.preference.kept import KeptAnswers, content_of
@@ -13,6 +14,8 @@ from fiftyone_ecif.preference.vision_language import VisionLanguageModel, load_v
 
 __all__ = [
     "BLIND",
+    "CONTAINERS",
+    "FORMS",
     "LONGEST_ANSWER",
     "MOST_BIAS",
     "STEPS",
@@ -38,7 +41,9 @@ __all__ = [
     "load_vision_language",
     "marker_in",
     "reason_against",
+    "rows_of",
     "signal_shares",
     "weakened",
     "weakened_image",
+    "write",
 ]

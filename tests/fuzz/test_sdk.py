@@ -90,6 +90,8 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
         known |= dict(
             key=key, decision="drop", origin="fixed", chosen="a caption", rejected="another", min_grounding=None
         )
+    if name == "preferences.export":
+        known |= dict(form="dpo", container="jsonl", embed_images=False)
     if name.startswith("shift."):
         known |= dict(name="other", of="image", limit=2, direction=scene.shift.scenario().image_directions[0])
     if name == "results.trace":

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 
-from fiftyone_ecif.dataset.arguments import Choice, Number, Samples, Text, checked, shown
+from fiftyone_ecif.dataset.arguments import Choice, Flag, Number, Samples, Text, checked, shown
 from fiftyone_ecif.dataset.fields import ORIGINS, PREFERENCE_FIELDS
+from fiftyone_ecif.dataset.repair.export import appearing, free_folder
 from fiftyone_ecif.dataset.run.config import PreferenceConfig, check_preferences, run_field_names
 from fiftyone_ecif.dataset.run.stored_run import StoredRun
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.preference import Bias, PreferencePair, bias_of, reason_against
+from fiftyone_ecif.preference import CONTAINERS, FORMS, Bias, PreferencePair, bias_of, reason_against, write
 
 DECISIONS = {"keep": "The pair is good", "drop": "The pair is left out of exports"}
 """What a reviewer can say of a pair; an edited pair is kept."""
@@ -129,6 +131,43 @@ class PreferenceResults(StoredRun):
         if reason := reason_against(pair.chosen, pair.rejected):
             raise ValueError(f"These texts make no pair: {reason}.")
         self._set(key, {name: getattr(pair, name) for name in TEXTS} | {"decision": "keep"})
+
+    @checked(form=Choice(FORMS), container=Choice(CONTAINERS), embed_images=Flag())
+    def export(
+        self,
+        folder: str,
+        form: str = "dpo",
+        container: str = "jsonl",
+        embed_images: bool = False,
+        origin: str | None = None,
+        min_grounding: float | None = None,
+    ) -> int:
+        """Write the pairs for a training program; the folder appears when it is complete.
+
+        Args:
+            folder: where to; must not exist, or be empty
+            form: "dpo" or "kto" for TRL, "llava" for conversations with the right answers
+            container: "jsonl" for a JSON file, "parquet" for a Hugging Face dataset
+            embed_images: whether the file holds the images themselves, or their present paths
+            origin: as in :meth:`pairs`
+            min_grounding: likewise
+
+        Returns:
+            the number of rows
+
+        Raises:
+            ValueError: if the folder cannot serve, no pair is left, an image is gone, or a library is not here
+        """
+        path, pairs = free_folder(folder), self.pairs(origin, min_grounding)
+        if not pairs:
+            raise ValueError("No pair is left to export.")
+        gone = [each.path for each in pairs if not Path(each.path).is_file()]
+        if gone:
+            missing = f"{len(set(gone))} images are gone, such as {shown(gone[0])}"
+            raise ValueError(f"{missing}: put them back, or drop their pairs.")
+        with appearing(path) as part:
+            part.mkdir()
+            return write(form, container, embed_images, pairs, part)
 
     @checked(key=Text())
     def pair(self, key: str) -> PreferencePair:
