@@ -4,7 +4,7 @@ from fiftyone_ecif.preference.asking import CannotAnswer, Generator, GivenGenera
 from fiftyone_ecif.preference.bias import MOST_BIAS, Bias, balanced, bias_of
 from fiftyone_ecif.preference.clip_fit import ClipFit
 from fiftyone_ecif.preference.errors import InjectedError, exchanges, injected
-from fiftyone_ecif.preference.export import CONTAINERS, FORMS, rows_of, write
+from fiftyone_ecif.preference.export import rows_of, write
 from fiftyone_ecif.preference.filters import LONGEST_ANSWER, marker_in, reason_against
 from fiftyone_ecif.preference.grounding import BLIND, Judge, grounding
 from fiftyone_ecif.preference.kept import KeptAnswers, content_of
@@ -14,8 +14,6 @@ from fiftyone_ecif.preference.vision_language import VisionLanguageModel, load_v
 
 __all__ = [
     "BLIND",
-    "CONTAINERS",
-    "FORMS",
     "LONGEST_ANSWER",
     "MOST_BIAS",
     "STEPS",

@@ -14,19 +14,6 @@ from PIL import Image
 
 from fiftyone_ecif.preference.pair import PreferencePair
 
-FORMS = {
-    "dpo": "DPO: prompt, chosen, rejected and images, as TRL's DPOTrainer reads them",
-    "kto": "KTO: prompt, completion, label and images, as TRL's KTOTrainer reads them",
-    "llava": "LLaVA: conversations with the right answers alone, for fine-tuning",
-}
-"""What pairs can be written as."""
-
-CONTAINERS = {
-    "jsonl": "JSON: one file, train.jsonl or llava.json",
-    "parquet": "Hugging Face dataset: a Parquet file that load_dataset() reads with its images",
-}
-"""What files they can be written to."""
-
 Row = dict[str, Any]
 
 
@@ -34,7 +21,7 @@ def rows_of(form: str, pairs: Sequence[PreferencePair], picture: Callable[[str],
     """The rows of a form.
 
     Args:
-        form: of :data:`FORMS`
+        form: "dpo", "kto" or "llava"
         pairs: the pairs
         picture: what stands for the image at a path
 
@@ -49,8 +36,8 @@ def write(form: str, container: str, embedded: bool, pairs: Sequence[PreferenceP
     """Write pairs into a folder.
 
     Args:
-        form: of :data:`FORMS`
-        container: of :data:`CONTAINERS`
+        form: "dpo", "kto" or "llava"
+        container: "jsonl" or "parquet"
         embedded: whether the file holds the images themselves, or the paths where they lie
         pairs: the pairs
         folder: where to

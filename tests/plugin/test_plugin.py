@@ -48,6 +48,7 @@ LOOKING = {
 }
 DESTRUCTIVE = {
     "compute_influence", "apply_suggestions", "undo_fixes", "export_cleaned", "export_checkpoint", "manage_runs",
+    "build_preferences", "export_preferences",
     "ecif_panel",
 }  # fmt: skip
 

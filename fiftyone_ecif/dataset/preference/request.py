@@ -18,6 +18,20 @@ LAST_STEP = 999
 """Of the noise schedule."""
 
 
+FORMS = {
+    "dpo": "DPO: prompt, chosen, rejected and images, as TRL's DPOTrainer reads them",
+    "kto": "KTO: prompt, completion, label and images, as TRL's KTOTrainer reads them",
+    "llava": "LLaVA: conversations with the right answers alone, for fine-tuning",
+}
+"""What pairs can be written as."""
+
+CONTAINERS = {
+    "jsonl": "JSON: one file, train.jsonl or llava.json",
+    "parquet": "Hugging Face dataset: a Parquet file that load_dataset() reads with its images",
+}
+"""What files they can be written to."""
+
+
 class Answering:
     """A model that answers questions about images."""
 

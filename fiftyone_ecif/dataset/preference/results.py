@@ -13,11 +13,12 @@ from fiftyone.core.collections import SampleCollection
 
 from fiftyone_ecif.dataset.arguments import Choice, Flag, Number, Samples, Text, checked, shown
 from fiftyone_ecif.dataset.fields import ORIGINS, PREFERENCE_FIELDS
+from fiftyone_ecif.dataset.preference.request import CONTAINERS, FORMS
 from fiftyone_ecif.dataset.repair.export import appearing, free_folder
 from fiftyone_ecif.dataset.run.config import PreferenceConfig, check_preferences, run_field_names
 from fiftyone_ecif.dataset.run.stored_run import StoredRun
 from fiftyone_ecif.dataset.samples import everything
-from fiftyone_ecif.preference import CONTAINERS, FORMS, Bias, PreferencePair, bias_of, reason_against, write
+from fiftyone_ecif.preference import Bias, PreferencePair, bias_of, reason_against, write
 
 DECISIONS = {"keep": "The pair is good", "drop": "The pair is left out of exports"}
 """What a reviewer can say of a pair; an edited pair is kept."""
