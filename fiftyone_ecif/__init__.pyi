@@ -9,6 +9,9 @@ from .dataset.ask.trace_record import TraceEffect as TraceEffect
 from .dataset.caption_lists import one_caption_per_sample as one_caption_per_sample
 from .dataset.compute.influence import compute_influence as compute_influence
 from .dataset.compute.influence import refresh_run as refresh_run
+from .dataset.preference.compute import build_preferences as build_preferences
+from .dataset.preference.results import PreferenceResults as PreferenceResults
+from .dataset.preference.results import load_preferences as load_preferences
 from .dataset.repair.audit import audit_sample as audit_sample
 from .dataset.repair.export import cleaned as cleaned
 from .dataset.repair.export import export_cleaned as export_cleaned
@@ -26,6 +29,7 @@ from .dataset.repair.review import trusted as trusted
 from .dataset.results import InfluenceResults as InfluenceResults
 from .dataset.results import load_results as load_results
 from .dataset.run.config import delete_run as delete_run
+from .dataset.run.config import list_preferences as list_preferences
 from .dataset.run.config import list_runs as list_runs
 from .dataset.run.config import list_shifts as list_shifts
 from .dataset.run.config import rename_run as rename_run
@@ -41,3 +45,4 @@ from .detect.calibration_from_answers import NoiseRate as NoiseRate
 from .models import ContrastiveModel as ContrastiveModel
 from .models import load_model as load_model
 from .models import wrap_model as wrap_model
+from .preference import PreferencePair as PreferencePair

@@ -29,6 +29,7 @@ PROMISED = {
     *("RemovalEffect", "RemovalCurve", "FixReport", "wrap_model", "load_model", "ContrastiveModel"),
     *("one_caption_per_sample", "Tags", "set_tags", "tags_of"),
     *("compute_shift", "load_shift", "list_shifts", "ShiftResults", "ShiftScenario", "ShiftDirection"),
+    *("build_preferences", "load_preferences", "list_preferences", "PreferenceResults", "PreferencePair"),
 }
 
 

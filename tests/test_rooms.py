@@ -51,7 +51,7 @@ LEVELS = {
         ("run",),
         ("ask", "repair"),
         ("summary", "ranked_pairs", "results"),
-        ("compute", "shift"),
+        ("compute", "shift", "preference"),
     ),
     "plugin": (
         ("operator", "forms", "background", "jobs", "requirements", "descriptions", "run_operator", "sample_sets"),
@@ -207,6 +207,7 @@ def test_no_imports_run_in_a_circle():
         ("attribution", {"fiftyone"}),
         ("detect", {"fiftyone"}),
         ("shift", {"fiftyone"}),
+        ("preference", {"fiftyone"}),
     ],
 )
 def test_the_lower_rooms_know_no_strangers(room, strangers):

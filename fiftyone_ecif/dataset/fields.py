@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import fiftyone as fo
@@ -11,6 +12,19 @@ METHOD = "ecif"
 
 SHIFT_METHOD = "ecif-shift"
 """What it lists runs of ``compute_shift`` under."""
+
+PREFERENCE_METHOD = "ecif-preference"
+"""What it lists runs of ``build_preferences`` under."""
+
+METHODS = (METHOD, SHIFT_METHOD, PREFERENCE_METHOD)
+"""What runs of every kind are listed under."""
+
+ORIGINS = {
+    "fixed": "Corrected texts against what they replaced",
+    "image_weakened": "Right texts against what a model says of a weakened image",
+    "error_injected": "Right texts against themselves with something wrong",
+}
+"""Where the rejected texts of preference pairs come from."""
 
 SIGN = "Positive: removing the pair would raise the target loss, so it helps. Negative: it harms."
 
@@ -29,6 +43,7 @@ class ScoreField:
         ftype: FiftyOne field type
         embedded: document type of an embedded field
         subfield: field type of what a list holds
+        parts: field types of what each document of a list holds, by name
         description: unit and sign, shown by the App
         indexed: whether views sort by it
         lacking: why a run may not have written it, for those who ask for it; empty if every run does
@@ -41,6 +56,7 @@ class ScoreField:
     subfield: type | None = None
     indexed: bool = False
     lacking: str = ""
+    parts: Mapping[str, type] | None = None
 
     def name(self, run_key: str) -> str:
         """The field's name on a sample."""
@@ -216,12 +232,40 @@ SHIFT_FIELDS = {
 }
 """What ``compute_shift`` writes, by suffix."""
 
+PREFERENCE_FIELDS = {
+    field.suffix: field
+    for field in (
+        ScoreField(
+            "preferences",
+            fo.ListField,
+            "Preference pairs: a prompt with a chosen and a rejected answer, where the rejected one comes from, the "
+            "step t of the noise it was given under, its grounding in nats, and what a reviewer decided.",
+            embedded=fo.DynamicEmbeddedDocument,
+            subfield=fo.EmbeddedDocumentField,
+            parts={
+                **dict.fromkeys(("key", "prompt", "chosen", "rejected", "origin", "decision"), fo.StringField),
+                "t": fo.IntField,
+                "grounding": fo.FloatField,
+            },
+        ),
+        ScoreField(
+            "grounding",
+            fo.FloatField,
+            "How far the fit of the sample's rejected answers falls when the image is weakened, in nats, on average. "
+            "Low: they are as likely without the image, and teach nothing about seeing.",
+            indexed=True,
+        ),
+    )
+}
+"""What ``build_preferences`` writes, by suffix."""
+
 RUN_FIELDS = [
     *SCORE_FIELDS,
     *(CANDIDATES, VAGUENESS, WRONG_WORDS, AUDIT, SLICE_FIELD),
     *EVIDENCE_FIELDS.values(),
     *FAILURE_FIELDS,
     *SHIFT_FIELDS.values(),
+    *PREFERENCE_FIELDS.values(),
 ]
 """The sample fields that belong to a run: they are renamed and deleted with it."""
 

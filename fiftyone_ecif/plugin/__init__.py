@@ -11,6 +11,7 @@ from fiftyone_ecif.plugin.operators.audit import AuditSample, Recalibrate
 from fiftyone_ecif.plugin.operators.cancel import CancelJob
 from fiftyone_ecif.plugin.operators.compute import ComputeInfluence
 from fiftyone_ecif.plugin.operators.export import ExportCleaned
+from fiftyone_ecif.plugin.operators.preferences import BuildPreferences, ExportPreferences
 from fiftyone_ecif.plugin.operators.removal import EstimateRemoval, ExportCheckpoint, ForecastRemoval, VerifyRemoval
 from fiftyone_ecif.plugin.operators.repair import ApplySuggestions, MarkAsFine, NameWrongWords, TagMisaligned, UndoFixes
 from fiftyone_ecif.plugin.operators.runs import ManageRuns
@@ -45,6 +46,8 @@ OPERATORS = (
     Recalibrate,
     ExportCleaned,
     ExportCheckpoint,
+    BuildPreferences,
+    ExportPreferences,
     ManageRuns,
     CancelJob,
 )

@@ -8,9 +8,10 @@ import numpy as np
 import fiftyone_ecif as ecif
 from tests.fuzz.inputs import state_of
 
-KEY, SHIFT = "first", "shifted"
+KEY, SHIFT, PREFERENCES = "first", "shifted", "preferred"
 VECTORS = dict(image="image_vector", query="text_vector")
 FIELDS = dict(image_embeddings="image_vector", text_embeddings="text_vector")
+SUGGESTED = dict(chosen_field="caption", negatives="fixed", suspects_run=KEY, min_confidence=0.5, progress=False)
 QUICK = dict(text_field="caption", rounds=1, batch_size=6, progress=False, **FIELDS)
 
 
@@ -46,6 +47,7 @@ class Scene:
         dataset: a copy of it
         results: the run
         shift: a run of the shift from the first half to the second
+        preferences: pairs of the run's suggestions against what they replace
         trace: its trace, under the key "kept"
         failing_here: the id of a sample that the run's heads answer wrong
     """
@@ -58,6 +60,7 @@ class Scene:
         self.whole.set_values(f"{KEY}_suggestion", labels, key_field="id")
         sets = self.whole.limit(6), self.whole.skip(6)
         ecif.compute_shift(*sets, run_key=SHIFT, embeddings=VECTORS, resamples=2, progress=False)
+        ecif.build_preferences(self.whole, run_key=PREFERENCES, **SUGGESTED)
         self._failing = ecif.find_failures(self.whole, KEY, progress=False).first().filepath
         self._make()
 
@@ -65,6 +68,7 @@ class Scene:
         self.dataset = self.whole.clone()
         self.results = ecif.load_results(self.dataset, KEY)
         self.shift = ecif.load_shift(self.dataset, SHIFT)
+        self.preferences = ecif.load_preferences(self.dataset, PREFERENCES)
         self.failing_here = self.dataset[self._failing].id
         self.trace = self.results.trace(self.failing_here, k=3, key="kept", progress=False)
         self._state = state_of(self.dataset)

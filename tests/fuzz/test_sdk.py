@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 import fiftyone_ecif as ecif
 from tests.fuzz.inputs import attempt, inputs
-from tests.fuzz.scene import KEY, QUICK, SHIFT, VECTORS, Scene
+from tests.fuzz.scene import KEY, PREFERENCES, QUICK, SHIFT, SUGGESTED, VECTORS, Scene
 from tests.fuzz.strategies import texts, values
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 KIND = "arguments"
 
-OWNERS = {"results": ecif.InfluenceResults, "trace": ecif.Trace, "shift": ecif.ShiftResults}
+OWNERS = {
+    "results": ecif.InfluenceResults,
+    "trace": ecif.Trace,
+    "shift": ecif.ShiftResults,
+    "preferences": ecif.PreferenceResults,
+}
 """The objects of a scene whose methods are tried, and what they are."""
 
 RETURNED = {
@@ -33,6 +38,8 @@ RETURNED = {
     "ShiftResults",
     "ShiftScenario",
     "ShiftDirection",
+    "PreferenceResults",
+    "PreferencePair",
 }
 """Public names that callers are given and do not make."""
 
@@ -66,6 +73,8 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
     if name == "compute_shift":
         quick = dict(resamples=2, progress=False, embeddings=VECTORS)
         return dict(reference_view=few, other_view=dataset.skip(3), run_key="second", **quick)
+    if name == "build_preferences":
+        return dict(samples=dataset, run_key="second", **SUGGESTED)
     known: dict[str, Any] = dict(
         samples=dataset, dataset=dataset, view=few, run_key=KEY, new_run_key="renamed", progress=False,
         folder=scene.new_folder(), path="edited.pt", text_field="caption", threshold=0.5,
@@ -74,6 +83,15 @@ def usable(scene: Scene, name: str) -> dict[str, Any]:
     )  # fmt: skip
     if name == "load_shift":
         known["run_key"] = SHIFT
+    if name == "load_preferences":
+        known["run_key"] = PREFERENCES
+    if name.startswith("preferences."):
+        key = scene.preferences.pairs()[0].key
+        known |= dict(
+            key=key, decision="drop", origin="fixed", chosen="a caption", rejected="another", min_grounding=None
+        )
+    if name == "preferences.export":
+        known |= dict(form="dpo", container="jsonl", embed_images=False)
     if name.startswith("shift."):
         known |= dict(name="other", of="image", limit=2, direction=scene.shift.scenario().image_directions[0])
     if name == "results.trace":

@@ -47,8 +47,8 @@ LOOKING = {
     *("show_misaligned", "show_vague", "show_harmful", "show_valuable", "estimate_removal", "forecast_removal"),
 }
 DESTRUCTIVE = {
-    "compute_influence", "compute_shift", "apply_suggestions", "undo_fixes", "export_cleaned", "export_checkpoint",
-    "manage_runs", "ecif_panel",
+    "compute_influence", "compute_shift", "build_preferences", "export_preferences", "apply_suggestions", "undo_fixes",
+    "export_cleaned", "export_checkpoint", "manage_runs", "ecif_panel",
 }  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,22 +90,42 @@ def export_cleaned(
     count = len(view)
     if count == 0:
         raise ValueError("No sample is left to export: all are tagged or suspected.")
+    with appearing(path) as part:
+        view.export(export_dir=str(part), progress=False, **_exporter(view, format, text_field, copy_images))
+    return count
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A folder that appears when the block is done, and not at all where it fails.
+
+    Args:
+        path: of the folder, by :func:`free_folder`
+
+    Yields:
+        where to write what it will hold; not there yet
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as room:
         part = Path(room) / path.name
-        view.export(export_dir=str(part), progress=False, **_exporter(view, format, text_field, copy_images))
+        yield part
         if path.exists():
             path.rmdir()
         part.rename(path)
-    return count
+
+
+def free_folder(folder: str) -> Path:
+    """The path of a folder to export to; raises a ValueError unless it is absolute, and not there or empty."""
+    path = AbsolutePath()("folder", folder)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{shown(folder)} is there already and not empty: choose another folder.")
+    return path
 
 
 @checked(samples=Samples(), format=Choice(FORMATS), text_field=Text())
 def check_export(samples: SampleCollection, folder: str, format: str, text_field: str | None) -> Path:
     """The path of the folder; raises a ValueError unless the cleaned set could be exported so."""
-    path = AbsolutePath()("folder", folder)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{shown(folder)} is there already and not empty: choose another folder.")
+    path = free_folder(folder)
     if format != "fiftyone":
         if text_field is None:
             raise ValueError("Pass text_field: the captions or labels to export.")

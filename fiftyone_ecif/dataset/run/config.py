@@ -23,7 +23,7 @@ from fiftyone_ecif.dataset.arguments import (
     shown,
 )
 from fiftyone_ecif.dataset.checks import check_run_key
-from fiftyone_ecif.dataset.fields import METHOD, RUN_FIELDS, SHIFT_METHOD
+from fiftyone_ecif.dataset.fields import METHOD, METHODS, PREFERENCE_METHOD, RUN_FIELDS, SHIFT_METHOD
 from fiftyone_ecif.dataset.run.files import is_name, tensor_path, trace_path
 from fiftyone_ecif.dataset.run.journal import Change, belongings, delete_unshared_files
 from fiftyone_ecif.dataset.run.writing import change_runs, claimed, record_of, up_to_date, writing
@@ -141,6 +141,21 @@ class Shift(Ecif):
     """The run's side that FiftyOne calls, as of any run of this package."""
 
 
+class PreferenceConfig(RunConfig):
+    """What a run of ``build_preferences`` was asked for."""
+
+    text_field = None  # no captions are shown beside its fields
+
+    @property
+    def method(self):
+        """The name that FiftyOne lists the run under."""
+        return PREFERENCE_METHOD
+
+
+class Preference(Ecif):
+    """The run's side that FiftyOne calls, as of any run of this package."""
+
+
 def run_field_names(dataset: fo.Dataset, run_key: str) -> list[str]:
     """Names of the fields that a run has on its dataset."""
     return [name for field in RUN_FIELDS if dataset.has_sample_field(name := field.name(run_key))]
@@ -178,8 +193,21 @@ def list_shifts(dataset: fo.Dataset) -> list[str]:
 
 
 def run_methods(dataset: fo.Dataset) -> dict[str, str]:
-    """What each run of either kind is listed under, by its key, oldest first."""
-    return {key: dataset.get_run_info(key).config.method for key in _keys(dataset, METHOD, SHIFT_METHOD)}
+    """What each run of any kind is listed under, by its key, oldest first."""
+    return {key: dataset.get_run_info(key).config.method for key in _keys(dataset, *METHODS)}
+
+
+@checked(dataset=Samples())
+def list_preferences(dataset: fo.Dataset) -> list[str]:
+    """Keys of the dataset's runs of ``build_preferences``, oldest first.
+
+    Args:
+        dataset: a Dataset or view
+
+    Returns:
+        list of run keys
+    """
+    return _keys(dataset, PREFERENCE_METHOD)
 
 
 def _keys(dataset: fo.Dataset, *methods: str) -> list[str]:
@@ -199,9 +227,14 @@ def check_shift(dataset: fo.Dataset, run_key: str) -> None:
     _check_there(dataset, run_key, "shift run", "compute_shift", SHIFT_METHOD)
 
 
+def check_preferences(dataset: fo.Dataset, run_key: str) -> None:
+    """The same for runs of ``build_preferences``."""
+    _check_there(dataset, run_key, "run of preference pairs", "build_preferences", PREFERENCE_METHOD)
+
+
 def check_any_run(dataset: fo.Dataset, run_key: str) -> None:
-    """The same for runs of either kind."""
-    _check_there(dataset, run_key, "ECIF run", "compute_influence", METHOD, SHIFT_METHOD)
+    """The same for runs of any kind."""
+    _check_there(dataset, run_key, "ECIF run", "compute_influence", *METHODS)
 
 
 def _check_there(dataset: fo.Dataset, run_key: str, kind: str, maker: str, *methods: str) -> None:

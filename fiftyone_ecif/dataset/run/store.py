@@ -140,6 +140,8 @@ def declaration(field: ScoreField, run_key: str, tensors: str) -> dict[str, Any]
         name,
         field.ftype,
         embedded_doc_type=field.embedded,
+        subfield=field.subfield,
+        fields=[create_field(*part) for part in (field.parts or {}).items()] or None,
         description=field.description,
         info=ownership(name, tensors),
     )

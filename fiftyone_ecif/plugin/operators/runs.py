@@ -9,7 +9,7 @@ from fiftyone.core.collections import SampleCollection
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset import checks
 from fiftyone_ecif.dataset.arguments import Choice, Text
-from fiftyone_ecif.dataset.fields import SHIFT_METHOD
+from fiftyone_ecif.dataset.fields import METHOD, PREFERENCE_METHOD, SHIFT_METHOD
 from fiftyone_ecif.dataset.run.config import run_methods
 from fiftyone_ecif.dataset.shift.request import MEASURES
 from fiftyone_ecif.plugin.descriptions import describe_run
@@ -21,7 +21,7 @@ ACTIONS = {"show": "Show its samples", "rename": "Rename", "delete": "Delete"}
 
 
 class ManageRuns(RunOperator):
-    """Describes how a run of either kind was made and how it went, and shows, renames or deletes it."""
+    """Describes how a run of any kind was made and how it went, and shows, renames or deletes it."""
 
     name = "manage_runs"
     label = "manage runs"
@@ -86,20 +86,33 @@ class ManageRuns(RunOperator):
             ecif.delete_run(ctx.dataset, run_key)
             ctx.ops.clear_view()  # it may sort by a field that is gone
             self.announce_change(ctx, f"Deleted the run {run_key} and its fields")
-        elif run_methods(ctx.dataset)[run_key] == SHIFT_METHOD:
-            show_shifted(ctx, ecif.load_shift(ctx.dataset, run_key))
         else:
-            ctx.ops.set_view(ecif.load_results(ctx.dataset, run_key).misaligned())
-            show_fields(ctx, run_key)
+            SHOW[run_methods(ctx.dataset)[run_key]](ctx, run_key)
 
 
-def show_shifted(ctx: foo.ExecutionContext, results: ecif.ShiftResults) -> None:
+def show_misaligned(ctx: foo.ExecutionContext, run_key: str) -> None:
+    """Show the pairs of a run, the most suspicious first."""
+    ctx.ops.set_view(ecif.load_results(ctx.dataset, run_key).misaligned())
+    show_fields(ctx, run_key)
+
+
+def show_preferences(ctx: foo.ExecutionContext, run_key: str) -> None:
+    """Show the samples with preference pairs."""
+    ctx.ops.set_view(ecif.load_preferences(ctx.dataset, run_key).samples())
+
+
+def show_shifted(ctx: foo.ExecutionContext, run_key: str) -> None:
     """Show the samples that carry the most of the riskiest shift."""
+    results = ecif.load_shift(ctx.dataset, run_key)
     measures = [of for of, suffix in MEASURES.items() if suffix in results.fields]
     if not measures:
         raise ValueError(f"The fields of the run {results.run_key!r} were deleted. Compute the shift again.")
     ctx.ops.set_view(results.most_shifted(measures[0]))
     ctx.ops.set_active_fields([results.fields[name] for name in ("scenario", MEASURES[measures[0]])])
+
+
+SHOW = {METHOD: show_misaligned, SHIFT_METHOD: show_shifted, PREFERENCE_METHOD: show_preferences}
+"""What shows the samples of each kind of run."""
 
 
 def _action(ctx: foo.ExecutionContext) -> str:

@@ -187,7 +187,7 @@ class EcifPanel(foo.Panel):
         """Lay out what the state says."""
         root, state = types.Object(), ctx.panel.state
         self._lay_out_jobs(root, state)
-        runs = run_methods(ctx.dataset)
+        runs = _shown_runs(ctx)
         if not state.run_key or not runs:
             self._lay_out_beginning(root, state)
             return types.Property(root)
@@ -273,7 +273,7 @@ class EcifPanel(foo.Panel):
         if state.tab is None:  # the App may send an event before the state of loading has come back to it
             self._begin(ctx)
         state.jobs = [{name: getattr(job, name) for name in JOB_WORDS} for job in running_jobs(ctx)]
-        runs = run_methods(ctx.dataset)
+        runs = _shown_runs(ctx)
         if state.run_key not in runs:
             state.run_key = next(reversed(runs), None)
             keep_choices(ctx, {"run_key": state.run_key})
@@ -358,6 +358,12 @@ class EcifPanel(foo.Panel):
 def _tab_field(state: Any) -> str:
     """The name of the choice among tabs."""
     return f"tab_{state.turns or 0}"
+
+
+def _shown_runs(ctx: foo.ExecutionContext) -> dict[str, str]:
+    """The runs that a tab is about, oldest first, with what each is listed under."""
+    methods = {tab.method for tab in TABS}
+    return {key: method for key, method in run_methods(ctx.dataset).items() if method in methods}
 
 
 def _problem(ctx: foo.ExecutionContext, run_key: str | None, method: str | None) -> str | None:
