@@ -178,9 +178,8 @@ class Pictures:
 
     def compute(self, page: Page) -> None:
         form = OperatorForm(page, "ECIF: compute influence")
-        self.save(page, "compute")
         form.dialog.get_by_text("GB of memory").scroll_into_view_if_needed()
-        self.save(page, "compute-cost")
+        self.save(page, "compute")
 
     def suspects(self, page: Page) -> None:
         panel = PanelPage(page)
