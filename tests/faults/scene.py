@@ -200,10 +200,12 @@ def theirs(dataset: fo.Dataset) -> dict:
         return {k: v for k, v in values.items() if not k.startswith(ours) or k.startswith("x_replacement")}
 
     runs = {key: id for key, id in document["runs"].items() if key not in (KEY, "renamed")}
+    scheme = document["app_config"].pop("color_scheme", None) or {}
     tensors = tensor_file(dataset.get_run_info("other").config).read_bytes()
     fields = [field for field in document["sample_fields"] if field["name"] in kept({field["name"]: 0})]
     return {
         "document": {k: v for k, v in kept(document).items() if k not in ("runs", "sample_fields")},
+        "colors": [each for each in scheme.get("fields") or () if each["path"] in kept({each["path"]: 0})],
         "fields": [field for field in fields if field["name"] != "last_modified_at"],
         "samples": [kept(sample) for sample in samples.find()],
         "runs": [(key, database().runs.find_one({"_id": id})) for key, id in runs.items()],

@@ -92,6 +92,8 @@ class ShiftTab(Tab):
     def layout(self, root: types.Object, ctx: foo.ExecutionContext) -> None:
         state = ctx.panel.state
         shift = state.shift
+        if not shift:  # the state of a page may name the tab and know nothing of its content
+            return
         for number, warning in enumerate(shift["warnings"]):
             notice(root, f"warning_{number}", types.Warning, warning)
         root.plot("divergences", layout=state.shift_layout, config=PLOT, height=HEIGHT)
