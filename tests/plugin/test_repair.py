@@ -34,6 +34,7 @@ REVEALED = {
         {"features": "embeddings"},
         {"model": "hf-hub:somebody/some-model"},
     ],
+    "build_preferences": [{"image_weakened": True}, {"suspects_run": "first", "run_key": "first"}],
     "compute_shift": [{"advanced": True, "run_key": "first"}, {"features": "embeddings"}],
     "manage_runs": [{"action": "rename"}],
     "export_cleaned": [{"run_key": "first"}],
@@ -45,6 +46,8 @@ REVEALED = {
 def test_what_a_script_can_pass_the_form_asks_for_under_the_same_name(resolve_form, scored_dataset, suspects, kind):
     ecif.apply_suggestions(suspects[:1], "first")
     scored_dataset.limit(1).tag_samples("reference")
+    if kind.name == "export_preferences":
+        ecif.build_preferences(scored_dataset, chosen_field="caption", negatives=("fixed",), progress=False)
     if kind.name == "verify_trace":
         ecif.load_results(scored_dataset, "first").trace(suspects.first().id, k=3)
     parameters = set(inspect.signature(kind.__call__).parameters) - {"self", "sample_collection", "delegate"}
