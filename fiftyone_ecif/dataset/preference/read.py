@@ -129,10 +129,11 @@ def _material(
 ) -> Material:
     """What is known of one sample; raises an UnreadablePair if it cannot serve."""
     tags, own = tags_of(samples), set(told["tags"] or ())
-    chosen, replaced = told["chosen"], [text for text in told.get("fixes") or () if text]
-    sure = request.min_confidence is not None and (told["confidence"] or 0.0) >= request.min_confidence
+    chosen, replaced = told["chosen"], list(told.get("fixes") or ())
+    confidence = told.get("confidence")
+    sure = request.min_confidence is not None and confidence is not None and confidence >= request.min_confidence
     if sure and told["suggestion"] and told["suggestion"] != chosen and tags.trusted not in own:
-        chosen, replaced = told["suggestion"], [*replaced, *filter(None, [chosen])]
+        chosen, replaced = told["suggestion"], [*replaced, chosen]
     elif wrong := own & {tags.misaligned, tags.rejected, tags.empty}:
         raise UnreadablePair(f"the text is tagged {min(wrong)!r} and was not corrected")
     texts = {}
@@ -143,6 +144,7 @@ def _material(
             raise UnreadablePair(fault.reason.replace("caption", name)) from fault
         if marker := marker_in(texts[name], markers):
             raise UnreadablePair(f"the {name} holds {marker}, which models take for a mark")
+    wrong_texts = tuple(text for text in replaced if isinstance(text, str))  # other programs may have written others
     with opened(told["path"]):
         content = content_of(told["path"])
-    return Material(told["id"], told["path"], content, texts["prompt"], texts["right answer"], tuple(replaced))
+    return Material(told["id"], told["path"], content, texts["prompt"], texts["right answer"], wrong_texts)

@@ -153,6 +153,18 @@ def test_suggestions_above_a_confidence_count_as_corrections(embedded_dataset, s
     assert (pair.sample_id, pair.chosen) == (ids[0], "better") and pair.rejected == dataset[ids[0]].caption
 
 
+def test_raw_values_that_are_no_texts_are_skipped(few):
+    """Other programs may have written anything."""
+    samples, odd = few._sample_collection, [5, ["a"], {"a": 1}]
+    ids = [sample["_id"] for sample in samples.find({}, {"_id": 1}).limit(4)]
+    for id, value in zip(ids[1:], odd, strict=True):
+        samples.update_one({"_id": id}, {"$set": {"caption": value}})
+    samples.update_one({"_id": ids[0]}, {"$push": {"caption_fixes": {"before": 7, "_cls": "DynamicEmbeddedDocument"}}})
+    found = ecif.build_preferences(few, negatives="fixed", **QUIET)
+    assert [each.rejected for each in found.pairs()] == ["a blue cat"]
+    assert len(found.skipped) == 3 and all("not a text" in reason for reason in found.skipped.values())
+
+
 def test_lengths_are_balanced_on_request(few):
     few.set_values("caption", ["a red thing " + "very " * (4 * (number % 3)) for number in range(10)])
 
