@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, fields
 from typing import Any
 
-from fiftyone_ecif.dataset.arguments import LARGEST_SEED, Device, Kind, Reporter, Text, WholeNumber
+from fiftyone_ecif.dataset.arguments import LARGEST_SEED, Device, Flag, Kind, Reporter, Text, WholeNumber
+from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
 
 DEFAULT_MODEL = ("ViT-B-32", "laion2b_s34b_b79k")
 
@@ -94,6 +95,19 @@ PRETRAINED = about(
     stored=False,
     label="Weights",
     hint="One of the model's tags in open_clip, or the path of a checkpoint",
+)
+RUN_KEY = about(
+    Text(LONGEST_RUN_KEY),
+    "name of the run, and prefix of its fields",
+    label="Run key",
+    stored=False,
+    hint="The name of this run; its fields begin with it",
+)
+OVERWRITE = about(
+    Flag(),
+    "whether to replace a run of the same key and kind, once the new one is complete",
+    stored=False,
+    label="Replace the run and its fields",
 )
 SEED = about(
     WholeNumber(0, LARGEST_SEED),

@@ -37,6 +37,10 @@ ALL_RUNS = Known(lambda dataset: list(run_methods(dataset)), check_any_run)
 NO_RUN = ("This dataset has no run yet.", "Use “ECIF: compute influence” first.")
 
 
+NONE = "none"
+"""What stands for no choice in a form."""
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things in words, such as "1 pair" or "1,200 pairs"."""
     return f"{number:,} {plural(number, noun)}"
@@ -112,6 +116,17 @@ def given(ctx: foo.ExecutionContext, name: str, kind: Kind, default: Any = None,
     """
     value = ctx.params.get(name)
     return default if value is None or (isinstance(value, str) and not value) else kind(called or name, value)
+
+
+def named(ctx: foo.ExecutionContext, name: str) -> str | None:
+    """What a choice of :func:`or_none` names; None where it names nothing."""
+    chosen: str = given(ctx, name, Text(), NONE)
+    return None if chosen == NONE else chosen
+
+
+def or_none(names: Iterable[str]) -> dict[str, str]:
+    """The choices among names, and none of them first: a dropdown whose choice is empty would look as if it failed."""
+    return {NONE: "None"} | {name: name for name in names}
 
 
 def compare_cost(ctx: foo.ExecutionContext, inputs: types.Object, run_key: str, step: str) -> None:

@@ -20,12 +20,13 @@ from fiftyone_ecif.dataset.arguments import (
     Texts,
     WholeNumber,
 )
-from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
 from fiftyone_ecif.dataset.parameters import (
     DEFAULT_MODEL,
     DEVICE,
+    OVERWRITE,
     PRETRAINED,
     PROGRESS,
+    RUN_KEY,
     SEED,
     Model,
     Parameter,
@@ -74,16 +75,7 @@ class RunRequest(Request):
             hint="Pairs known to be right. Influence is measured on their loss, and they get no scores themselves",
         ),
     )
-    run_key: str = field(
-        default="ecif",
-        metadata=about(
-            Text(LONGEST_RUN_KEY),
-            "name of the run, and prefix of its fields",
-            label="Run key",
-            stored=False,
-            hint="The name of this run; its fields begin with it",
-        ),
-    )
+    run_key: str = field(default="ecif", metadata=RUN_KEY)
     model: str | ContrastiveModel = field(
         default=DEFAULT_MODEL[0],
         metadata=about(
@@ -168,15 +160,7 @@ class RunRequest(Request):
         default=True,
         metadata=about(Flag(), "whether an unusable pair is left out and its reason kept, or raises", stored=False),
     )
-    overwrite: bool = field(
-        default=False,
-        metadata=about(
-            Flag(),
-            "whether to replace a run of the same key, once the new one is complete",
-            stored=False,
-            label="Replace the run and its fields",
-        ),
-    )
+    overwrite: bool = field(default=False, metadata=OVERWRITE)
     progress: bool | Callable[[str, int, int], None] | None = field(default=None, metadata=PROGRESS)
     templates: list[str] | None = field(
         default=None,

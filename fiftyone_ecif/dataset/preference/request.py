@@ -10,9 +10,18 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fiftyone_ecif.dataset.arguments import PROBABILITY, Flag, Number, Text, Texts, WholeNumber, shown
-from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
 from fiftyone_ecif.dataset.fields import ORIGINS
-from fiftyone_ecif.dataset.parameters import DEVICE, PROGRESS, SEED, Model, Request, about, described
+from fiftyone_ecif.dataset.parameters import (
+    DEVICE,
+    OVERWRITE,
+    PROGRESS,
+    RUN_KEY,
+    SEED,
+    Model,
+    Request,
+    about,
+    described,
+)
 
 LAST_STEP = 999
 """Of the noise schedule."""
@@ -193,27 +202,10 @@ class PreferenceRequest(Request):
             label="Balance lengths",
         ),
     )
-    run_key: str = field(
-        default="preference",
-        metadata=about(
-            Text(LONGEST_RUN_KEY),
-            "name of the run, and prefix of its fields",
-            label="Run key",
-            stored=False,
-            hint="The name of this run; its fields begin with it",
-        ),
-    )
+    run_key: str = field(default="preference", metadata=RUN_KEY)
     seed: int = field(default=0, metadata=SEED)
     device: str | None = field(default=None, metadata=DEVICE)
-    overwrite: bool = field(
-        default=False,
-        metadata=about(
-            Flag(),
-            "whether to replace a run of the same key, once the new one is complete",
-            stored=False,
-            label="Replace the run and its fields",
-        ),
-    )
+    overwrite: bool = field(default=False, metadata=OVERWRITE)
     progress: bool | Callable[[str, int, int], None] | None = field(default=None, metadata=PROGRESS)
 
     def __post_init__(self) -> None:

@@ -18,12 +18,13 @@ from fiftyone_ecif.dataset.arguments import (
     Text,
     WholeNumber,
 )
-from fiftyone_ecif.dataset.checks import LONGEST_RUN_KEY
 from fiftyone_ecif.dataset.parameters import (
     DEFAULT_MODEL,
     DEVICE,
+    OVERWRITE,
     PRETRAINED,
     PROGRESS,
+    RUN_KEY,
     SEED,
     Model,
     Request,
@@ -117,16 +118,7 @@ class ShiftRequest(Request):
             advanced=True,
         ),
     )
-    run_key: str = field(
-        default="shift",
-        metadata=about(
-            Text(LONGEST_RUN_KEY),
-            "name of the run, and prefix of its fields",
-            label="Run key",
-            stored=False,
-            hint="The name of this run; its fields begin with it",
-        ),
-    )
+    run_key: str = field(default="shift", metadata=RUN_KEY)
     weighting: str = field(
         default="mean",
         metadata=about(
@@ -175,15 +167,7 @@ class ShiftRequest(Request):
     )
     seed: int = field(default=0, metadata=SEED)
     device: str | None = field(default=None, metadata=DEVICE)
-    overwrite: bool = field(
-        default=False,
-        metadata=about(
-            Flag(),
-            "whether to replace a shift run of the same key, once the new one is complete",
-            stored=False,
-            label="Replace the run and its fields",
-        ),
-    )
+    overwrite: bool = field(default=False, metadata=OVERWRITE)
     progress: bool | Callable[[str, int, int], None] | None = field(default=None, metadata=PROGRESS)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from fiftyone.core.collections import SampleCollection
 
 import fiftyone_ecif as ecif
 from fiftyone_ecif.dataset.arguments import Choice, Flag, Number, Text
-from fiftyone_ecif.dataset.checks import check_run_key, text_fields
+from fiftyone_ecif.dataset.checks import text_fields
 from fiftyone_ecif.dataset.fields import ORIGINS, PREFERENCE_METHOD
 from fiftyone_ecif.dataset.preference.request import ASKED, CONTAINERS, FORMS, PreferenceRequest
 from fiftyone_ecif.dataset.repair.export import free_folder
@@ -22,12 +22,15 @@ from fiftyone_ecif.plugin.forms import (
     dropdown,
     given,
     invalidate,
+    named,
     notice,
     one_slice,
+    or_none,
     passes,
     refuse,
 )
 from fiftyone_ecif.plugin.operator import EcifOperator
+from fiftyone_ecif.plugin.operators.request_form import choose_run_key
 
 DEFAULT_FORM, DEFAULT_CONTAINER = "dpo", "jsonl"
 
@@ -105,26 +108,22 @@ class BuildPreferences(EcifOperator):
             refuse(inputs, "no_texts", "The dataset has no field with answers or captions.")
             return
         choose_samples(ctx, inputs, "Build pairs from")
-        _choose(inputs, "chosen_field", fields, fields[0])
-        _choose(inputs, "prompt_field", ["", *fields], "")
-        if not given(ctx, "prompt_field", Text()):
+        _choose(inputs, "chosen_field", {name: name for name in fields})
+        _choose(inputs, "prompt_field", or_none(fields))
+        if named(ctx, "prompt_field") is None:
             _ask(inputs, "prompt", PreferenceRequest.prompt)
         for origin, words in ORIGINS.items():
             inputs.bool(origin, default=origin == "fixed", label=words, view=types.CheckboxView())
         if given(ctx, "image_weakened", Flag(), False):
             _ask(inputs, "model")
         if runs := ecif.list_runs(ctx.dataset)[::-1]:
-            _choose(inputs, "suspects_run", ["", *runs], "")
-        if given(ctx, "suspects_run", Text()):
+            _choose(inputs, "suspects_run", or_none(runs))
+        if named(ctx, "suspects_run") is not None:
             about = ASKED["min_confidence"]
             inputs.float("min_confidence", label=about.label, description=about.hint)
         inputs.bool("balance", default=False, label=ASKED["balance"].label, view=types.CheckboxView())
-        run_key = _ask(inputs, "run_key", PreferenceRequest.run_key)
-        overwrite = given(ctx, "overwrite", Flag(), False)
-        if ctx.dataset.has_run(given(ctx, "run_key", Text(), PreferenceRequest.run_key)):
-            inputs.bool("overwrite", default=False, label=ASKED["overwrite"].label, view=types.CheckboxView())
-        arguments = _arguments(ctx)
-        if passes(run_key, check_run_key, ctx.dataset, arguments["run_key"], overwrite, PREFERENCE_METHOD):
+        proposed, arguments = PreferenceRequest.run_key, _arguments(ctx)
+        if choose_run_key(ctx, inputs, ASKED["run_key"], proposed, PREFERENCE_METHOD):
             try:
                 PreferenceRequest(**arguments)
             except ValueError as error:
@@ -225,11 +224,10 @@ class ExportPreferences(EcifOperator):
         return {"exported": exported}
 
 
-def _choose(inputs: types.Object, name: str, choices: list[str], default: str) -> None:
-    """Add the choice of a parameter among names; an empty one stands for none."""
-    labels = {each: each or "None" for each in choices}
-    about = ASKED[name]
-    inputs.enum(name, choices, default=default, label=about.label, description=about.hint, view=dropdown(labels))
+def _choose(inputs: types.Object, name: str, choices: dict[str, str]) -> None:
+    """Add the choice of a parameter, the first of which is proposed."""
+    about, first = ASKED[name], next(iter(choices))
+    inputs.enum(name, list(choices), default=first, label=about.label, description=about.hint, view=dropdown(choices))
 
 
 def _ask(inputs: types.Object, name: str, default: str | None = None) -> types.Property:
@@ -240,6 +238,7 @@ def _ask(inputs: types.Object, name: str, default: str | None = None) -> types.P
 def _arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.build_preferences`, but for the samples."""
     asked = {name: given(ctx, name, about.kind) for name, about in ASKED.items() if name not in ("device", "seed")}
+    asked |= {name: named(ctx, name) for name in ("prompt_field", "suspects_run")}
     arguments = {name: value for name, value in asked.items() if value is not None}
     arguments.setdefault("chosen_field", next(iter(text_fields(ctx.dataset)), None))
     arguments.setdefault("run_key", PreferenceRequest.run_key)

@@ -1,4 +1,4 @@
-"""What the operators of both kinds of run have alike: their signature, the run's key, and the advanced settings."""
+"""What the operators that compute runs have alike: their signature, the run's key, and the advanced settings."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _is_free(dataset: fo.Dataset, run_key: str) -> bool:
 
 def choose_run_key(
     ctx: foo.ExecutionContext, inputs: types.Object, asked: Parameter, proposed: str, method: str
-) -> None:
+) -> bool:
     """Ask for the run's key, and whether to replace the run that has it.
 
     Args:
@@ -77,6 +77,9 @@ def choose_run_key(
         asked: the parameter
         proposed: a free key
         method: of the runs that may be replaced
+
+    Returns:
+        whether the key can serve
     """
     field = inputs.str("run_key", default=proposed, label=asked.label, description=asked.hint)
     run_key, overwrite = ctx.params.get("run_key", proposed), given(ctx, "overwrite", Flag(), False)
@@ -87,7 +90,7 @@ def choose_run_key(
             label=f"Replace the run {run_key!r} and its fields",
             view=types.CheckboxView(),
         )
-    passes(field, checks.check_run_key, ctx.dataset, run_key, overwrite, method)
+    return passes(field, checks.check_run_key, ctx.dataset, run_key, overwrite, method)
 
 
 def choose_advanced(

@@ -13,7 +13,18 @@ from fiftyone_ecif.dataset.arguments import Flag, Text, shown
 from fiftyone_ecif.dataset.fields import SHIFT_METHOD
 from fiftyone_ecif.dataset.samples import number_of
 from fiftyone_ecif.dataset.shift.request import ASKED, PUBLISHED, ROLES, ShiftRequest
-from fiftyone_ecif.plugin.forms import dropdown, given, notice, one_slice, passes, refuse, target_view
+from fiftyone_ecif.plugin.forms import (
+    NONE,
+    dropdown,
+    given,
+    named,
+    notice,
+    one_slice,
+    or_none,
+    passes,
+    refuse,
+    target_view,
+)
 from fiftyone_ecif.plugin.operators.model_form import (
     choose_model,
     choose_source,
@@ -29,9 +40,6 @@ RUN_KEY = "shift"
 
 REST, VIEWS, VALUES = "rest", "views", "values:"
 """What stands for all other samples, for each other saved view, and, before a field's name, for each of its values."""
-
-NONE = "none"
-"""What stands for no field."""
 
 MOST_SCENARIOS = 50
 """Values of a field that are compared one by one, at most."""
@@ -119,8 +127,8 @@ def scenarios(ctx: foo.ExecutionContext) -> dict[str, SampleCollection]:
     if others == REST:
         found = {"other": samples}
     elif others == VIEWS:
-        named = given(ctx, "reference", Text(), next(iter(set_choices(ctx.dataset)), ""))
-        names = [name for name in ctx.dataset.list_saved_views() if f"view:{name}" != named]
+        chosen = given(ctx, "reference", Text(), next(iter(set_choices(ctx.dataset)), ""))
+        names = [name for name in ctx.dataset.list_saved_views() if f"view:{name}" != chosen]
         found = {name: ctx.dataset.load_saved_view(name) for name in names}
     else:
         found = _by_value(samples, others.removeprefix(VALUES))
@@ -149,7 +157,7 @@ def _choose_roles(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     inputs.bool("image", default=True, label=asked.label, view=types.CheckboxView())
     names = checks.text_fields(ctx.dataset)
     for name in TEXT_FIELDS:
-        choices = {NONE: "None"} | {each: each for each in names}
+        choices = or_none(names)
         field = inputs.enum(
             name,
             list(choices),
@@ -158,19 +166,14 @@ def _choose_roles(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
             description=ASKED[name].hint,
             view=dropdown(choices, space=4),
         )
-        chosen = _named_field(ctx, name)
+        chosen = named(ctx, name)
         if chosen is not None:
             passes(field, checks.check_text_field, ctx.dataset, chosen)
 
 
-def _named_field(ctx: foo.ExecutionContext, name: str) -> str | None:
-    chosen = given(ctx, name, Text(), NONE)
-    return None if chosen == NONE else chosen
-
-
 def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
     fields = embedding_fields(ctx.dataset)
-    choices = {NONE: "None"} | {each: each for each in fields}
+    choices = or_none(fields)
     for role in ROLES:
         default = next((field for field in fields if role in field), NONE)
         field = inputs.enum(
@@ -180,7 +183,7 @@ def _choose_embeddings(ctx: foo.ExecutionContext, inputs: types.Object) -> None:
             label=f"Embeddings of the {role}s" if role != "query" else "Embeddings of the queries",
             view=dropdown(choices, space=6),
         )
-        chosen = _named_field(ctx, f"{role}_embeddings")
+        chosen = named(ctx, f"{role}_embeddings")
         if chosen is not None:
             passes(field, checks.check_field, ctx.dataset, chosen)
 
@@ -189,12 +192,12 @@ def sdk_arguments(ctx: foo.ExecutionContext) -> dict[str, Any]:
     """The form's values as arguments of :func:`fiftyone_ecif.compute_shift`, but for the sets."""
     asked = {name: each.kind for name, each in ASKED.items() if name not in ("model", "pretrained", "device")}
     arguments = {name: given(ctx, name, kind) for name, kind in asked.items() if name not in TEXT_FIELDS}
-    arguments |= {name: _named_field(ctx, name) for name in TEXT_FIELDS}
+    arguments |= {name: named(ctx, name) for name in TEXT_FIELDS}
     arguments["image"] = given(ctx, "image", Flag(), True)
     if uses_embeddings(ctx):
-        named = {role: _named_field(ctx, f"{role}_embeddings") for role in ROLES}
+        stored = {role: named(ctx, f"{role}_embeddings") for role in ROLES}
         arguments["embeddings"] = {
-            role: name for role, name in named.items() if name is not None and (role != "image" or arguments["image"])
+            role: name for role, name in stored.items() if name is not None and (role != "image" or arguments["image"])
         }
     else:
         arguments |= named_model(ctx)
